@@ -1,0 +1,104 @@
+"""Checkpoints: read without running code, written so that a kill at any moment leaves a whole file."""
+
+import hashlib
+import os
+import pickle
+from _codecs import encode
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnunetv2_hlfd.config import TRUST_VARIABLE, trust_checkpoints
+
+_REQUIRED = ("network_weights", "init_args", "trainer_name")
+
+
+def read_checkpoint(path: Path, *, required: Iterable[str] = _REQUIRED) -> dict[str, Any]:
+    """Load an nnU-Net checkpoint to the CPU without running code from it.
+
+    nnU-Net's files hold NumPy scalars (in `logging`), which torch's restricted loader does not know; they, and
+    nothing else, are allowed in addition. A legacy file that needs full unpickling is loaded only if the user trusts
+    it through the environment.
+
+    Raises:
+        ValueError: for a missing, damaged or foreign file, or one that would need to run code.
+    """
+    if not path.is_file():
+        raise ValueError(f"Expected a checkpoint at {path}, found none.")
+    try:
+        with torch.serialization.safe_globals(_numpy_globals()):
+            content = torch.load(path, map_location="cpu", weights_only=not trust_checkpoints())
+    except pickle.UnpicklingError as error:
+        if "weights_only" not in str(error) and "Unsupported" not in str(error):
+            raise ValueError(_damaged(path, error)) from error
+        raise ValueError(
+            f"{path} holds objects that could run code when loaded: {_first_line(error)} If you trust where it comes "
+            f"from, load it once with {TRUST_VARIABLE}=1 set in the environment."
+        ) from error
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise ValueError(_damaged(path, error)) from error
+    missing = [key for key in required if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise ValueError(f"{path} is no nnU-Net checkpoint: expected the keys {', '.join(required)}; missing: "
+                         f"{', '.join(missing)}.")  # fmt: skip
+    return content
+
+
+def write_checkpoint(content: dict[str, Any], path: Path) -> None:
+    """Write to a temporary file beside `path`, flush it to disk, then rename: the old file stays until the new is whole.
+
+    Raises:
+        OSError: where the file cannot be written (disk full); the previous file is intact.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"Could not write {path}: {error}. The previous file, if any, is intact.") from error
+    if os.name == "posix":  # makes the rename itself durable; Windows cannot open folders
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:
+    """`hashlib.file_digest` for Python 3.10."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _numpy_globals() -> list[Any]:
+    """NumPy's scalars under the names that NumPy 1 and 2 write."""
+    scalar = np.float64(0).__reduce__()[0]
+    dtypes = {type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)}
+    return [
+        (scalar, "numpy._core.multiarray.scalar"),
+        (scalar, "numpy.core.multiarray.scalar"),
+        np.dtype,
+        *dtypes,
+        encode,
+    ]
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is damaged or no torch checkpoint ({type(error).__name__}: {_first_line(error)})"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else "no message"

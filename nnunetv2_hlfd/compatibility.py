@@ -1,0 +1,154 @@
+"""May this teacher teach this student? Checked before any training, each refusal says what to change."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+_NNUNET_RANGE = ("2.8", "2.9")
+_ALLOWED_IMPORTS = ("torch.nn.", "dynamic_network_architectures.")
+
+
+def check_nnunet_version() -> None:
+    """Refuse versions of nnU-Net whose trainer API this package was not written for.
+
+    Raises:
+        ValueError: for a version out of range.
+    """
+    installed = version("nnunetv2")
+    lowest, too_high = (tuple(map(int, each.split("."))) for each in _NNUNET_RANGE)
+    if not lowest <= tuple(int(each) for each in installed.split(".")[:2]) < too_high:
+        raise ValueError(
+            f"Expected nnunetv2 >={_NNUNET_RANGE[0]},<{_NNUNET_RANGE[1]}, got {installed}. Install a fitting one with: "
+            f'pip install "nnunetv2>={_NNUNET_RANGE[0]},<{_NNUNET_RANGE[1]}"'
+        )
+
+
+def check_imports(architecture: Mapping[str, Any], source: Path) -> None:
+    """Refuse plans that would import anything but network building blocks.
+
+    Raises:
+        ValueError: naming the offending entry.
+    """
+    kwargs = architecture["arch_kwargs"]
+    names = [architecture["network_class_name"], *(kwargs.get(key) for key in architecture["_kw_requires_import"])]
+    for name in names:
+        if name is not None and not str(name).startswith(_ALLOWED_IMPORTS):
+            raise ValueError(
+                f"{source} asks to import '{name}'. Expected only names of {' and '.join(_ALLOWED_IMPORTS)}: plans of "
+                f"unknown origin could otherwise run code."
+            )
+
+
+def check_compatible(
+    student_plans: PlansManager,
+    teacher_plans: PlansManager,
+    configurations: tuple[str, str],
+    dataset_jsons: tuple[Mapping[str, Any], Mapping[str, Any]],
+    teacher_folder: Path,
+) -> None:
+    """Compare what student and teacher must share: both see the same batch and their outputs are compared.
+
+    Args:
+        student_plans: of the student.
+        teacher_plans: of the teacher.
+        configurations: the student's and the teacher's.
+        dataset_jsons: the student's and the teacher's.
+        teacher_folder: named in messages.
+
+    Raises:
+        ValueError: listing everything that differs.
+    """
+    student, teacher = (
+        _contract(plans, configuration, dataset_json)
+        for plans, configuration, dataset_json in zip(
+            (student_plans, teacher_plans), configurations, dataset_jsons, strict=True
+        )
+    )
+    differences = [
+        f"{name}: the student has {student[name]}, the teacher {teacher[name]}"
+        for name in student
+        if student[name] != teacher[name]
+    ]
+    if differences:
+        raise ValueError(
+            f"The teacher in {teacher_folder} does not fit this student:\n  "
+            + "\n  ".join(differences)
+            + "\nTrain the teacher on the same data set and plans, or plan the student to match (nnUNetv2_hlfd plan)."
+        )
+
+
+def check_patch(patch_size: Sequence[int], stride: Sequence[int], teacher_folder: Path) -> None:
+    """The student's patch goes through the teacher, so the teacher's total strides must divide it.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    if any(extent % each or extent < each for extent, each in zip(patch_size, stride, strict=True)):
+        raise ValueError(
+            f"The student's patch {list(patch_size)} is too small or not divisible by the total strides "
+            f"{list(stride)} of the teacher in {teacher_folder}. Set the configuration's patch_size in the plans to a "
+            f"multiple of these."
+        )
+
+
+def check_validation_cases(student_cases: Sequence[str], fold_folder: Path, file_ending: str) -> None:
+    """The teacher must have been validated on just the student's validation cases: others it was trained on.
+
+    Raises:
+        ValueError: where the teacher's validation is missing or names other cases.
+    """
+    teacher_cases = validated_cases(fold_folder, file_ending)
+    if not teacher_cases:
+        raise ValueError(
+            f"Cannot tell which cases the teacher in {fold_folder} has not seen: it has no validation results. Run its "
+            f"nnUNetv2_train command again with --val."
+        )
+    unseen, others = set(teacher_cases), set(student_cases)
+    if unseen != others:
+        raise ValueError(
+            f"The teacher in {fold_folder} was validated on other cases than this student's fold holds out: "
+            f"{_some(others - unseen)} only in the student's, {_some(unseen - others)} only in the teacher's. Either "
+            f"splits_final.json changed or its validation is incomplete (run it with --val). Validating on cases that "
+            f"the teacher has learned from would be wrong; to do it anyway, set teacher_fold explicitly: it is recorded."
+        )
+
+
+def validated_cases(fold_folder: Path, file_ending: str) -> list[str]:
+    """Case names in a finished validation of nnU-Net, from summary.json, else from its files."""
+    summary = fold_folder / "validation" / "summary.json"
+    if summary.is_file():
+        files = [Path(each["prediction_file"]).name for each in load_json(str(summary))["metric_per_case"]]
+    else:
+        files = [each.name for each in (fold_folder / "validation").glob(f"*{file_ending}")]
+    return sorted(each.removesuffix(file_ending) for each in files)
+
+
+def _contract(plans: PlansManager, configuration: str, dataset_json: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that has to agree, in comparable form."""
+    config = plans.get_configuration(configuration)
+    ct_channels = [i for i, scheme in enumerate(config.normalization_schemes) if scheme == "CTNormalization"]
+    intensities = plans.foreground_intensity_properties_per_channel if ct_channels else {}
+    return {
+        "labels (names, values and order)": [[name, value] for name, value in dataset_json["labels"].items()],
+        "regions_class_order": dataset_json.get("regions_class_order"),
+        "channel_names": dict(dataset_json.get("channel_names", dataset_json.get("modality", {}))),
+        "dimension": f"{len(config.patch_size)}d",
+        "spacing": [round(float(each), 6) for each in config.spacing],
+        "transpose_forward": list(plans.transpose_forward),
+        "normalization_schemes": list(config.normalization_schemes),
+        "use_mask_for_norm": list(config.use_mask_for_norm),
+        "CT intensity properties": {
+            str(i): {key: round(float(value), 4) for key, value in sorted(intensities[str(i)].items())}
+            for i in ct_channels
+        },
+    }
+
+
+def _some(cases: set[str]) -> str:
+    """A few names of a set."""
+    names = sorted(cases)
+    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}" if names else "none"

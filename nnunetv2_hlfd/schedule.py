@@ -1,0 +1,53 @@
+"""Optimizer, learning-rate schedule and random state of a training."""
+
+import math
+import random
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+_FINAL_LR = 1e-6
+
+
+class CosineLRScheduler(LRScheduler):
+    r"""Cosine annealing in closed form, so that a resumed run needs nothing but the epoch.
+
+    lr(e) = lr_min + (lr_0 - lr_min) (1 + cos(pi e / E)) / 2, with lr_min 1e-6 as in the paper. Stepped by epoch like
+    nnU-Net's PolyLRScheduler.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, initial_lr: float, num_epochs: int) -> None:
+        self.initial_lr, self.num_epochs = initial_lr, num_epochs
+        super().__init__(optimizer)
+
+    def step(self, epoch: int | None = None) -> None:
+        """Set the learning rate of all parameter groups for an epoch."""
+        share = (1 + math.cos(math.pi * (epoch or 0) / self.num_epochs)) / 2
+        lr = _FINAL_LR + (self.initial_lr - _FINAL_LR) * share
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self._last_lr = [lr] * len(self.optimizer.param_groups)
+
+
+def paper_optimizer(
+    parameters: Iterable[nn.Parameter], initial_lr: float, num_epochs: int
+) -> tuple[torch.optim.Optimizer, LRScheduler]:
+    """Adam (0.9, 0.999) with cosine annealing: the paper's section 3."""
+    optimizer = torch.optim.Adam(parameters, initial_lr, betas=(0.9, 0.999))
+    return optimizer, CosineLRScheduler(optimizer, initial_lr, num_epochs)
+
+
+def draw_seed() -> int:
+    """A seed that no global random state influences."""
+    return random.SystemRandom().randrange(2**31)
+
+
+def seed_everything(*key: int) -> None:
+    """Seed random, numpy and torch from a key such as (seed, epoch, rank)."""
+    state = np.random.SeedSequence(list(key)).generate_state(3)
+    random.seed(int(state[0]))
+    np.random.seed(int(state[1]))  # noqa: NPY002 (nnU-Net's augmentation draws from the global state)
+    torch.manual_seed(int(state[2]))

@@ -1,0 +1,231 @@
+"""nnU-Net's trainer under this package's settings: schedule, seeds, checkpoints that survive a kill, resume."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from batchgenerators.utilities.file_and_folder_operations import save_json
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import nn
+
+from nnunetv2_hlfd.checkpoints import read_checkpoint, write_checkpoint
+from nnunetv2_hlfd.compatibility import check_nnunet_version
+from nnunetv2_hlfd.config import PLANS_KEY, Settings, given_settings
+from nnunetv2_hlfd.identity import RECORD_FILE, base_plans_name, check_folder_is_ours, check_resumed_settings
+from nnunetv2_hlfd.schedule import draw_seed, paper_optimizer, seed_everything
+
+
+class ScheduledTrainer(nnUNetTrainer):
+    """Base of all trainers of this package. Trains the plans' network with nnU-Net's loss.
+
+    Attributes:
+        defaults: settings in which a trainer class differs from `Settings`' defaults.
+    """
+
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net reads this signature)
+    ) -> None:
+        check_nnunet_version()
+        plans = deepcopy(plans)
+        self.given = given_settings(plans)
+        self.settings = Settings.from_dict({**self.defaults, **self.given})
+        self.continues, self.resumed = bool(plans.get("continue_training")), False
+        self.base_plans = base_plans_name(plans)
+        if PlansManager(plans).get_configuration(configuration).previous_stage_name:
+            raise ValueError(
+                f"{type(self).__name__} does not support cascade configurations yet, got {configuration}. Use "
+                f"3d_fullres, 3d_lowres or 2d."
+            )
+        self._prepare_plans(plans, configuration, dataset_json)
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.seed = self.settings.seed
+        self._apply_settings()
+
+    def _prepare_plans(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        """Write the settings into this run's own copy of the plans, which goes to the model folder."""
+        if self.settings.batch_size is not None:
+            plans["configurations"][configuration]["batch_size"] = self.settings.batch_size
+        plans[PLANS_KEY] = {
+            "base_plans": self.base_plans,
+            "trainer": type(self).__name__,
+            "settings": self.settings.to_dict(),
+        }
+
+    def _apply_settings(self) -> None:
+        settings = self.settings
+        self.initial_lr, self.num_epochs = settings.learning_rate, settings.epochs
+        self.num_iterations_per_epoch = settings.num_iterations_per_epoch
+        self.num_val_iterations_per_epoch = settings.num_val_iterations_per_epoch
+        self.save_every = self.num_epochs  # nnU-Net would write `latest` before `best` is updated; see on_epoch_end
+
+    def initialize(self) -> None:
+        """Seed, then build: for one seed every method starts from the same student weights."""
+        if self.seed is None:
+            drawn = [draw_seed()]
+            if self.is_ddp:
+                dist.broadcast_object_list(drawn)
+            self.seed = drawn[0]
+        seed_everything(self.seed)
+        super().initialize()
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        """Adam and cosine (recipe paper) or nnU-Net's own (recipe nnunet)."""
+        if self.settings.recipe == "nnunet":
+            return super().configure_optimizers()
+        return paper_optimizer(self.network.parameters(), self.initial_lr, self.num_epochs)
+
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:  # type: ignore[override]
+        """nnU-Net's augmentation; with augmentation=paper only rotation and mirroring of it."""
+        pipeline = super().get_training_transforms(*args, **kwargs)
+        if self.settings.augmentation == "paper":
+            pipeline.transforms = [each for each in pipeline.transforms if not isinstance(each, RandomTransform)]
+            for each in pipeline.transforms:
+                if isinstance(each, SpatialTransform):
+                    each.p_scaling = 0
+        for each in pipeline.transforms:
+            inner = each.transform if isinstance(each, RandomTransform) else each
+            if isinstance(inner, GaussianBlurTransform):
+                inner.benchmark = False  # it picks its algorithm by timing, which no seed can reproduce
+        return pipeline
+
+    def on_train_start(self) -> None:
+        """Refuse what would be wrong, then start as nnU-Net does and write the record of this run."""
+        self.check_start()
+        super().on_train_start()
+        if self.local_rank == 0 and self.current_epoch < self.num_epochs:
+            save_json(self._record(), str(Path(self.output_folder) / RECORD_FILE), sort_keys=False)
+
+    def check_start(self) -> None:
+        """Everything that can refuse a training, before anything is written."""
+        if self.continues and not self.resumed:
+            raise ValueError(f"--c was given, but there is no checkpoint to continue from in {self.output_folder}. Start "
+                             f"without --c.")  # fmt: skip
+        if not self.resumed:
+            check_folder_is_ours(Path(self.output_folder_base), self.settings)
+        if not self.was_initialized:
+            self.initialize()
+        self._prepare_training()
+
+    def _prepare_training(self) -> None:
+        """Load what training needs beyond nnU-Net; nothing here."""
+
+    def _record(self) -> dict[str, Any]:
+        """Content of distillation.json."""
+        packages = ("nnunetv2_hlfd", "nnunetv2", "torch", "dynamic_network_architectures", "numpy")
+        return {
+            "trainer": type(self).__name__,
+            "given": self.settings.to_dict(),
+            "settings": self._resolved_settings(),
+            "versions": {name: version(name) for name in packages},
+        }
+
+    def _resolved_settings(self) -> dict[str, Any]:
+        return {**self.settings.to_dict(), "seed": self.seed}
+
+    def on_epoch_start(self) -> None:
+        """Reseed from (seed, epoch, rank), so that a resumed run needs no stored random state."""
+        seed_everything(self.seed, self.current_epoch, self.local_rank)
+        super().on_epoch_start()
+
+    def train_step(self, batch: dict) -> dict:
+        """nnU-Net's step; stops on a loss that is not finite."""
+        outputs = super().train_step(batch)
+        self._check_finite({"segmentation": float(outputs["loss"])})
+        return outputs
+
+    def _check_finite(self, terms: Mapping[str, float]) -> None:
+        """Raise for a non-finite loss. An inf gradient under GradScaler is no error: that step is skipped."""
+        for name, value in terms.items():
+            if not np.isfinite(value):
+                raise ValueError(
+                    f"The loss term '{name}' became {value} in epoch {self.current_epoch}. The last checkpoint is kept. "
+                    f"Lower the setting initial_lr, or this term's weight, and check the data for non-finite values."
+                )
+
+    def on_epoch_end(self) -> None:
+        """As nnU-Net, but checkpoint_latest comes after checkpoint_best and holds the updated best value."""
+        super().on_epoch_end()
+        if self.current_epoch % self.settings.save_every == 0 and self.current_epoch < self.num_epochs:
+            self.current_epoch -= 1  # nnU-Net has counted on already; a checkpoint names the epoch after its own
+            self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_latest.pth"))
+            self.current_epoch += 1
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write nnU-Net's checkpoint plus the `hlfd` key, atomically.
+
+        trainer_name is nnU-Net's own trainer, because it can build this network from the plans: prediction, export and
+        ensembling then need neither this package nor nnUNet_extTrainer.
+        """
+        if self.local_rank != 0:
+            return
+        if self.disable_checkpointing:
+            self.print_to_log_file("No checkpoint written, checkpointing is disabled")
+            return
+        content = {
+            "network_weights": self._inner_network().state_dict(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
+            "logging": self.logger.get_checkpoint(),
+            "_best_ema": self._best_ema,
+            "current_epoch": self.current_epoch + 1,
+            "init_args": {**self.my_init_kwargs, "device": str(self.device)},
+            "trainer_name": nnUNetTrainer.__name__,
+            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+            PLANS_KEY: self._checkpoint_extras(),
+        }
+        write_checkpoint(content, Path(filename))
+
+    def _checkpoint_extras(self) -> dict[str, Any]:
+        return {"trainer": type(self).__name__, "settings": self._resolved_settings()}
+
+    def load_checkpoint(self, filename: Any) -> None:  # type: ignore[override]
+        """Adopt settings and architecture from the checkpoint, then load as nnU-Net does."""
+        content = read_checkpoint(Path(filename))
+        extras = content.get(PLANS_KEY)
+        if not isinstance(extras, dict) or extras.get("trainer") != type(self).__name__:
+            raise ValueError(
+                f"{filename} was not written by {type(self).__name__} but by "
+                f"{extras.get('trainer') if isinstance(extras, dict) else content['trainer_name']}."
+            )
+        check_resumed_settings(self.given, extras["settings"], filename)
+        if not self.was_initialized:
+            self._adopt(content["init_args"]["plans"], extras["settings"])
+        super().load_checkpoint(filename)
+        self.resumed = True
+        self._restore_extras(extras)
+
+    def _adopt(self, plans: dict[str, Any], settings: dict[str, Any]) -> None:
+        self.seed = settings["seed"]
+        self.settings = Settings.from_dict({**settings, "seed": plans[PLANS_KEY]["settings"]["seed"]})
+        self.plans_manager = PlansManager(plans)
+        self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
+        self._apply_settings()
+
+    def _restore_extras(self, extras: Mapping[str, Any]) -> None:
+        """Restore what `_checkpoint_extras` of a subclass added; nothing here."""
+
+    def _inner_network(self) -> nn.Module:
+        """The network below DDP and torch.compile."""
+        network = self.network.module if self.is_ddp else self.network
+        return getattr(network, "_orig_mod", network)
+
+
+class nnUNetTrainerTeacher(ScheduledTrainer):
+    """A teacher: the plans' own network and nnU-Net's loss under this package's schedule settings."""

@@ -1,0 +1,146 @@
+"""Which encoder stage plays which role in the distillation, and how its map is captured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+_MAX_STUDENT_MIDS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One encoder stage: its channels and its total stride with respect to the image, per axis."""
+
+    channels: int
+    stride: tuple[int, ...]
+
+    def size(self, patch_size: Sequence[int]) -> tuple[int, ...]:
+        """Spatial size of the stage's map for a patch that its stride divides."""
+        return tuple(extent // stride for extent, stride in zip(patch_size, self.stride, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentTaps:
+    """Student stages: `early` is the stem (first strided stage), `mids` the next stages, N = len(mids) of Eq. 2."""
+
+    early: int
+    mids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherTaps:
+    """Teacher stages: `mids` teach the student's early stage, `late` its mids; `heads` are the trained intermediate
+    deep-supervision outputs (0 is full resolution), empty where only the final map can teach.
+    """  # noqa: D205
+
+    mids: tuple[int, ...]
+    late: int
+    heads: tuple[int, ...]
+
+
+def read_stages(network: nn.Module) -> tuple[Stage, ...]:
+    """Stages of a network whose `encoder` describes itself as those of dynamic_network_architectures do.
+
+    Raises:
+        ValueError: for a network without such an encoder and a decoder with deep supervision.
+    """
+    encoder = getattr(network, "encoder", None)
+    decoder = getattr(network, "decoder", None)
+    described = all(hasattr(encoder, name) for name in ("output_channels", "strides"))
+    if not described or not hasattr(decoder, "deep_supervision"):
+        raise ValueError(
+            f"Expected a U-Net with an encoder that tells output_channels and strides and a decoder with "
+            f"deep_supervision, as those of dynamic_network_architectures, got {type(network).__name__}."
+        )
+    stages, total = [], None
+    for channels, stride in zip(encoder.output_channels, encoder.strides, strict=True):  # type: ignore[union-attr]
+        total = tuple(stride) if total is None else tuple(a * b for a, b in zip(total, stride, strict=True))
+        stages.append(Stage(channels=int(channels), stride=tuple(int(each) for each in total)))
+    return tuple(stages)
+
+
+def student_taps(stages: Sequence[Stage]) -> StudentTaps:
+    """Choose the student's stages.
+
+    Raises:
+        ValueError: where no stage follows the first strided one.
+    """
+    strided = [index for index, stage in enumerate(stages) if max(stage.stride) > 1]
+    if len(strided) < 2:
+        raise ValueError(
+            f"No usable stages in the student: expected at least two strided encoder stages, got total strides "
+            f"{[stage.stride for stage in stages]}. Distillation needs plans with at least 3 stages."
+        )
+    return StudentTaps(early=strided[0], mids=tuple(strided[1 : 1 + _MAX_STUDENT_MIDS]))
+
+
+def teacher_taps(stages: Sequence[Stage], heads: Sequence[int], late_max_stride: int | None) -> TeacherTaps:
+    """Choose the teacher's stages.
+
+    The late stage is the deepest whose total stride is at most `late_max_stride` on every axis: nnU-Net's bottleneck
+    is only 4-7 pixels wide and carries little about where a lesion is.
+
+    Args:
+        stages: from `read_stages`.
+        heads: from `trained_heads`.
+        late_max_stride: None takes the bottleneck.
+
+    Raises:
+        ValueError: where no stage lies between the first and the late one.
+    """
+    fitting = [
+        index for index, stage in enumerate(stages) if late_max_stride is None or max(stage.stride) <= late_max_stride
+    ]
+    late = fitting[-1] if fitting else 0
+    if late < 2:
+        raise ValueError(
+            f"No usable stages in the teacher: expected at least one stage between the first and the late one (total "
+            f"stride at most {late_max_stride}), got total strides {[stage.stride for stage in stages]}. "
+            f"Raise the setting late_max_stride or set it to null, which takes the bottleneck."
+        )
+    return TeacherTaps(mids=tuple(range(1, late)), late=late, heads=tuple(heads))
+
+
+def trained_heads(decoder: nn.Module) -> tuple[int, ...]:
+    """Intermediate deep-supervision outputs that were trained; 0 is full resolution, ascending is deeper.
+
+    nnU-Net gives the deepest output loss weight 0, so it stays as initialized, and a teacher that was trained without
+    deep supervision has no trained output but the first. nnU-Net initializes biases to exactly 0, which training
+    never leaves them at: such a head is untrained.
+    """
+    outputs: list[nn.Module] = list(decoder.seg_layers)[::-1]  # type: ignore[call-overload]
+    untrained = [not bool(torch.any(layer.bias != 0)) for layer in outputs]  # type: ignore[call-overload]
+    return tuple(index for index in range(1, len(outputs) - 1) if not untrained[index])
+
+
+class EncoderCapture:
+    """Keeps what an encoder returns (all its skips) while switched on.
+
+    One forward hook on the inner, uncompiled encoder. The hook has to be there before the first compiled forward;
+    hooks added later never fire. `take` hands the maps over and drops its own references.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.enabled = False
+        self._skips: list[Tensor] | None = None
+        self._expected = len(read_stages(network))
+        network.encoder.register_forward_hook(self._keep)  # type: ignore[union-attr, arg-type]
+
+    def _keep(self, _module: nn.Module, _inputs: tuple[Tensor, ...], skips: list[Tensor]) -> None:
+        if self.enabled:
+            self._skips = list(skips)
+
+    def take(self) -> list[Tensor]:
+        """Return the captured maps, highest resolution first.
+
+        Raises:
+            RuntimeError: where the forward pass did not go through the hook.
+        """
+        skips, self._skips = self._skips, None
+        if skips is None or len(skips) != self._expected:
+            raise RuntimeError(
+                f"Expected {self._expected} encoder maps of the student, captured {0 if skips is None else len(skips)}."
+            )
+        return skips

@@ -1,0 +1,213 @@
+"""Finding, checking and loading the frozen teacher."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor, nn
+
+from nnunetv2_hlfd.checkpoints import read_checkpoint, sha256
+from nnunetv2_hlfd.compatibility import (
+    check_compatible,
+    check_imports,
+    check_patch,
+    check_validation_cases,
+)
+from nnunetv2_hlfd.config import TEACHER_VARIABLE, Settings, teacher_folder_from_environment
+from nnunetv2_hlfd.methods.base import TeacherOutputs
+from nnunetv2_hlfd.taps import Stage, TeacherTaps, read_stages, teacher_taps, trained_heads
+
+_TEACHER_TRAINERS = ("nnUNetTrainer", "nnUNetTrainerTeacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSide:
+    """What the teacher is checked against. `plans_names`: the student's own, then the base plans'."""
+
+    plans: PlansManager
+    plans_names: Sequence[str]
+    configuration: str
+    dataset_json: Mapping[str, Any]
+    fold: int | str
+    validation_cases: Sequence[str]
+    results_folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherNetwork:
+    """One fold's network, its stages, their roles, and where it comes from (for the record)."""
+
+    network: nn.Module
+    stages: tuple[Stage, ...]
+    taps: TeacherTaps
+    origin: Mapping[str, Any]
+
+
+class Teacher:
+    """Frozen networks (one, or one for each fold of an ensemble), in eval mode and without gradients."""
+
+    def __init__(self, networks: Sequence[TeacherNetwork]) -> None:
+        self.networks = list(networks)
+
+    def to(self, device: torch.device) -> "Teacher":
+        """Move the networks."""
+        for each in self.networks:
+            each.network.to(device)
+        return self
+
+    @torch.no_grad()
+    def __call__(self, data: Tensor) -> list[TeacherOutputs]:
+        """Run every network on a batch (B, C, *spatial)."""
+        outputs = []
+        for each in self.networks:
+            features = each.network.encoder(data)  # type: ignore[operator]
+            logits = each.network.decoder(features)  # type: ignore[operator]
+            outputs.append(TeacherOutputs(features=features, logits=logits, taps=each.taps))
+        return outputs
+
+    def __repr__(self) -> str:  # nnU-Net writes every attribute into debug.json
+        return f"Teacher({len(self.networks)} networks)"
+
+
+def load_teacher(student: StudentSide, settings: Settings) -> Teacher:
+    """Find, check, load and freeze the teacher.
+
+    Raises:
+        ValueError: where none is found or it does not fit; the message says what to do.
+    """
+    folder, folds = find_teacher(student, settings)
+    own_split = settings.teacher_fold is None and student.fold != "all"
+    networks = []
+    for fold in folds:
+        fold_folder = folder / f"fold_{fold}"
+        if own_split:
+            check_validation_cases(student.validation_cases, fold_folder, student.dataset_json["file_ending"])
+        networks.append(_load_network(folder, fold_folder / settings.teacher_checkpoint, student, settings))
+    return Teacher(networks)
+
+
+def find_teacher(student: StudentSide, settings: Settings) -> tuple[Path, list[int | str]]:
+    """Model folder and folds of the teacher.
+
+    Default: same configuration and same fold (a teacher of another fold has seen this fold's validation cases), under
+    the student's own plans name, then the base plans'. A student of fold `all` learns from fold_all, else from the
+    folds 0-4 together.
+
+    Raises:
+        ValueError: with every place that was looked at.
+    """
+    named = teacher_folder_from_environment()
+    folders = [named] if named else [
+        student.results_folder / f"{trainer}__{plans_name}__{student.configuration}"
+        for plans_name in student.plans_names for trainer in _TEACHER_TRAINERS
+    ]  # fmt: skip
+    wanted: int | str = student.fold if settings.teacher_fold is None else settings.teacher_fold
+    choices: list[list[int | str]] = [[wanted]]
+    if settings.teacher_fold is None and wanted == "all":
+        choices.append(list(range(5)))
+    for folder in folders:
+        for folds in choices:
+            if all((folder / f"fold_{fold}" / settings.teacher_checkpoint).is_file() for fold in folds):
+                return folder, folds
+    looked = "\n  ".join(str(folder / f"fold_{wanted}" / settings.teacher_checkpoint) for folder in folders)
+    raise ValueError(
+        f"No teacher found. Looked at:\n  {looked}\nTrain one with: nnUNetv2_train {student.plans.dataset_name} "
+        f"{student.configuration} {wanted} -p {student.plans_names[-1]}\nor name the folder of a trained model "
+        f"(.../TRAINER__PLANS__CONFIGURATION) with the environment variable {TEACHER_VARIABLE}; another fold than the "
+        f"student's needs the setting teacher_fold."
+    )
+
+
+def check_same_teacher(found: Sequence[Mapping[str, Any]], recorded: Sequence[Mapping[str, Any]]) -> None:
+    """A run is continued with the teacher it was started with.
+
+    Args:
+        found: origins of the teacher's networks now.
+        recorded: those in the checkpoint; empty at the start of a run.
+
+    Raises:
+        ValueError: naming the files whose SHA-256 differ.
+    """
+    if recorded and [each["sha256"] for each in found] != [each["sha256"] for each in recorded]:
+        raise ValueError(
+            f"This run was started with another teacher: expected {[each['checkpoint'] for each in recorded]} in "
+            f"{recorded[0]['folder']} with SHA-256 {[each['sha256'][:12] for each in recorded]}, found "
+            f"{[each['sha256'][:12] for each in found]} in {found[0]['folder']}. Put the recorded teacher back, or start "
+            f"again without --c."
+        )
+
+
+def _load_network(folder: Path, checkpoint_file: Path, student: StudentSide, settings: Settings) -> TeacherNetwork:
+    plans = PlansManager(_read_json(folder / "plans.json"))
+    dataset_json = _read_json(folder / "dataset.json")
+    checkpoint = read_checkpoint(checkpoint_file)
+    try:
+        configuration_name = checkpoint["init_args"]["configuration"]
+        configuration = plans.get_configuration(configuration_name)
+        check_imports(configuration.configuration["architecture"], folder / "plans.json")
+        check_compatible(
+            student.plans, plans, (student.configuration, configuration_name),
+            (student.dataset_json, dataset_json), folder,
+        )  # fmt: skip
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"The plans, data set description or checkpoint in {folder} are damaged: {error!r}") from error
+    network = _build(checkpoint, plans, configuration, dataset_json, checkpoint_file)
+    stages = read_stages(network)
+    patch_size = student.plans.get_configuration(student.configuration).patch_size
+    check_patch(patch_size, stages[-1].stride, folder)
+    taps = teacher_taps(stages, trained_heads(network.decoder), settings.late_max_stride)  # type: ignore[arg-type]
+    origin = {
+        "folder": str(folder),
+        "checkpoint": f"{checkpoint_file.parent.name}/{checkpoint_file.name}",
+        "sha256": sha256(checkpoint_file),
+        "trainer": checkpoint["trainer_name"],
+        "plans_name": plans.plans_name,
+        "fold_chosen_explicitly": settings.teacher_fold is not None,
+    }
+    return TeacherNetwork(network=network, stages=stages, taps=taps, origin=origin)
+
+
+def _build(
+    checkpoint: Mapping[str, Any], plans: PlansManager, configuration: Any, dataset_json: Mapping[str, Any], file: Path
+) -> nn.Module:
+    """Build the network as nnU-Net's predictor does, with deep supervision, and freeze it."""
+    trainer = recursive_find_trainer_class_by_name(checkpoint["trainer_name"])
+    if "plans_manager" not in inspect.signature(trainer.build_network_architecture).parameters:
+        raise ValueError(
+            f"The teacher's trainer {checkpoint['trainer_name']} builds its network by the signature of nnU-Net before "
+            f"2.7. Expected build_network_architecture(plans_manager, configuration_manager, num_input_channels, "
+            f"num_output_channels, enable_deep_supervision)."
+        )
+    network = trainer.build_network_architecture(
+        plans,
+        configuration,
+        determine_num_input_channels(plans, configuration, dataset_json),
+        plans.get_label_manager(dataset_json).num_segmentation_heads,
+        enable_deep_supervision=True,
+    )
+    try:
+        network.load_state_dict(checkpoint["network_weights"])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"The weights in {file} do not fit the network of its plans.json: {str(error).splitlines()[0]}"
+        ) from error
+    return network.eval().requires_grad_(False)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = load_json(str(path))
+    except FileNotFoundError as error:
+        raise ValueError(f"Expected a model folder of nnU-Net with plans.json and dataset.json, found no {path}.") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: expected an object, got {type(content).__name__}.")
+    return content

@@ -1,0 +1,253 @@
+"""The student alone, and the base of all distillation trainers. Loss weights are applied here and nowhere else."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from nnunetv2.utilities.collate_outputs import collate_outputs
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor, autocast, nn
+
+from nnunetv2_hlfd.distillation_log import DistillationLog
+from nnunetv2_hlfd.losses.focal_dice import FocalDiceLoss
+from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Task
+from nnunetv2_hlfd.scheduled_trainer import ScheduledTrainer
+from nnunetv2_hlfd.student import Size, measure_network, measure_size, student_architecture
+from nnunetv2_hlfd.tap_table import tap_table
+from nnunetv2_hlfd.taps import EncoderCapture, read_stages
+from nnunetv2_hlfd.teacher import StudentSide, Teacher, check_same_teacher, load_teacher
+
+_CLIP_NORM = 12  # nnU-Net's
+
+
+class nnUNetTrainerStudent(ScheduledTrainer):
+    """The student alone: what every distilled student is compared with."""
+
+    def _prepare_plans(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
+        """Put the student in place of the plans' network, so that nnU-Net itself builds and later predicts it."""
+        manager = PlansManager(plans)
+        config = manager.get_configuration(configuration)
+        plans["configurations"][configuration]["architecture"] = student_architecture(
+            config.configuration["architecture"],
+            self.settings.student,
+            config.patch_size,
+            determine_num_input_channels(manager, config, dataset_json),
+            manager.get_label_manager(dataset_json).num_segmentation_heads,
+        )
+        super()._prepare_plans(plans, configuration, dataset_json)
+
+    def _build_loss(self) -> nn.Module:
+        """nnU-Net's deep-supervision weights around focal Dice (recipe paper) or its own loss (recipe nnunet)."""
+        loss = super()._build_loss()
+        if self.settings.recipe == "paper":
+            loss.loss = FocalDiceLoss(
+                regions=self.label_manager.has_regions,
+                batch_dice=self.configuration_manager.batch_dice,
+                ignore_label=self.label_manager.ignore_label,
+                ddp=self.is_ddp,
+            )
+        return loss
+
+    def student_size(self) -> Size:
+        """Parameters and operations of the student."""
+        return measure_size(
+            self.configuration_manager.configuration["architecture"],
+            self.configuration_manager.patch_size,
+            determine_num_input_channels(self.plans_manager, self.configuration_manager, self.dataset_json),
+            self.label_manager.num_segmentation_heads,
+        )
+
+    def _record(self) -> dict[str, Any]:
+        return {**super()._record(), "student": vars(self.student_size())}
+
+
+class DistillationTrainer(nnUNetTrainerStudent):
+    """A student that learns from a frozen teacher.
+
+    The teacher and the method's adapters live outside self.network: the student's weights stay those of a plain
+    nnU-Net network.
+
+    Attributes:
+        method_class: the terms and adapters of the method.
+    """
+
+    method_class: ClassVar[type[DistillationMethod]]
+    teacher: Teacher | None = None
+    teacher_origin: Sequence[Mapping[str, Any]] = ()
+
+    def initialize(self) -> None:
+        """Build as nnU-Net does; the hook has to be there before the first compiled forward pass."""
+        super().initialize()
+        self.capture = EncoderCapture(self._inner_network())
+        self.log = DistillationLog(self.method.weights)
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        """The student's optimizer with the adapters as a second parameter group.
+
+        Adapters are built under a forked random state: the student's batches are the same with and without them.
+        """
+        optimizer, scheduler = super().configure_optimizers()
+        task = Task(
+            num_heads=self.label_manager.num_segmentation_heads,
+            regions=self.label_manager.has_regions,
+            dimension=len(self.configuration_manager.patch_size),
+            ignore_label=self.label_manager.ignore_label,
+        )
+        network = getattr(self.network, "_orig_mod", self.network)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed + 1)
+            self.method = self.method_class(read_stages(network), task, self.settings).to(self.device)
+        adapters = list(self.method.parameters())
+        if adapters:
+            optimizer.add_param_group({"params": adapters})
+        return optimizer, scheduler
+
+    def load_teacher(self) -> Teacher:
+        """Find, check and load the teacher for this student."""
+        side = StudentSide(
+            plans=self.plans_manager,
+            plans_names=list(dict.fromkeys((self.plans_manager.plans_name, self.base_plans))),
+            configuration=self.configuration_name,
+            dataset_json=self.dataset_json,
+            fold=self.fold,
+            validation_cases=self.do_split()[1],
+            results_folder=Path(self.output_folder_base).parent,
+        )
+        return load_teacher(side, self.settings).to(self.device)
+
+    def tap_table(self) -> str:
+        """Roles, channels, strides and sizes of the stages of student and teacher, as text."""
+        assert self.teacher is not None
+        return tap_table(
+            read_stages(self._inner_network()),
+            self.method.describe(),
+            self.teacher.networks[0],
+            self.configuration_manager.patch_size,
+        )
+
+    def _prepare_training(self) -> None:
+        """Load the teacher, only where epochs remain; say what is taught and how large both are."""
+        super()._prepare_training()
+        if self.current_epoch >= self.num_epochs:
+            return
+        self.teacher = self.load_teacher()
+        origin = [dict(each.origin) for each in self.teacher.networks]
+        check_same_teacher(origin, self.teacher_origin)
+        self.teacher_origin = origin
+        self.print_to_log_file(self.describe(), add_timestamp=False)
+
+    def describe(self) -> str:
+        """Teacher, tap table and sizes, for the log and --dry_run; warns where the student is not smaller."""
+        assert self.teacher is not None
+        origins = [f"{each.origin['folder']}/{each.origin['checkpoint']}" for each in self.teacher.networks]
+        student, teacher = self.student_size(), self.teacher_size()
+        lines = [f"Teacher: {', '.join(origins)}", self.tap_table(), f"Student: {student}", f"Teacher: {teacher}"]
+        if student.parameters >= teacher.parameters or student.macs >= teacher.macs:
+            lines.append("WARNING: the student is not smaller than its teacher. Choose a smaller one by the setting student.")
+        if any(each.origin["fold_chosen_explicitly"] for each in self.teacher.networks):
+            lines.append("WARNING: teacher_fold was set explicitly: the teacher may have seen this fold's validation cases.")
+        if not self.teacher.networks[0].taps.heads:
+            lines.append("The teacher has no trained intermediate outputs: its final map teaches in their place (Eq. 3).")
+        return "\n".join(lines)
+
+    def teacher_size(self) -> Size:
+        """Parameters and operations of one teacher network."""
+        assert self.teacher is not None
+        channels = determine_num_input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
+        return measure_network(self.teacher.networks[0].network, self.configuration_manager.patch_size, channels)
+
+    def train_step(self, batch: dict) -> dict:
+        """One step on L_seg plus the weighted terms (Eq. 5); every term is computed and logged, also at weight 0."""
+        assert self.teacher is not None
+        data = batch["data"].to(self.device, non_blocking=True)
+        target = [each.to(self.device, non_blocking=True) for each in batch["target"]]
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.device.type, enabled=self.device.type == "cuda"):
+            teachers = self.teacher(data)
+            self.capture.enabled = True
+            logits = self.network(data)
+            self.capture.enabled = False
+            segmentation = self.loss(logits, target)
+        student = Outputs(features=self.capture.take(), logits=logits)
+        with autocast(self.device.type, enabled=False):
+            terms = self.method(student, teachers, target[0])
+        factors = self._factors()
+        total = segmentation
+        for name, factor in factors.items():
+            if factor != 0:
+                total = total + factor * terms[name]
+        self._optimize(total)
+        values = torch.stack([each.detach().float() for each in (total, segmentation, *terms.values())]).cpu().numpy()
+        self._check_finite(dict(zip(("loss", "segmentation", *terms), values, strict=True)))
+        return {"loss": values[0], "terms": values[1:]}
+
+    def _factors(self) -> dict[str, float]:
+        """Weight of each term in this epoch; rises linearly over the warm-up."""
+        ramp = min(1.0, (self.current_epoch + 1) / (self.settings.warmup_epochs + 1))
+        return {name: weight * ramp for name, weight in self.method.weights.items()}
+
+    def _optimize(self, total: Tensor) -> None:
+        """Backward and step as nnU-Net does; adapters are synchronized and clipped apart from the student."""
+        scaler = self.grad_scaler
+        (total if scaler is None else scaler.scale(total)).backward()
+        adapters = [each for each in self.method.parameters() if each.grad is not None]
+        if self.is_ddp:
+            for each in adapters:
+                dist.all_reduce(each.grad)
+                each.grad /= dist.get_world_size()  # type: ignore[operator]
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
+        torch.nn.utils.clip_grad_norm_(adapters, _CLIP_NORM)
+        if scaler is None:
+            self.optimizer.step()
+        else:
+            scaler.step(self.optimizer)
+            scaler.update()
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        """Log nnU-Net's loss and every named term."""
+        super().on_train_epoch_end(train_outputs)
+        means = np.mean(collate_outputs(train_outputs)["terms"], axis=0)
+        if self.is_ddp:
+            gathered: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(gathered, means)
+            means = np.mean(gathered, axis=0)
+        row = self.log.add(self.current_epoch, means, self._factors())
+        for name, value in row.items():
+            for logger in self.logger.loggers:
+                logger.log(f"hlfd/{name}", value, self.current_epoch)
+
+    def on_epoch_end(self) -> None:
+        """As nnU-Net, and rewrite distillation_log.csv and its plot beside progress.png."""
+        super().on_epoch_end()
+        if self.local_rank == 0:
+            self.log.write(Path(self.output_folder))
+
+    def _record(self) -> dict[str, Any]:
+        record = super()._record()
+        if self.teacher is not None:
+            record["teacher"] = {
+                **vars(self.teacher_size()),
+                "networks": self.teacher_origin,
+                "heads of p_mid": list(self.teacher.networks[0].taps.heads) or "final map",
+            }
+            record["tap_table"] = self.tap_table().splitlines()
+        return record
+
+    def _checkpoint_extras(self) -> dict[str, Any]:
+        return {
+            **super()._checkpoint_extras(),
+            "adapters": self.method.state_dict(),
+            "log": self.log.rows,
+            "teacher": self.teacher_origin,
+        }
+
+    def _restore_extras(self, extras: Mapping[str, Any]) -> None:
+        self.method.load_state_dict(extras["adapters"])
+        self.log.rows = list(extras["log"])
+        self.teacher_origin = extras["teacher"]

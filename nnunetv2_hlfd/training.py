@@ -1,0 +1,118 @@
+"""`nnUNetv2_hlfd train`: nnU-Net's own training with this package's trainers in reach, and its dry run."""
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from nnunetv2_hlfd.identity import RECORD_FILE
+
+
+def trainers_path() -> Path:
+    """The folder for nnUNet_extTrainer: inside the installed package, or beside it in a source checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "trainers", package.parent / "trainers"):
+        if (folder / "nnunetv2_hlfd_trainers.py").is_file():
+            return folder
+    raise ValueError(f"Expected the trainers folder in or beside {package}, found none. Install the package again.")
+
+
+def extend_trainer_search() -> None:
+    """Put the trainers folder into nnUNet_extTrainer, keeping what is there."""
+    ours = str(trainers_path())
+    paths = [each for each in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if each]
+    if ours not in paths:
+        os.environ["nnUNet_extTrainer"] = os.pathsep.join([*paths, ours])
+
+
+def train(arguments: Sequence[str], *, dry_run: bool, overwrite: bool) -> None:
+    """Run nnU-Net's own nnUNetv2_train with these arguments; nnU-Net sets the thread count.
+
+    Args:
+        arguments: those of nnUNetv2_train.
+        dry_run: make all checks, print the tap table, sizes and seconds per step, and stop.
+        overwrite: forget which settings an earlier run of this fold had, so that it is replaced.
+    """
+    from nnunetv2.run.run_training import run_training_entry
+
+    extend_trainer_search()
+    if overwrite or dry_run:
+        options = _parse(arguments)
+        if overwrite:
+            _forget_run(options)
+        if dry_run:
+            return _dry_run(options)
+    sys.argv = ["nnUNetv2_train", *arguments]
+    run_training_entry()
+    return None
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The arguments of nnUNetv2_train that say which run it is."""
+    parser = argparse.ArgumentParser(prog="nnUNetv2_hlfd train", add_help=False)
+    parser.add_argument("dataset")
+    parser.add_argument("configuration")
+    parser.add_argument("fold")
+    parser.add_argument("-tr", default="nnUNetTrainer")
+    parser.add_argument("-p", default="nnUNetPlans")
+    parser.add_argument("-device", default="cuda")
+    return parser.parse_known_args(arguments)[0]
+
+
+def _forget_run(options: argparse.Namespace) -> None:
+    from nnunetv2.utilities.file_path_utilities import get_output_folder
+
+    model_folder = Path(get_output_folder(options.dataset, options.tr, options.p, options.configuration))
+    for record in (model_folder / "plans.json", model_folder / f"fold_{options.fold}" / RECORD_FILE):
+        record.unlink(missing_ok=True)
+
+
+def _dry_run(options: argparse.Namespace) -> None:
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    from nnunetv2_hlfd.scheduled_trainer import ScheduledTrainer
+
+    device = torch.device(options.device)
+    if device.type == "cpu":
+        torch.set_num_threads(os.cpu_count() or 1)
+    fold = options.fold if options.fold == "all" else int(options.fold)
+    trainer = get_trainer_from_args(options.dataset, options.configuration, fold, options.tr, options.p, device=device)
+    try:
+        if not isinstance(trainer, ScheduledTrainer):
+            raise ValueError(f"Expected a trainer of this package for --dry_run, such as -tr nnUNetTrainerHLFD, got "
+                             f"{options.tr}.")  # fmt: skip
+        trainer.check_start()
+        seconds = _seconds_per_step(trainer)
+    finally:
+        _remove_traces(Path(trainer.log_file))
+    steps = trainer.num_epochs * trainer.num_iterations_per_epoch
+    print(f"{seconds:.3g} s per training step (batch {trainer.batch_size}, {device.type}); {steps} steps: about "
+          f"{seconds * steps / 3600:.2g} h, validation apart. Dry run: nothing was trained or written.")  # fmt: skip
+
+
+def _seconds_per_step(trainer: "object", repeats: int = 3) -> float:
+    """Time of a step on real batches, augmentation apart."""
+    loader, validation_loader = trainer.get_dataloaders()  # type: ignore[attr-defined]
+    batches = [next(loader) for _ in range(repeats + 1)]
+    for each in (loader, validation_loader):
+        if hasattr(each, "_finish"):
+            each._finish()
+    trainer.network.train()  # type: ignore[attr-defined]
+    trainer.train_step(batches[0])  # type: ignore[attr-defined]
+    start = time.perf_counter()
+    for batch in batches[1:]:
+        trainer.train_step(batch)  # type: ignore[attr-defined]
+    return (time.perf_counter() - start) / repeats
+
+
+def _remove_traces(log_file: Path) -> None:
+    """nnU-Net's constructor makes the fold's folder and a log; leave neither behind."""
+    log_file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a folder that holds something else stays
+        for folder in (log_file.parent, log_file.parent.parent, log_file.parent.parent.parent):
+            folder.rmdir()

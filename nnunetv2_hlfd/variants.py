@@ -1,0 +1,53 @@
+"""Plans variants: the same preprocessed data under another plans name, with other settings."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+from nnunetv2_hlfd.config import PLANS_KEY, Settings, given_settings
+from nnunetv2_hlfd.identity import base_plans_name, different_settings
+
+
+def write_variant(
+    dataset: str, base: str, name: str, settings: dict[str, Any], *, overwrite: bool = False
+) -> Path:
+    """Write `{base}_{name}.json`: its own plans_name, the base's preprocessed data, an `hlfd` block with the settings.
+
+    Args:
+        dataset: nnU-Net's name or ID.
+        base: plans identifier, which may be a variant itself: its settings are kept where no new ones are given.
+        name: letters, digits and single underscores.
+        settings: public name -> value.
+        overwrite: replace a variant of that name with other settings.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: for a name that nnU-Net's folder names cannot hold, missing plans, bad settings, or an existing
+            variant with other settings.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*", name):
+        raise ValueError(f"Expected -name of letters, digits and single '_', '-' or '.' between them, got '{name}'.")
+    folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(int(dataset) if dataset.isdigit() else dataset)
+    base_file = folder / f"{base}.json"
+    if not base_file.is_file():
+        raise ValueError(f"Expected plans at {base_file}, found none. Make them with: nnUNetv2_plan_and_preprocess")
+    plans = load_json(str(base_file))
+    settings = {**given_settings(plans), **settings}
+    Settings.from_dict(settings)
+    plans[PLANS_KEY] = {"base_plans": base_plans_name(plans), "settings": settings}
+    plans["plans_name"] = f"{base}_{name}"
+    target = folder / f"{base}_{name}.json"
+    if target.is_file() and not overwrite:
+        existing = given_settings(load_json(str(target)))
+        if existing != settings:
+            changes = different_settings(settings, existing) or [f"{sorted(settings)} here, {sorted(existing)} there"]
+            raise ValueError(f"{target} exists with other settings ({'; '.join(changes)}). Choose another -name, or add "
+                             f"--overwrite.")  # fmt: skip
+    save_json(plans, str(target), sort_keys=False)
+    return target
