@@ -1,0 +1,112 @@
+"""A tiny phantom data set, planned and preprocessed by nnU-Net itself, and helpers to train on it."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
+from nnunetv2_hlfd.training import extend_trainer_search
+from nnunetv2_hlfd.variants import write_variant
+
+DATASET = "Dataset901_Phantom"
+REGIONS_DATASET = "Dataset902_PhantomRegionsIgnore"
+SHORT = {"num_epochs": 2, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1, "save_every": 1, "seed": 1,
+         "student": "resnet18_w8"}  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _single_process() -> Iterator[None]:
+    """Reproducible nnU-Net: augmentation in this process, no compilation, small export pools."""
+    values = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f"}
+    os.environ.update(values)
+    os.environ.pop("nnUNet_hlfd_teacher", None)
+    os.environ.pop("nnUNet_hlfd_trust_checkpoint", None)
+    extend_trainer_search()
+    torch.set_num_threads(2)
+    yield
+
+
+@pytest.fixture(scope="session")
+def nnunet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """nnU-Net's three folders with two preprocessed data sets: plain labels, and regions with an ignore label.
+
+    2d and (anisotropic) 3d_fullres; the plans' network is narrowed to keep the tests quick.
+    """
+    root = tmp_path_factory.mktemp("nnunet")
+    for variable, name in (("nnUNet_raw", "raw"), ("nnUNet_preprocessed", "preprocessed"), ("nnUNet_results", "results")):
+        (root / name).mkdir()
+        os.environ[variable] = str(root / name)
+    for name, mode in ((DATASET, "labels"), (REGIONS_DATASET, "regions_ignore")):
+        write_phantom_dataset(
+            root / "raw" / name, num_training=6, num_test=1, size=(8, 48, 48), spacing=(10, 7.5, 7.5), label_mode=mode
+        )
+    _plan_and_preprocess([int(name[7:10]) for name in (DATASET, REGIONS_DATASET)])
+    return root
+
+
+def _plan_and_preprocess(datasets: list[int]) -> None:
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
+
+    processes, os.environ["nnUNet_n_proc_DA"] = os.environ["nnUNet_n_proc_DA"], "1"  # planning fails with 0
+    extract_fingerprints(datasets, num_processes=1)
+    plan_experiments(datasets)
+    os.environ["nnUNet_n_proc_DA"] = processes
+    for dataset in datasets:
+        [plans_file] = Path(os.environ["nnUNet_preprocessed"]).glob(f"Dataset{dataset}_*/nnUNetPlans.json")
+        _narrow(plans_file)
+    preprocess(datasets, configurations=("2d", "3d_fullres"), num_processes=(1, 1))
+
+
+def _narrow(plans_file: Path) -> None:
+    plans = json.loads(plans_file.read_text())
+    for configuration in plans["configurations"].values():
+        if "architecture" in configuration:
+            kwargs = configuration["architecture"]["arch_kwargs"]
+            kwargs["features_per_stage"] = [min(8 * 2**i, 32) for i in range(kwargs["n_stages"])]
+            configuration["batch_size"] = 2
+    plans_file.write_text(json.dumps(plans))
+
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def train(nnunet: Path) -> Train:
+    """Train through nnU-Net's own `run_training` in this process; returns the fold's folder."""
+
+    def run(
+        trainer: str, *, configuration: str = "2d", dataset: str = DATASET, plans: str = "nnUNetPlans",
+        fold: int | str = 0, **flags: bool,
+    ) -> Path:  # fmt: skip
+        from nnunetv2.run.run_training import run_training
+
+        run_training(dataset, configuration, fold, trainer, plans, device=torch.device("cpu"), **flags)
+        return nnunet / "results" / dataset / f"{trainer}__{plans}__{configuration}" / f"fold_{fold}"
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def variant(nnunet: Path) -> Callable[..., str]:
+    """Write a plans variant with short-run settings and return its plans name."""
+
+    def write(name: str, *, dataset: str = DATASET, base: str = "nnUNetPlans", **settings: object) -> str:
+        return write_variant(dataset, base, name, {**SHORT, **settings}, overwrite=True).stem
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def teacher_2d(train: Train, variant: Callable[..., str]) -> Path:
+    """Fold folder of a trained 2d teacher under the plans variant `nnUNetPlans_short`."""
+    return train("nnUNetTrainerTeacher", plans=variant("short"))
+
+
+@pytest.fixture(scope="session")
+def teacher_3d(train: Train, variant: Callable[..., str]) -> Path:
+    """Fold folder of a trained anisotropic 3d teacher under the plans variant `nnUNetPlans_short`."""
+    return train("nnUNetTrainerTeacher", configuration="3d_fullres", plans=variant("short"))
