@@ -48,7 +48,7 @@ def read_checkpoint(path: Path, *, required: Iterable[str] = _REQUIRED) -> dict[
 
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Write to a temporary file beside `path`, flush it to disk, then rename: the old file stays until the new is whole.
+    """Write to a temporary file beside `path`, flush it, then rename: the old file stays until the new one is whole.
 
     Raises:
         OSError: where the file cannot be written (disk full); the previous file is intact.

@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="nnUNetv2_hlfd", description=_DESCRIPTION, allow_abbrev=False,
+        prog="nnUNetv2_hlfd",
+        description=_DESCRIPTION,
+        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -41,7 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     path = commands.add_parser(
         "trainers_path", help="print the folder for nnUNet_extTrainer",
-        description="Print the folder of this package's trainers: export nnUNet_extTrainer=$(nnUNetv2_hlfd trainers_path)",
+        description="Print the folder of this package's trainers, to be used as: "
+        "export nnUNet_extTrainer=$(nnUNetv2_hlfd trainers_path)",
     )  # fmt: skip
     path.set_defaults(run=_trainers_path)
     return parser
@@ -69,8 +72,8 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "train", allow_abbrev=False, help="nnUNetv2_train with this package's trainers in reach",
         usage="nnUNetv2_hlfd train DATASET CONFIGURATION FOLD -tr TRAINER [nnUNetv2_train's arguments] [--dry_run] "
         "[--overwrite]",
-        description="Takes nnUNetv2_train's arguments unchanged and runs nnU-Net's own code. Trainers: nnUNetTrainerHLFD, "
-        "nnUNetTrainerHLFD_noFeature, nnUNetTrainerHLFD_noPixel, nnUNetTrainerStudent, nnUNetTrainerTeacher.",
+        description="Takes nnUNetv2_train's arguments unchanged and runs nnU-Net's own code. Trainers: "
+        "nnUNetTrainerHLFD, nnUNetTrainerHLFD_noFeature, nnUNetTrainerHLFD_noPixel, nnUNetTrainerStudent, nnUNetTrainerTeacher.",
     )  # fmt: skip
     train.add_argument(
         "--dry_run", action="store_true", help="make all checks, print taps, sizes and seconds per step, and stop"

@@ -113,7 +113,7 @@ def check_validation_cases(student_cases: Sequence[str], fold_folder: Path, file
             f"The teacher in {fold_folder} was validated on other cases than this student's fold holds out: "
             f"{_some(others - unseen)} only in the student's, {_some(unseen - others)} only in the teacher's. Either "
             f"splits_final.json changed or its validation is incomplete (run it with --val). Validating on cases that "
-            f"the teacher has learned from would be wrong; to do it anyway, set teacher_fold explicitly: it is recorded."
+            f"the teacher has learned from would be wrong; to do so anyway, set teacher_fold explicitly (recorded)."
         )
 
 

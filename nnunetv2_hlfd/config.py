@@ -70,9 +70,7 @@ class Settings:
     initial_lr: float | None = _setting(
         None, "initial learning rate; unset: 1e-3 (paper), 1e-2 (nnunet)", (float, type(None)), above=0
     )
-    num_epochs: int | None = _setting(
-        None, "epochs; unset: 120 (paper), 1000 (nnunet)", (int, type(None)), least=1
-    )
+    num_epochs: int | None = _setting(None, "epochs; unset: 120 (paper), 1000 (nnunet)", (int, type(None)), least=1)
     num_iterations_per_epoch: int = _setting(250, "training steps per epoch", (int,), least=1)
     num_val_iterations_per_epoch: int = _setting(50, "validation steps per epoch", (int,), least=1)
     batch_size: int | None = _setting(None, "batch size; unset: that of the plans", (int, type(None)), least=1)
@@ -192,8 +190,8 @@ def given_settings(plans: Mapping[str, Any]) -> dict[str, Any]:
     settings = block.get("settings", {}) if isinstance(block, Mapping) else None
     if not isinstance(settings, Mapping):
         raise ValueError(
-            f"Expected the plans' '{PLANS_KEY}' block to be {{\"base_plans\": NAME, \"settings\": {{...}}}}, got {block!r}."
-            " Write one with: nnUNetv2_hlfd plan"
+            f'Expected the plans\' \'{PLANS_KEY}\' block to be {{"base_plans": NAME, "settings": {{...}}}}, got '
+            f"{block!r}. Write one with: nnUNetv2_hlfd plan"
         )
     return dict(settings)
 

@@ -54,7 +54,7 @@ class DistillationLog:
         for name in ("segmentation", *self.term_names):
             style = {"color": "black", "linewidth": 2} if name == "segmentation" else {}
             suffix = "" if name == "segmentation" else "_weighted"
-            raw.plot(epochs, [row[name] for row in self.rows], label=name, marker="." if len(epochs) < 3 else "", **style)
+            raw.plot(epochs, [row[name] for row in self.rows], label=name, **style)
             weighted.plot(epochs, [row[name + suffix] for row in self.rows], label=name, **style)
         raw.set(title="loss terms, raw", xlabel="epoch", ylabel="mean over the epoch", yscale="log")
         weighted.set(title="times their weights (what is optimized)", xlabel="epoch")

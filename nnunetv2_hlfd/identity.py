@@ -38,8 +38,8 @@ def check_folder_is_ours(model_folder: Path, settings: Settings) -> None:
         differences = different_settings(settings.to_dict(), theirs)
         if differences:
             raise ValueError(
-                f"{record} belongs to a run with other settings ({'; '.join(differences)}). Give this run its own plans "
-                f"name with: nnUNetv2_hlfd plan -name NAME ..., or replace the old run with: "
+                f"{record} belongs to a run with other settings ({'; '.join(differences)}). Give this run its own "
+                f"plans name with: nnUNetv2_hlfd plan -name NAME ..., or replace the old run with: "
                 f"nnUNetv2_hlfd train ... --overwrite"
             )
 

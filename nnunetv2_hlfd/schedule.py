@@ -49,5 +49,5 @@ def seed_everything(*key: int) -> None:
     """Seed random, numpy and torch from a key such as (seed, epoch, rank)."""
     state = np.random.SeedSequence(list(key)).generate_state(3)
     random.seed(int(state[0]))
-    np.random.seed(int(state[1]))  # noqa: NPY002 (nnU-Net's augmentation draws from the global state)
+    np.random.seed(int(state[1]))
     torch.manual_seed(int(state[2]))

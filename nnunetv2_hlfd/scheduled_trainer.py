@@ -91,7 +91,7 @@ class ScheduledTrainer(nnUNetTrainer):
             return super().configure_optimizers()
         return paper_optimizer(self.network.parameters(), self.initial_lr, self.num_epochs)
 
-    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:  # type: ignore[override]
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
         """nnU-Net's augmentation; with augmentation=paper only rotation and mirroring of it."""
         pipeline = super().get_training_transforms(*args, **kwargs)
         if self.settings.augmentation == "paper":
@@ -115,8 +115,9 @@ class ScheduledTrainer(nnUNetTrainer):
     def check_start(self) -> None:
         """Everything that can refuse a training, before anything is written."""
         if self.continues and not self.resumed:
-            raise ValueError(f"--c was given, but there is no checkpoint to continue from in {self.output_folder}. Start "
-                             f"without --c.")  # fmt: skip
+            raise ValueError(
+                f"--c was given, but there is no checkpoint to continue from in {self.output_folder}. Start without --c."
+            )
         if not self.resumed:
             check_folder_is_ours(Path(self.output_folder_base), self.settings)
         if not self.was_initialized:
@@ -141,6 +142,7 @@ class ScheduledTrainer(nnUNetTrainer):
 
     def on_epoch_start(self) -> None:
         """Reseed from (seed, epoch, rank), so that a resumed run needs no stored random state."""
+        assert self.seed is not None
         seed_everything(self.seed, self.current_epoch, self.local_rank)
         super().on_epoch_start()
 
@@ -155,8 +157,8 @@ class ScheduledTrainer(nnUNetTrainer):
         for name, value in terms.items():
             if not np.isfinite(value):
                 raise ValueError(
-                    f"The loss term '{name}' became {value} in epoch {self.current_epoch}. The last checkpoint is kept. "
-                    f"Lower the setting initial_lr, or this term's weight, and check the data for non-finite values."
+                    f"The loss term '{name}' became {value} in epoch {self.current_epoch}. The last checkpoint is "
+                    f"kept. Lower the setting initial_lr, or this term's weight, and check the data for non-finite values."
                 )
 
     def on_epoch_end(self) -> None:
@@ -195,7 +197,7 @@ class ScheduledTrainer(nnUNetTrainer):
     def _checkpoint_extras(self) -> dict[str, Any]:
         return {"trainer": type(self).__name__, "settings": self._resolved_settings()}
 
-    def load_checkpoint(self, filename: Any) -> None:  # type: ignore[override]
+    def load_checkpoint(self, filename: Any) -> None:
         """Adopt settings and architecture from the checkpoint, then load as nnU-Net does."""
         content = read_checkpoint(Path(filename))
         extras = content.get(PLANS_KEY)

@@ -86,9 +86,7 @@ def build_network(
     )
 
 
-def measure_size(
-    architecture: dict[str, Any], patch_size: list[int], num_input_channels: int, num_heads: int
-) -> Size:
+def measure_size(architecture: dict[str, Any], patch_size: list[int], num_input_channels: int, num_heads: int) -> Size:
     """Size of the network of an `architecture` block; nothing is allocated (meta device)."""
     with torch.device("meta"):
         network = build_network(architecture, num_input_channels, num_heads, deep_supervision=False)

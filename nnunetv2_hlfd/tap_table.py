@@ -8,7 +8,10 @@ from nnunetv2_hlfd.teacher import TeacherNetwork
 
 
 def tap_table(
-    student_stages: Sequence[Stage], student_roles: Mapping[str, Any], teacher: TeacherNetwork, patch_size: Sequence[int]
+    student_stages: Sequence[Stage],
+    student_roles: Mapping[str, Any],
+    teacher: TeacherNetwork,
+    patch_size: Sequence[int],
 ) -> str:
     """Write one line a stage: network, stage, channels, total stride, size for the patch, role.
 

@@ -110,9 +110,8 @@ def trained_heads(decoder: nn.Module) -> tuple[int, ...]:
     deep supervision has no trained output but the first. nnU-Net initializes biases to exactly 0, which training
     never leaves them at: such a head is untrained.
     """
-    outputs: list[nn.Module] = list(decoder.seg_layers)[::-1]  # type: ignore[call-overload]
-    untrained = [not bool(torch.any(layer.bias != 0)) for layer in outputs]  # type: ignore[call-overload]
-    return tuple(index for index in range(1, len(outputs) - 1) if not untrained[index])
+    biases = [layer.get_parameter("bias") for layer in reversed(list(decoder.get_submodule("seg_layers").children()))]
+    return tuple(index for index in range(1, len(biases) - 1) if torch.any(biases[index] != 0))
 
 
 class EncoderCapture:
@@ -126,7 +125,7 @@ class EncoderCapture:
         self.enabled = False
         self._skips: list[Tensor] | None = None
         self._expected = len(read_stages(network))
-        network.encoder.register_forward_hook(self._keep)  # type: ignore[union-attr, arg-type]
+        network.encoder.register_forward_hook(self._keep)  # type: ignore[union-attr]
 
     def _keep(self, _module: nn.Module, _inputs: tuple[Tensor, ...], skips: list[Tensor]) -> None:
         if self.enabled:

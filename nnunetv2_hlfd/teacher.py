@@ -139,8 +139,8 @@ def check_same_teacher(found: Sequence[Mapping[str, Any]], recorded: Sequence[Ma
         raise ValueError(
             f"This run was started with another teacher: expected {[each['checkpoint'] for each in recorded]} in "
             f"{recorded[0]['folder']} with SHA-256 {[each['sha256'][:12] for each in recorded]}, found "
-            f"{[each['sha256'][:12] for each in found]} in {found[0]['folder']}. Put the recorded teacher back, or start "
-            f"again without --c."
+            f"{[each['sha256'][:12] for each in found]} in {found[0]['folder']}. Put the recorded teacher back, or "
+            f"start again without --c."
         )
 
 
@@ -205,7 +205,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = load_json(str(path))
     except FileNotFoundError as error:
-        raise ValueError(f"Expected a model folder of nnU-Net with plans.json and dataset.json, found no {path}.") from error
+        raise ValueError(f"Expected a model folder of nnU-Net with plans.json and dataset.json, no {path}.") from error
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):

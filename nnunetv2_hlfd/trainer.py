@@ -97,7 +97,8 @@ class DistillationTrainer(nnUNetTrainerStudent):
             dimension=len(self.configuration_manager.patch_size),
             ignore_label=self.label_manager.ignore_label,
         )
-        network = getattr(self.network, "_orig_mod", self.network)
+        assert self.seed is not None
+        network: nn.Module = getattr(self.network, "_orig_mod", self.network)  # not in DDP yet
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + 1)
             self.method = self.method_class(read_stages(network), task, self.settings).to(self.device)
@@ -147,11 +148,11 @@ class DistillationTrainer(nnUNetTrainerStudent):
         student, teacher = self.student_size(), self.teacher_size()
         lines = [f"Teacher: {', '.join(origins)}", self.tap_table(), f"Student: {student}", f"Teacher: {teacher}"]
         if student.parameters >= teacher.parameters or student.macs >= teacher.macs:
-            lines.append("WARNING: the student is not smaller than its teacher. Choose a smaller one by the setting student.")
+            lines.append("WARNING: the student is not smaller than its teacher. The setting student makes it smaller.")
         if any(each.origin["fold_chosen_explicitly"] for each in self.teacher.networks):
-            lines.append("WARNING: teacher_fold was set explicitly: the teacher may have seen this fold's validation cases.")
+            lines.append("WARNING: teacher_fold is set: the teacher may have seen this fold's validation cases.")
         if not self.teacher.networks[0].taps.heads:
-            lines.append("The teacher has no trained intermediate outputs: its final map teaches in their place (Eq. 3).")
+            lines.append("The teacher has no trained intermediate outputs: its final map stands in for them (Eq. 3).")
         return "\n".join(lines)
 
     def teacher_size(self) -> Size:
@@ -196,9 +197,9 @@ class DistillationTrainer(nnUNetTrainerStudent):
         (total if scaler is None else scaler.scale(total)).backward()
         adapters = [each for each in self.method.parameters() if each.grad is not None]
         if self.is_ddp:
-            for each in adapters:
-                dist.all_reduce(each.grad)
-                each.grad /= dist.get_world_size()  # type: ignore[operator]
+            for gradient in (each.grad for each in adapters if each.grad is not None):
+                dist.all_reduce(gradient)
+                gradient /= dist.get_world_size()
         if scaler is not None:
             scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)

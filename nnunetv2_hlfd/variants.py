@@ -12,9 +12,7 @@ from nnunetv2_hlfd.config import PLANS_KEY, Settings, given_settings
 from nnunetv2_hlfd.identity import base_plans_name, different_settings
 
 
-def write_variant(
-    dataset: str, base: str, name: str, settings: dict[str, Any], *, overwrite: bool = False
-) -> Path:
+def write_variant(dataset: str, base: str, name: str, settings: dict[str, Any], *, overwrite: bool = False) -> Path:
     """Write `{base}_{name}.json`: its own plans_name, the base's preprocessed data, an `hlfd` block with the settings.
 
     Args:
@@ -47,7 +45,8 @@ def write_variant(
         existing = given_settings(load_json(str(target)))
         if existing != settings:
             changes = different_settings(settings, existing) or [f"{sorted(settings)} here, {sorted(existing)} there"]
-            raise ValueError(f"{target} exists with other settings ({'; '.join(changes)}). Choose another -name, or add "
-                             f"--overwrite.")  # fmt: skip
+            raise ValueError(
+                f"{target} exists with other settings ({'; '.join(changes)}). Choose another -name, or add --overwrite."
+            )
     save_json(plans, str(target), sort_keys=False)
     return target

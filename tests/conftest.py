@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ SHORT = {"num_epochs": 2, "num_iterations_per_epoch": 2, "num_val_iterations_per
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _single_process() -> Iterator[None]:
+def _single_process() -> None:
     """Reproducible nnU-Net: augmentation in this process, no compilation, small export pools."""
     values = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f"}
     os.environ.update(values)
@@ -27,7 +27,6 @@ def _single_process() -> Iterator[None]:
     os.environ.pop("nnUNet_hlfd_trust_checkpoint", None)
     extend_trainer_search()
     torch.set_num_threads(2)
-    yield
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +36,9 @@ def nnunet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     2d and (anisotropic) 3d_fullres; the plans' network is narrowed to keep the tests quick.
     """
     root = tmp_path_factory.mktemp("nnunet")
-    for variable, name in (("nnUNet_raw", "raw"), ("nnUNet_preprocessed", "preprocessed"), ("nnUNet_results", "results")):
+    for name in ("raw", "preprocessed", "results"):
         (root / name).mkdir()
-        os.environ[variable] = str(root / name)
+        os.environ[f"nnUNet_{name}"] = str(root / name)
     for name, mode in ((DATASET, "labels"), (REGIONS_DATASET, "regions_ignore")):
         write_phantom_dataset(
             root / "raw" / name, num_training=6, num_test=1, size=(8, 48, 48), spacing=(10, 7.5, 7.5), label_mode=mode

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_LINEAR_MODE = {1: "linear", 2: "bilinear", 3: "trilinear"}
+_LINEAR_MODE = {2: "bilinear", 3: "trilinear"}
 
 
 def at_least_float32(values: Tensor) -> Tensor:
@@ -40,11 +40,5 @@ def _area_average(maps: Tensor, size: list[int]) -> Tensor:
     source = maps.shape[2:]
     if all(have % want == 0 for have, want in zip(source, size, strict=True)):
         window = [have // want for have, want in zip(source, size, strict=True)]
-        pool = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}[len(size)]
-        return pool(maps, window)
-    adaptive = {
-        1: functional.adaptive_avg_pool1d,
-        2: functional.adaptive_avg_pool2d,
-        3: functional.adaptive_avg_pool3d,
-    }[len(size)]
-    return adaptive(maps, size)
+        return functional.avg_pool2d(maps, window) if len(size) == 2 else functional.avg_pool3d(maps, window)
+    return functional.adaptive_avg_pool2d(maps, size) if len(size) == 2 else functional.adaptive_avg_pool3d(maps, size)

@@ -6,6 +6,7 @@ segmentation maps (pixel level). Where this differs from the paper and why: docs
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -88,18 +89,14 @@ class HLFD(DistillationMethod):
         ).sum()
         return {"ufd": ufd, "ifd": ifd}
 
-    def _pixel_terms(
-        self, student: Outputs, teachers: Sequence[TeacherOutputs], target: Tensor
-    ) -> dict[str, Tensor]:
+    def _pixel_terms(self, student: Outputs, teachers: Sequence[TeacherOutputs], target: Tensor) -> dict[str, Tensor]:
         late = _mean([self._probabilities(each.logits[0]) for each in teachers])
         mid = _mean([self._unified_probabilities(each) for each in teachers])
         early_logits, *mid_logits = self._student_maps(student)
         upd = self._divergence(resize(at_least_float32(early_logits), mid.shape[2:]), mid, target)
         if self.settings.pixel_grid == "image":
             mid_logits = [resize(at_least_float32(each), late.shape[2:]) for each in mid_logits]
-        ipd = torch.stack(
-            [self._divergence(each, resize(late, each.shape[2:]), target) for each in mid_logits]
-        ).mean()
+        ipd = torch.stack([self._divergence(each, resize(late, each.shape[2:]), target) for each in mid_logits]).mean()
         return {"upd": upd, "ipd": ipd}
 
     def _student_maps(self, student: Outputs) -> list[Tensor]:
@@ -138,13 +135,13 @@ class nnUNetTrainerHLFD(DistillationTrainer):
 class nnUNetTrainerHLFD_noFeature(nnUNetTrainerHLFD):
     """HLFD without its feature-level half (beta 0); its terms are still computed and logged."""
 
-    defaults = {"beta": 0.0}
+    defaults: ClassVar = {"beta": 0.0}
 
 
 class nnUNetTrainerHLFD_noPixel(nnUNetTrainerHLFD):
     """HLFD without its pixel-level half (lambda 0); its terms are still computed and logged."""
 
-    defaults = {"lambda": 0.0}
+    defaults: ClassVar = {"lambda": 0.0}
 
 
 def _mean(maps: Sequence[Tensor]) -> Tensor:
