@@ -73,7 +73,8 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         usage="nnUNetv2_hlfd train DATASET CONFIGURATION FOLD -tr TRAINER [nnUNetv2_train's arguments] [--dry_run] "
         "[--overwrite]",
         description="Takes nnUNetv2_train's arguments unchanged and runs nnU-Net's own code. Trainers: "
-        "nnUNetTrainerHLFD, nnUNetTrainerHLFD_noFeature, nnUNetTrainerHLFD_noPixel, nnUNetTrainerStudent, nnUNetTrainerTeacher.",
+        "nnUNetTrainerHLFD, nnUNetTrainerHLFD_noFeature, nnUNetTrainerHLFD_noPixel, nnUNetTrainerStudent, "
+        "nnUNetTrainerTeacher.",
     )  # fmt: skip
     train.add_argument(
         "--dry_run", action="store_true", help="make all checks, print taps, sizes and seconds per step, and stop"

@@ -116,7 +116,8 @@ class ScheduledTrainer(nnUNetTrainer):
         """Everything that can refuse a training, before anything is written."""
         if self.continues and not self.resumed:
             raise ValueError(
-                f"--c was given, but there is no checkpoint to continue from in {self.output_folder}. Start without --c."
+                f"--c was given, but there is no checkpoint to continue from in {self.output_folder}. "
+                "Start without --c."
             )
         if not self.resumed:
             check_folder_is_ours(Path(self.output_folder_base), self.settings)
@@ -158,7 +159,8 @@ class ScheduledTrainer(nnUNetTrainer):
             if not np.isfinite(value):
                 raise ValueError(
                     f"The loss term '{name}' became {value} in epoch {self.current_epoch}. The last checkpoint is "
-                    f"kept. Lower the setting initial_lr, or this term's weight, and check the data for non-finite values."
+                    "kept. Lower the setting initial_lr or this term's weight, and look for non-finite values in the "
+                    "data."
                 )
 
     def on_epoch_end(self) -> None:
@@ -224,9 +226,11 @@ class ScheduledTrainer(nnUNetTrainer):
         """Restore what `_checkpoint_extras` of a subclass added; nothing here."""
 
     def _inner_network(self) -> nn.Module:
-        """The network below DDP and torch.compile."""
-        network = self.network.module if self.is_ddp else self.network
-        return getattr(network, "_orig_mod", network)
+        """The network below DDP and torch.compile, as far as it is wrapped already."""
+        network: Any = self.network
+        for wrapped in ("module", "_orig_mod"):
+            network = getattr(network, wrapped, network)
+        return network
 
 
 class nnUNetTrainerTeacher(ScheduledTrainer):

@@ -98,10 +98,9 @@ class DistillationTrainer(nnUNetTrainerStudent):
             ignore_label=self.label_manager.ignore_label,
         )
         assert self.seed is not None
-        network: nn.Module = getattr(self.network, "_orig_mod", self.network)  # not in DDP yet
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + 1)
-            self.method = self.method_class(read_stages(network), task, self.settings).to(self.device)
+            self.method = self.method_class(read_stages(self._inner_network()), task, self.settings).to(self.device)
         adapters = list(self.method.parameters())
         if adapters:
             optimizer.add_param_group({"params": adapters})

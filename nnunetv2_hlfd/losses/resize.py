@@ -41,4 +41,5 @@ def _area_average(maps: Tensor, size: list[int]) -> Tensor:
     if all(have % want == 0 for have, want in zip(source, size, strict=True)):
         window = [have // want for have, want in zip(source, size, strict=True)]
         return functional.avg_pool2d(maps, window) if len(size) == 2 else functional.avg_pool3d(maps, window)
-    return functional.adaptive_avg_pool2d(maps, size) if len(size) == 2 else functional.adaptive_avg_pool3d(maps, size)
+    pool = functional.adaptive_avg_pool2d if len(size) == 2 else functional.adaptive_avg_pool3d
+    return pool(maps, size)  # type: ignore[arg-type]
