@@ -19,6 +19,7 @@ from nnunetv2_hlfd.compatibility import (
     check_imports,
     check_patch,
     check_validation_cases,
+    validated_cases,
 )
 from nnunetv2_hlfd.config import TEACHER_VARIABLE, Settings, teacher_folder_from_environment
 from nnunetv2_hlfd.methods.base import TeacherOutputs
@@ -83,14 +84,11 @@ def load_teacher(student: StudentSide, settings: Settings) -> Teacher:
         ValueError: where none is found or it does not fit; the message says what to do.
     """
     folder, folds = find_teacher(student, settings)
-    own_split = settings.teacher_fold is None and student.fold != "all"
-    networks = []
-    for fold in folds:
-        fold_folder = folder / f"fold_{fold}"
-        if own_split:
-            check_validation_cases(student.validation_cases, fold_folder, student.dataset_json["file_ending"])
-        networks.append(_load_network(folder, fold_folder / settings.teacher_checkpoint, student, settings))
-    return Teacher(networks)
+    checkpoints = [folder / f"fold_{fold}" / settings.teacher_checkpoint for fold in folds]
+    if settings.teacher_fold is None and student.fold != "all":
+        for file in checkpoints:
+            check_validation_cases(student.validation_cases, file.parent, student.dataset_json["file_ending"])
+    return Teacher([_load_network(folder, file, student, settings) for file in checkpoints])
 
 
 def find_teacher(student: StudentSide, settings: Settings) -> tuple[Path, list[int | str]]:
@@ -163,13 +161,15 @@ def _load_network(folder: Path, checkpoint_file: Path, student: StudentSide, set
     patch_size = student.plans.get_configuration(student.configuration).patch_size
     check_patch(patch_size, stages[-1].stride, folder)
     taps = teacher_taps(stages, trained_heads(network.decoder), settings.late_max_stride)  # type: ignore[arg-type]
+    held_out = set(student.validation_cases)
+    validated = set(validated_cases(checkpoint_file.parent, student.dataset_json["file_ending"]))
     origin = {
         "folder": str(folder),
         "checkpoint": f"{checkpoint_file.parent.name}/{checkpoint_file.name}",
         "sha256": sha256(checkpoint_file),
         "trainer": checkpoint["trainer_name"],
         "plans_name": plans.plans_name,
-        "fold_chosen_explicitly": settings.teacher_fold is not None,
+        "may_have_seen_validation_cases": student.fold != "all" and not held_out <= validated,
     }
     return TeacherNetwork(network=network, stages=stages, taps=taps, origin=origin)
 

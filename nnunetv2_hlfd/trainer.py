@@ -148,8 +148,8 @@ class DistillationTrainer(nnUNetTrainerStudent):
         lines = [f"Teacher: {', '.join(origins)}", self.tap_table(), f"Student: {student}", f"Teacher: {teacher}"]
         if student.parameters >= teacher.parameters or student.macs >= teacher.macs:
             lines.append("WARNING: the student is not smaller than its teacher. The setting student makes it smaller.")
-        if any(each.origin["fold_chosen_explicitly"] for each in self.teacher.networks):
-            lines.append("WARNING: teacher_fold is set: the teacher may have seen this fold's validation cases.")
+        if any(each.origin["may_have_seen_validation_cases"] for each in self.teacher.networks):
+            lines.append("WARNING: the teacher may have seen this fold's validation cases: its results mean little.")
         if not self.teacher.networks[0].taps.heads:
             lines.append("The teacher has no trained intermediate outputs: its final map stands in for them (Eq. 3).")
         return "\n".join(lines)

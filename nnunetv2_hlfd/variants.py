@@ -9,7 +9,7 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 from nnunetv2_hlfd.config import PLANS_KEY, Settings, given_settings
-from nnunetv2_hlfd.identity import base_plans_name, different_settings
+from nnunetv2_hlfd.identity import different_settings
 
 
 def write_variant(dataset: str, base: str, name: str, settings: dict[str, Any], *, overwrite: bool = False) -> Path:
@@ -38,7 +38,7 @@ def write_variant(dataset: str, base: str, name: str, settings: dict[str, Any], 
     plans = load_json(str(base_file))
     settings = {**given_settings(plans), **settings}
     Settings.from_dict(settings)
-    plans[PLANS_KEY] = {"base_plans": base_plans_name(plans), "settings": settings}
+    plans[PLANS_KEY] = {"base_plans": base, "settings": settings}
     plans["plans_name"] = f"{base}_{name}"
     target = folder / f"{base}_{name}.json"
     if target.is_file() and not overwrite:

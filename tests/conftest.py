@@ -1,13 +1,17 @@
 """A tiny phantom data set, planned and preprocessed by nnU-Net itself, and helpers to train on it."""
 
+import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 
+from nnunetv2_hlfd import datasets
 from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
 from nnunetv2_hlfd.training import extend_trainer_search
 from nnunetv2_hlfd.variants import write_variant
@@ -30,21 +34,39 @@ def _single_process() -> None:
 
 
 @pytest.fixture(scope="session")
-def nnunet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def nnunet(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
     """nnU-Net's three folders with two preprocessed data sets: plain labels, and regions with an ignore label.
 
-    2d and (anisotropic) 3d_fullres; the plans' network is narrowed to keep the tests quick.
+    2d and (anisotropic) 3d_fullres; the plans' network is narrowed to keep the tests quick. The preprocessed data are
+    kept in pytest's cache for the next session, under the hash of what they are made by.
     """
+    sources = [Path(__file__), *Path(datasets.__file__).parent.glob("*.py")]
+    key = hashlib.sha256(b"".join(each.read_bytes() for each in sorted(sources)) + version("nnunetv2").encode())
+    cached = Path(pytestconfig.cache.mkdir("nnunet")) / key.hexdigest()[:16]
     root = tmp_path_factory.mktemp("nnunet")
+    if not cached.is_dir():
+        _make_data_sets(root)
+        shutil.copytree(root, cached.with_suffix(".tmp"), dirs_exist_ok=True)
+        cached.with_suffix(".tmp").rename(cached)
+    else:
+        shutil.copytree(cached, root, dirs_exist_ok=True)
+    _use_folders(root)
+    return root
+
+
+def _use_folders(root: Path) -> None:
     for name in ("raw", "preprocessed", "results"):
-        (root / name).mkdir()
+        (root / name).mkdir(exist_ok=True)
         os.environ[f"nnUNet_{name}"] = str(root / name)
+
+
+def _make_data_sets(root: Path) -> None:
+    _use_folders(root)
     for name, mode in ((DATASET, "labels"), (REGIONS_DATASET, "regions_ignore")):
         write_phantom_dataset(
             root / "raw" / name, num_training=6, num_test=1, size=(8, 48, 48), spacing=(10, 7.5, 7.5), label_mode=mode
         )
     _plan_and_preprocess([int(name[7:10]) for name in (DATASET, REGIONS_DATASET)])
-    return root
 
 
 def _plan_and_preprocess(datasets: list[int]) -> None:

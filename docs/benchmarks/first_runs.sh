@@ -25,7 +25,7 @@ compare() {  # data set, configuration, name
   nnUNetv2_plan_and_preprocess -d 4 112 -c 2d 3d_fullres -np 2 --verify_dataset_integrity
 plan 112 short -num_epochs 30 -num_iterations_per_epoch 40 -batch_size 8 -student resnet18_w4
 plan 4 short2d -num_epochs 20 -num_iterations_per_epoch 25 -batch_size 16
-plan 4 short3d -num_epochs 20 -num_iterations_per_epoch 15 -batch_size 2
+plan 4 short3d -num_epochs 20 -num_iterations_per_epoch 10 -batch_size 2
 compare 112 2d short
 compare 4 2d short2d
 compare 4 3d_fullres short3d

@@ -48,7 +48,7 @@ class DistillationMethod(nn.Module):
 
     def __init__(self, student_stages: Sequence[Stage], task: Task, settings: Settings) -> None:
         super().__init__()
-        self.task, self.settings = task, settings
+        self.student_stages, self.task, self.settings = tuple(student_stages), task, settings
 
     def forward(self, student: Outputs, teachers: Sequence[TeacherOutputs], target: Tensor) -> dict[str, Tensor]:
         """Return every term of `weights` as an unweighted scalar.

@@ -1,0 +1,154 @@
+"""`nnUNetv2_hlfd demo`: the whole way from raw images to a distilled student, on a built-in phantom.
+
+Teacher, student alone and HLFD are trained, and held-out cases predicted by stock nnU-Net, with the commands a user
+would type. The phantom, one seed and a short training show the mechanics; they are no evidence for any method.
+"""
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from nnunetv2_hlfd import __version__
+from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
+from nnunetv2_hlfd.demo_process import Step, Workspace, run_steps
+from nnunetv2_hlfd.demo_report import Model, write_report
+
+DATASET_ID = "900"
+DATASET = f"Dataset{DATASET_ID}_HLFDDemo"
+PLANS = "nnUNetPlans_demo"
+NUM_TRAINING, NUM_TEST = 15, 4
+SIZE, SPACING, DATA_SEED = (20, 96, 96), (7.0, 3.6, 3.6), 1
+SETTINGS = {
+    "student": "resnet18_w4",
+    "num_epochs": "10",
+    "num_iterations_per_epoch": "16",
+    "num_val_iterations_per_epoch": "3",
+    "batch_size": "8",
+    "save_every": "2",
+    "seed": "1",
+}
+MODELS = (
+    Model("teacher", "nnUNetTrainerTeacher", "Teacher (nnU-Net)"),
+    Model("student", "nnUNetTrainerStudent", "Student alone"),
+    Model("hlfd", "nnUNetTrainerHLFD", "Student with HLFD"),
+)
+
+
+def run_demo(folder: Path, device: str | None = None) -> str:
+    """Run what is not finished yet in `folder`, write result.md and result.png there.
+
+    Args:
+        folder: new, or that of an earlier run of this demo.
+        device: cpu, cuda or mps; unset: cuda where available, else cpu.
+
+    Returns:
+        The text of result.md.
+
+    Raises:
+        ValueError: for a folder with other contents or a device that is not there.
+        StepFailedError: where a step fails; the message holds its log's last lines.
+    """
+    start = time.perf_counter()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("Expected a CUDA device for -device cuda, torch finds none. Use -device cpu.")
+    made_with = {"version": __version__, "device": device, "settings": SETTINGS, "seed": DATA_SEED, "size": SIZE,
+                 "spacing": SPACING, "cases": [NUM_TRAINING, NUM_TEST]}  # fmt: skip
+    workspace = Workspace(folder.resolve(), made_with)
+    steps = demo_steps(workspace.folder, device)
+    run_steps(workspace, steps)
+    report = write_report(workspace.folder, DATASET, MODELS, workspace.seconds)
+    print(f"Finished in {time.perf_counter() - start:.0f} s\n\n{report}", flush=True)
+    return report
+
+
+def demo_steps(folder: Path, device: str) -> list[Step]:
+    """All steps, in order."""
+    raw, preprocessed = folder / "raw" / DATASET, folder / "preprocessed" / DATASET
+    steps = [
+        Step(
+            name="data", title="Simulate CT cases", product=raw / "dataset.json", command=lambda: _simulate(raw),
+        ),
+        Step(
+            name="preprocess", title="Plan and preprocess", product=preprocessed / "nnUNetPlans.json",
+            command=lambda: _plan_and_preprocess(preprocessed),
+        ),
+        Step(
+            name="plan", title="Write plans with a short schedule", product=preprocessed / f"{PLANS}.json",
+            command=_plan_variant,
+        ),
+    ]  # fmt: skip
+    steps += [_training(folder, model, device) for model in MODELS]
+    steps += [_prediction(folder, model, device) for model in MODELS]
+    return steps + [_evaluation(folder, model) for model in MODELS]
+
+
+def _simulate(raw: Path) -> None:
+    shutil.rmtree(raw, ignore_errors=True)  # what an interrupted run left
+    write_phantom_dataset(
+        raw, num_training=NUM_TRAINING, num_test=NUM_TEST, size=SIZE, spacing=SPACING, seed=DATA_SEED
+    )
+
+
+def _plan_and_preprocess(preprocessed: Path) -> Sequence[str]:
+    shutil.rmtree(preprocessed, ignore_errors=True)
+    return ("nnUNetv2_plan_and_preprocess", "-d", DATASET_ID, "-c", "2d", "-npfp", "2", "-np", "2")
+
+
+def _plan_variant() -> Sequence[str]:
+    settings = [word for name, value in SETTINGS.items() for word in (f"-{name}", value)]
+    name = PLANS.removeprefix("nnUNetPlans_")
+    return ("nnUNetv2_hlfd", "plan", "-d", DATASET_ID, "-name", name, *settings, "--overwrite")
+
+
+def _training(folder: Path, model: Model, device: str) -> Step:
+    fold = model.fold_folder(folder / "results" / DATASET, PLANS)
+
+    def command() -> Sequence[str]:
+        return (
+            "nnUNetv2_hlfd", "train", DATASET_ID, "2d", "0", "-tr", model.trainer, "-p", PLANS, "-device", device,
+            *_continuation(fold),
+        )  # fmt: skip
+
+    return Step(
+        name=f"train_{model.name}", title=f"Train: {model.title}", product=fold / "checkpoint_final.pth",
+        command=command, total=int(SETTINGS["num_epochs"]),
+    )  # fmt: skip
+
+
+def _continuation(fold: Path) -> list[str]:
+    """How to go on with a training that was interrupted, if it was."""
+    if (fold / "checkpoint_final.pth").is_file():
+        return ["--val"]
+    if any((fold / f"checkpoint_{each}.pth").is_file() for each in ("latest", "best")):
+        return ["--c"]
+    shutil.rmtree(fold, ignore_errors=True)
+    return []
+
+
+def _prediction(folder: Path, model: Model, device: str) -> Step:
+    output = folder / "predictions" / model.name
+    command = (
+        "nnUNetv2_predict", "-d", DATASET_ID, "-c", "2d", "-f", "0", "-tr", model.trainer, "-p", PLANS,
+        "-i", str(folder / "raw" / DATASET / "imagesTs"), "-o", str(output), "-npp", "1", "-nps", "1",
+        "-device", device,
+    )  # fmt: skip
+    return Step(
+        name=f"predict_{model.name}", title=f"Predict held-out cases with stock nnU-Net: {model.title}",
+        product=output / "dataset.json", command=lambda: command, total=NUM_TEST,
+    )  # fmt: skip
+
+
+def _evaluation(folder: Path, model: Model) -> Step:
+    output = folder / "predictions" / model.name
+    command = (
+        "nnUNetv2_evaluate_folder", str(folder / "raw" / DATASET / "labelsTs"), str(output),
+        "-djfile", str(output / "dataset.json"), "-pfile", str(output / "plans.json"), "-np", "1",
+    )  # fmt: skip
+    return Step(
+        name=f"evaluate_{model.name}", title=f"Evaluate with nnU-Net: {model.title}",
+        product=output / "summary.json", command=lambda: command,
+    )  # fmt: skip

@@ -1,0 +1,193 @@
+"""The demo's result: a table of scores and sizes, and a picture of held-out slices."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from nnunetv2_hlfd.identity import RECORD_FILE
+
+Array = npt.NDArray[Any]
+
+CONDITION = "mechanics, not evidence: synthetic phantom, one seed, short training"
+COLORS = {"kidney": "#1f9bff", "tumor": "#ffb000"}
+LABELS = {"kidney": 1, "tumor": 2}
+_WINDOW_HU = (-200, 300)
+_BYTES_PER_PARAMETER = 4  # fp32
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network of the demo: its short name, its trainer class, its name for the reader."""
+
+    name: str
+    trainer: str
+    title: str
+
+    def fold_folder(self, results: Path, plans: str) -> Path:
+        """Where nnU-Net writes fold 0."""
+        return results / f"{self.trainer}__{plans}__2d" / "fold_0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What was measured of one model. `case_dice`: case -> label -> Dice; `dice`: label -> nnU-Net's mean."""
+
+    title: str
+    dice: Mapping[str, float]
+    case_dice: Mapping[str, Mapping[str, float]]
+    parameters: int
+    macs: int
+    checkpoint_bytes: int
+    seconds_per_case: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureRow:
+    """One slice: image in HU, true labels, and each model's labels; `captions` stand above the models' panels."""
+
+    name: str
+    image: Array
+    truth: Array
+    predictions: Sequence[Array]
+    captions: Sequence[str]
+
+
+def write_report(folder: Path, dataset: str, models: Sequence[Model], seconds: Mapping[str, float]) -> str:
+    """Write result.md and result.png into the demo's folder; returns the text of result.md."""
+    results = read_results(folder, dataset, models, seconds)
+    num_cases = len(results[0].case_dice)
+    text = (
+        f"# nnUNetv2_hlfd demo\n\n**{CONDITION}**\n\n{result_table(results)}\n\n"
+        f"Dice: mean over {num_cases} held-out cases, by nnU-Net's own evaluation. GMAC: multiply-accumulates of one "
+        f"patch. Weights: parameters as fp32; the checkpoint also holds the optimizer's state. Seconds per case: the "
+        f"whole command nnUNetv2_predict, program start and mirroring included, divided by {num_cases} cases.\n\n"
+        f"![Held-out slices](result.png)\n"
+    )
+    (folder / "result.md").write_text(text, encoding="utf-8")
+    rows = read_rows(folder / "raw" / dataset, [folder / "predictions" / each.name for each in models], results)
+    draw_picture(rows, [each.title for each in models]).savefig(folder / "result.png", dpi=100)
+    return text
+
+
+def read_results(
+    folder: Path, dataset: str, models: Sequence[Model], seconds: Mapping[str, float]
+) -> list[Result]:
+    """Collect scores from nnU-Net's summary.json and sizes from distillation.json."""
+    hlfd = models[-1]
+    results = []
+    for model in models:
+        [fold] = (folder / "results" / dataset).glob(f"{model.trainer}__*__2d/fold_0")
+        [hlfd_fold] = (folder / "results" / dataset).glob(f"{hlfd.trainer}__*__2d/fold_0")
+        size = _read(hlfd_fold / RECORD_FILE)["teacher" if model is models[0] else "student"]
+        summary = _read(folder / "predictions" / model.name / "summary.json")
+        cases = {_case(each["reference_file"]): _dice(each["metrics"]) for each in summary["metric_per_case"]}
+        results.append(Result(
+            title=model.title, dice=_dice(summary["mean"]), case_dice=cases, parameters=size["parameters"],
+            macs=size["macs"], checkpoint_bytes=(fold / "checkpoint_final.pth").stat().st_size,
+            seconds_per_case=seconds[f"predict_{model.name}"] / len(cases),
+        ))  # fmt: skip
+    return results
+
+
+def result_table(results: Sequence[Result]) -> str:
+    """A Markdown table, one row for each model."""
+    head = ["", *(f"Dice {label}" for label in LABELS), "Parameters", "GMAC", "Weights", "Checkpoint", "s per case"]
+    rows = [
+        [
+            each.title,
+            *(f"{each.dice[label]:.3f}" for label in LABELS),
+            f"{each.parameters / 1e6:.3g} M",
+            f"{each.macs / 1e9:.3g}",
+            f"{each.parameters * _BYTES_PER_PARAMETER / 1e6:.1f} MB",
+            f"{each.checkpoint_bytes / 1e6:.1f} MB",
+            f"{each.seconds_per_case:.2f}",
+        ]
+        for each in results
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+             for row in (head, *rows)]  # fmt: skip
+    lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
+    return "\n".join(lines)
+
+
+def read_rows(raw: Path, predictions: Sequence[Path], results: Sequence[Result]) -> list[PictureRow]:
+    """Of every held-out case the slice with the most tumor."""
+    rows = []
+    for file in sorted((raw / "labelsTs").glob("*.nii.gz")):
+        case = _case(str(file))
+        truth = _load(file)
+        index = int((truth == LABELS["tumor"]).sum(axis=(1, 2)).argmax())
+        rows.append(PictureRow(
+            name=f"{case}, slice {index + 1} of {len(truth)}",
+            image=_load(raw / "imagesTs" / f"{case}_0000.nii.gz")[index], truth=truth[index],
+            predictions=[_load(each / file.name)[index] for each in predictions],
+            captions=[_caption(each.case_dice[case]) for each in results],
+        ))  # fmt: skip
+    return rows
+
+
+def draw_picture(rows: Sequence[PictureRow], titles: Sequence[str]) -> Figure:
+    """Rows: cases; columns: image, truth, one for each model."""
+    columns = ["Image", "Truth", *titles]
+    size = (2.1 * len(columns), 2.05 * len(rows) + 1.3)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for axes, row in zip(grid, rows, strict=True):
+        panels = [np.zeros_like(row.truth), row.truth, *row.predictions]
+        for axis, labels, caption in zip(axes, panels, ["", "", *row.captions], strict=True):
+            _draw_panel(axis, row.image, labels)
+            axis.set_xlabel(caption, fontsize=8)
+        axes[0].set_ylabel(row.name, fontsize=8)
+    for axis, title in zip(grid[0], columns, strict=True):
+        axis.set_title(title, fontsize=10)
+    figure.suptitle(f"nnUNetv2_hlfd demo: held-out cases, slice with the most tumor\n{CONDITION}", fontsize=11)
+    handles = [Patch(facecolor=to_rgba(color, 0.45), edgecolor=color, label=label) for label, color in COLORS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9,
+                  title="Numbers: Dice of the whole case; window -200 to 300 HU", title_fontsize=8)  # fmt: skip
+    return figure
+
+
+def _draw_panel(axis: Axes, image: Array, labels: Array) -> None:
+    axis.imshow(image, cmap="gray", vmin=_WINDOW_HU[0], vmax=_WINDOW_HU[1], interpolation="bilinear")
+    for label, color in COLORS.items():
+        mask = labels == LABELS[label]
+        if mask.any():
+            axis.imshow(np.where(mask[..., None], to_rgba(color, 0.35), 0.0), interpolation="nearest")
+            axis.contour(mask, levels=[0.5], colors=[color], linewidths=1)
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
+def _caption(dice: Mapping[str, float]) -> str:
+    return ", ".join(f"{label} {value:.2f}" for label, value in dice.items())
+
+
+def _dice(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {label: metrics[str(value)]["Dice"] for label, value in LABELS.items()}
+
+
+def _case(file: str) -> str:
+    return Path(file).name.removesuffix(".nii.gz")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+def _load(file: Path) -> Array:
+    array: Array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file)))
+    return array

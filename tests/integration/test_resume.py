@@ -1,0 +1,205 @@
+"""Killed, resumed and finished trainings: the real nnU-Net command in a process of its own."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import assert_same, load, make_trainer
+
+COMPARED = ("network_weights", "optimizer_state")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "kills", "kills_after_checkpoint", "kills_in_save"),
+    [pytest.param(6, 3, 2, 1, id="short"), pytest.param(40, 20, 15, 5, id="series", marks=pytest.mark.slow)],
+)
+def test_killed_and_resumed_run_equals_the_uninterrupted_one(
+    nnunet, variant, teacher_2d, tmp_path, epochs, kills, kills_after_checkpoint, kills_in_save
+):
+    """SIGKILL at random moments and in the middle of saves, `--c` after each: bit for bit the uninterrupted run.
+
+    `kills_in_save` of them come while a checkpoint's temporary file is there; the child then sleeps between writing
+    and renaming, so that the kill falls in between.
+    """
+    settings = {"num_epochs": epochs, "num_iterations_per_epoch": 1}
+    plain = variant(f"whole{epochs}", base="nnUNetPlans_short", **settings)
+    make_trainer(nnunet, "nnUNetTrainerHLFD", plain).run_training()
+    plans = variant(f"killed{epochs}", base="nnUNetPlans_short", **settings)
+    results = nnunet / "results/Dataset901_Phantom"
+    whole, killed = (results / f"nnUNetTrainerHLFD__{name}__2d/fold_0" for name in (plain, plans))
+    teacher = results / "nnUNetTrainerTeacher__nnUNetPlans_short__2d"
+    generator = random.Random(0)
+    resumed_at = []
+    kinds = ["save"] * kills_in_save + ["anywhere"] * (kills - kills_in_save - 1)
+    generator.shuffle(kinds)
+    kinds.insert(0, "anywhere")  # right after the first checkpoint: from then on the run is continued
+    for number, kind in enumerate(kinds):
+        continues = any(killed.glob("checkpoint_*.pth"))
+        before = _epoch(killed)
+        child = _start(plans, teacher, continues, slow_save=kind == "save", log=tmp_path / f"{number}.log")
+        if kind == "save":
+            _wait_for(lambda: any(killed.glob("*.pth.tmp")), child, tmp_path / f"{number}.log")
+        else:
+            _wait_for(lambda: _epoch(killed) > before, child, tmp_path / f"{number}.log")  # noqa: B023
+            time.sleep(generator.uniform(0, 0.3))
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        if continues:
+            resumed_at.append(before)
+        for whole_file in killed.glob("checkpoint_*.pth"):
+            load(whole_file)  # no kill leaves a damaged file
+    assert len(resumed_at) >= kills_after_checkpoint
+    assert min(resumed_at) > 0
+    assert not (killed / "checkpoint_final.pth").exists(), "the run ended before the last kill: more epochs are needed"
+    child = _start(plans, teacher, continues=True, slow_save=False, log=tmp_path / "last.log")
+    assert child.wait() == 0, (tmp_path / "last.log").read_text()[-2000:]
+    for name in ("checkpoint_final.pth", "checkpoint_best.pth"):
+        expected, got = load(whole / name), load(killed / name)
+        for key in COMPARED:
+            assert_same(got[key], expected[key])
+        assert_same(got["hlfd"]["adapters"], expected["hlfd"]["adapters"])
+        assert got["current_epoch"] == expected["current_epoch"]
+        assert got["_best_ema"] == expected["_best_ema"]
+    assert (killed / "distillation_log.csv").read_text() == (whole / "distillation_log.csv").read_text()
+
+
+CHILD = """
+import os, sys, time
+import torch
+from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+if sys.argv[3] == "slow":
+    from pathlib import Path
+    rename = Path.replace
+    def replace(self, target):
+        if self.suffix == ".tmp" and "checkpoint" in self.name:
+            time.sleep(1)  # the kill falls between writing and renaming
+        return rename(self, target)
+    Path.replace = replace
+torch.set_num_threads(2)
+trainer = get_trainer_from_args("Dataset901_Phantom", "2d", 0, "nnUNetTrainerHLFD", sys.argv[1], sys.argv[2] == "c",
+                                device=torch.device("cpu"))
+maybe_load_checkpoint(trainer, sys.argv[2] == "c", False)
+print("resumed at", trainer.current_epoch, flush=True)
+trainer.run_training()
+"""
+
+
+def _start(plans: str, teacher: Path, continues: bool, *, slow_save: bool, log: Path) -> subprocess.Popen:
+    """nnU-Net's training without the final validation, in its own process group."""
+    arguments = [plans, "c" if continues else "new", "slow" if slow_save else "fast"]
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, *arguments], stdout=log.open("w"), stderr=subprocess.STDOUT,
+        env={**os.environ, "nnUNet_hlfd_teacher": str(teacher)}, start_new_session=True,
+    )  # fmt: skip
+
+
+def _epoch(folder: Path) -> int:
+    """The epoch at which `--c` would go on."""
+    files = [folder / f"checkpoint_{name}.pth" for name in ("final", "latest", "best")]
+    return next((load(file)["current_epoch"] for file in files if file.is_file()), 0)
+
+
+def _wait_for(condition, child: subprocess.Popen, log: Path) -> None:
+    for _ in range(12000):
+        if condition():
+            return
+        assert child.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.02)
+    raise AssertionError(log.read_text()[-3000:])
+
+
+@pytest.fixture(scope="module")
+def finished(nnunet, variant, train, teacher_2d):
+    """A finished HLFD run with validation, whose teacher is then moved away: (fold folder, plans name)."""
+    plans = variant("finished", base="nnUNetPlans_short")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("nnUNet_hlfd_teacher", str(teacher_2d.parent))
+        return train("nnUNetTrainerHLFD", plans=plans), plans
+
+
+@pytest.mark.parametrize("flags", [["--val"], ["--val", "--val_best"], ["--c"]], ids=" ".join)
+def test_finished_run_validates_and_continues_from_a_fresh_shell_without_its_teacher(finished, flags, tmp_path):
+    folder, plans = finished
+    expected = load(folder / "checkpoint_final.pth")
+    (folder / "validation/summary.json").unlink(missing_ok=True)
+    environment = {key: value for key, value in os.environ.items() if key != "nnUNet_hlfd_teacher"}
+    missing = folder.parent.parent / "nnUNetTrainerTeacher__nnUNetPlans_short__2d"
+    hidden = missing.rename(tmp_path / "hidden")
+    try:
+        command = [str(Path(sys.executable).parent / "nnUNetv2_train"), "Dataset901_Phantom", "2d", "0"]
+        command += ["-tr", "nnUNetTrainerHLFD", "-p", plans, "-device", "cpu", *flags]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    finally:
+        shutil.move(hidden, missing)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "Mean Validation Dice" in done.stdout
+    assert (folder / "validation/summary.json").is_file()
+    got = load(folder / "checkpoint_final.pth")
+    assert_same(got["network_weights"], expected["network_weights"])
+    assert got["hlfd"]["teacher"] == expected["hlfd"]["teacher"]
+    assert got["hlfd"]["teacher"]
+
+
+def test_latest_holds_the_best_value_of_its_own_epoch(nnunet, variant, teacher_2d):
+    trainer = make_trainer(nnunet, "nnUNetTrainerStudent", variant("latest", num_epochs=3))
+    saved = []
+    write = trainer.save_checkpoint
+    trainer.save_checkpoint = lambda file: (saved.append((Path(file).name, trainer._best_ema)), write(file))
+    trainer.run_training()
+    assert saved[:2] == [("checkpoint_best.pth", trainer.logger.get_value("ema_fg_dice", 0)),
+                         ("checkpoint_latest.pth", trainer.logger.get_value("ema_fg_dice", 0))]  # fmt: skip
+
+
+def test_continue_without_a_checkpoint_is_an_error(nnunet, variant):
+    trainer = make_trainer(nnunet, "nnUNetTrainerStudent", variant("nothing"), continue_training=True)
+    with pytest.raises(ValueError, match=r"--c was given, but there is no checkpoint to continue from.*without --c"):
+        trainer.run_training()
+
+
+def test_resume_adopts_recorded_settings_and_student_and_refuses_other_ones_by_name(nnunet, variant, teacher_2d):
+    plans = variant("adopt", beta=0.5, student="resnet18_w4")
+    trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", plans)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("nnUNet_hlfd_teacher", str(teacher_2d.parent))
+        trainer.run_training()
+    checkpoint = Path(trainer.output_folder) / "checkpoint_final.pth"
+    silent = make_trainer(nnunet, "nnUNetTrainerHLFD", "nnUNetPlans", continue_training=True)
+    silent.load_checkpoint(str(checkpoint))
+    assert silent.settings.beta == 0.5
+    assert silent.seed == 1
+    assert silent.num_epochs == 2
+    assert [each.channels for each in silent.method.student_stages] == [4, 16, 16, 32]
+    other = make_trainer(nnunet, "nnUNetTrainerHLFD", variant("adopt", beta=0.7), continue_training=True)
+    with pytest.raises(ValueError, match=r"Cannot continue .* with other settings \(.*beta: 0.7 here, 0.5 there"):
+        other.load_checkpoint(str(checkpoint))
+    student = make_trainer(nnunet, "nnUNetTrainerStudent", plans, continue_training=True)
+    with pytest.raises(ValueError, match="was not written by nnUNetTrainerStudent but by nnUNetTrainerHLFD"):
+        student.load_checkpoint(str(checkpoint))
+
+
+def test_resume_with_another_teacher_is_refused(nnunet, variant, teacher_2d, tmp_path):
+    trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", variant("swap"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("nnUNet_hlfd_teacher", str(teacher_2d.parent))
+        trainer.on_train_start()
+        trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
+        copy = shutil.copytree(teacher_2d.parent, tmp_path / "teacher")
+        shutil.copy(copy / "fold_0/checkpoint_best.pth", copy / "fold_0/checkpoint_final.pth")
+        patch.setenv("nnUNet_hlfd_teacher", str(copy))
+        again = make_trainer(nnunet, "nnUNetTrainerHLFD", variant("swap"), continue_training=True)
+        again.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
+        with pytest.raises(ValueError, match=r"started with another teacher.*SHA-256.*start again without --c"):
+            again.on_train_start()
+
+
+def test_starting_over_a_run_with_other_settings_is_refused(nnunet, variant, teacher_2d):
+    make_trainer(nnunet, "nnUNetTrainerStudent", variant("taken")).run_training()
+    trainer = make_trainer(nnunet, "nnUNetTrainerStudent", variant("taken", initial_lr=0.5))
+    with pytest.raises(ValueError, match=r"initial_lr: 0.5 here, None there.*plan -name.*--overwrite"):
+        trainer.run_training()
