@@ -14,12 +14,12 @@ from nnunetv2_hlfd.identity import RECORD_FILE
 
 
 def trainers_path() -> Path:
-    """The folder for nnUNet_extTrainer: inside the installed package, or beside it in a source checkout."""
-    package = Path(__file__).resolve().parent
-    for folder in (package / "trainers", package.parent / "trainers"):
+    """The folder for nnUNet_extTrainer, beside the package: `trainers` in a source checkout, its copy when installed."""
+    beside = Path(__file__).resolve().parent.parent
+    for folder in (beside / "trainers", beside / "nnunetv2_hlfd_extTrainer"):
         if (folder / "nnunetv2_hlfd_trainers.py").is_file():
             return folder
-    raise ValueError(f"Expected the trainers folder in or beside {package}, found none. Install the package again.")
+    raise ValueError(f"Expected the folder of the trainers in {beside}, found none. Install nnunetv2_hlfd again.")
 
 
 def extend_trainer_search() -> None:

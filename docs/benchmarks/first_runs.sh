@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Short first runs: teacher, student alone and HLFD on Dataset112_LGGFlair (2d) and Dataset004_Hippocampus (2d, 3d).
 # Needs nnU-Net's three folders in the environment and both data sets in nnUNet_raw. Finished runs are skipped and
-# interrupted ones continued, so the script can be started again at any time.
+# interrupted ones continued, so the script can be started again at any time. STOCK_PYTHON is a Python that has
+# nnunetv2 but not this package: it predicts the held-out cases from their raw images.
 set -euo pipefail
 export nnUNet_n_proc_DA=0 nnUNet_compile=f  # single-process augmentation: reproducible
 device=${1:-cpu}
@@ -26,6 +27,34 @@ compare() {  # data set, configuration, name
 plan 112 short -num_epochs 30 -num_iterations_per_epoch 40 -batch_size 8 -student resnet18_w4
 plan 4 short2d -num_epochs 20 -num_iterations_per_epoch 25 -batch_size 16
 plan 4 short3d -num_epochs 20 -num_iterations_per_epoch 10 -batch_size 2
+predict() {  # data set, configuration, name
+  local raw trainer images
+  raw=$(echo "$nnUNet_raw"/Dataset"$(printf %03d "$1")"_*)
+  images="$nnUNet_results/held_out/$(basename "$raw")"
+  mkdir -p "$images"
+  "$STOCK_PYTHON" - "$nnUNet_preprocessed/$(basename "$raw")/splits_final.json" "$raw/imagesTr" "$images" <<< '
+import json, pathlib, sys
+splits, source, target = map(pathlib.Path, sys.argv[1:])
+for case in json.loads(splits.read_text())[0]["val"]:
+    link = target / f"{case}_0000.nii.gz"
+    link.exists() or link.symlink_to(source / link.name)'
+  for trainer in nnUNetTrainerTeacher nnUNetTrainerStudent nnUNetTrainerHLFD; do
+    local output="$nnUNet_results/predicted/$(basename "$raw")_$2_$trainer" start=$SECONDS
+    [ -f "$output/summary.json" ] && continue
+    env -u nnUNet_extTrainer -u PYTHONPATH "$STOCK_PYTHON" -c '
+import importlib.util
+assert importlib.util.find_spec("nnunetv2_hlfd") is None
+from nnunetv2.inference.predict_from_raw_data import predict_entry_point
+predict_entry_point()' -d "$1" -c "$2" -f 0 -tr "$trainer" -p "nnUNetPlans_$3" -i "$images" -o "$output" \
+      -device "$device" --disable_tta -npp 1 -nps 1
+    echo "first_runs: predict $1 $2 $trainer took $((SECONDS - start)) s"
+    nnUNetv2_evaluate_folder "$raw/labelsTr" "$output" -djfile "$output/dataset.json" -pfile "$output/plans.json" -np 2 --chill
+  done
+}
+
 compare 112 2d short
 compare 4 2d short2d
 compare 4 3d_fullres short3d
+predict 112 2d short
+predict 4 2d short2d
+predict 4 3d_fullres short3d
