@@ -14,7 +14,7 @@ from nnunetv2_hlfd.identity import RECORD_FILE
 
 
 def trainers_path() -> Path:
-    """The folder for nnUNet_extTrainer, beside the package: `trainers` in a source checkout, its copy when installed."""
+    """The folder for nnUNet_extTrainer, beside the package: `trainers` in a checkout, its copy when installed."""
     beside = Path(__file__).resolve().parent.parent
     for folder in (beside / "trainers", beside / "nnunetv2_hlfd_extTrainer"):
         if (folder / "nnunetv2_hlfd_trainers.py").is_file():
