@@ -54,8 +54,9 @@ def unified_energy(features: Sequence[Tensor], exponent: float) -> Tensor:
 def attention_map(energy_map: Tensor) -> Tensor:
     """Flatten an energy map and normalize it to unit L2 norm per sample, A(z).
 
-    A map that is zero everywhere stays zero. Dividing by the (constant) maximum first changes nothing but the range
-    of the squares, which would overflow for large activations and exponents.
+    A map that is zero everywhere stays zero, and so does its gradient (for a patch of background the student's maps
+    are exactly 0 before training). Dividing by the (constant) maximum first changes nothing but the range of the
+    squares, which would overflow for large activations and exponents.
 
     Args:
         energy_map: (B, *spatial).
@@ -64,7 +65,7 @@ def attention_map(energy_map: Tensor) -> Tensor:
         (B, voxels).
     """
     flat = energy_map.flatten(start_dim=1)
-    largest = flat.detach().amax(dim=1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
+    largest = flat.detach().amax(dim=1, keepdim=True).clamp_min(_EPS)
     return functional.normalize(flat / largest, dim=1, eps=_EPS)
 
 
