@@ -22,6 +22,14 @@ def _steps(trainer):
     return trainer
 
 
+@pytest.fixture(scope="module")
+def regions_teacher(variant, train):
+    """Plans name under which a teacher of overlapping regions with an ignore label is trained."""
+    plans = variant("short", dataset=REGIONS)
+    train("nnUNetTrainerTeacher", dataset=REGIONS, plans=plans)
+    return plans
+
+
 def _write_residual_plans(nnunet):
     """Plans of their own name with a residual encoder, on the same preprocessed data."""
     folder = nnunet / "preprocessed/Dataset901_Phantom"
@@ -45,23 +53,18 @@ def test_residual_encoder_teacher_with_plans_of_its_own(nnunet, variant, train, 
 
 
 @pytest.mark.parametrize("distill_ignored", [True, False])
-def test_regions_with_ignore_label(nnunet, variant, train, distill_ignored):
-    plans = variant("short", dataset=REGIONS)
-    if not (nnunet / f"results/{REGIONS}/nnUNetTrainerTeacher__{plans}__2d").exists():
-        train("nnUNetTrainerTeacher", dataset=REGIONS, plans=plans)
-    name = variant("ignored", dataset=REGIONS, base=plans, distill_ignored=distill_ignored)
+def test_regions_with_ignore_label(nnunet, variant, regions_teacher, distill_ignored):
+    name = variant(f"ignored{distill_ignored}", dataset=REGIONS, base=regions_teacher, distill_ignored=distill_ignored)
     trainer = _steps(make_trainer(nnunet, "nnUNetTrainerHLFD", name, dataset=REGIONS))
     assert trainer.method.task.regions
     assert trainer.method.task.num_heads == 2
     assert trainer.method.task.ignore_label == 3
 
 
-def test_unannotated_batch_teaches_through_distillation_alone(nnunet, variant, train):
+def test_unannotated_batch_teaches_through_distillation_alone(nnunet, variant, regions_teacher):
     """All voxels ignored: the segmentation loss is 0, the terms still have gradients."""
-    plans = variant("short", dataset=REGIONS)
-    if not (nnunet / f"results/{REGIONS}/nnUNetTrainerTeacher__{plans}__2d").exists():
-        train("nnUNetTrainerTeacher", dataset=REGIONS, plans=plans)
-    trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", variant("blank", dataset=REGIONS, base=plans), dataset=REGIONS)
+    plans = variant("blank", dataset=REGIONS, base=regions_teacher)
+    trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", plans, dataset=REGIONS)
     trainer.on_train_start()
     batch = next(trainer.dataloader_train)
     for target in batch["target"]:
