@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from nnunetv2_hlfd import __version__
 from nnunetv2_hlfd.config import parse_value, setting_help
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="SUBCOMMAND", required=True)
     _add_plan(commands)
     _add_train(commands)
+    _add_demo(commands)
     path = commands.add_parser(
         "trainers_path", help="print the folder for nnUNet_extTrainer",
         description="Print the folder of this package's trainers, to be used as: "
@@ -85,6 +87,20 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train.set_defaults(run=_train)
 
 
+def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    demo = commands.add_parser(
+        "demo", allow_abbrev=False, help="teacher, student alone and HLFD on a built-in phantom, in minutes",
+        description="Trains a teacher, the student alone and the student with HLFD on a simulated CT data set, "
+        "predicts held-out cases with stock nnU-Net and writes result.md and result.png. nnUNet_* variables are "
+        "ignored; started again in the same folder, it goes on where it ended.",
+    )  # fmt: skip
+    demo.add_argument("-o", default="hlfd_demo", metavar="FOLDER", help="where to work (default: ./hlfd_demo)")
+    demo.add_argument(
+        "-device", choices=("cpu", "cuda", "mps"), help="where to train (default: cuda if available, else cpu)"
+    )
+    demo.set_defaults(run=_demo)
+
+
 def _plan(options: argparse.Namespace) -> None:
     from nnunetv2_hlfd.variants import write_variant
 
@@ -98,6 +114,16 @@ def _train(options: argparse.Namespace) -> None:
     from nnunetv2_hlfd.training import train
 
     train(options.rest, dry_run=options.dry_run, overwrite=options.overwrite)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from nnunetv2_hlfd.demo import run_demo
+    from nnunetv2_hlfd.demo_process import StepFailedError
+
+    try:
+        run_demo(Path(options.o), options.device)
+    except StepFailedError as error:
+        sys.exit(f"nnUNetv2_hlfd demo: {error}")
 
 
 def _trainers_path(_options: argparse.Namespace) -> None:

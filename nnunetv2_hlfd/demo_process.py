@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -12,14 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from nnunetv2_hlfd.demo_progress import follow, progress_bar
 
 _STATE_FILE = "demo.json"
 _TAIL_LINES = 25
-_EPOCH = re.compile(r"Epoch (\d+)\s*$")
-_PSEUDO_DICE = re.compile(r"Pseudo dice \[(.*)\]")
-_CASE_DONE = re.compile(r"done with \S+")
-_NUMBER = re.compile(r"\d\.\d+|nan")
 
 
 class StepFailedError(RuntimeError):
@@ -137,10 +132,10 @@ def _run(workspace: Workspace, step: Step, command: Sequence[str]) -> None:
     )  # fmt: skip
     assert child.stdout is not None
     try:
-        with log_file.open("a", encoding="utf-8") as log, _progress_bar(step.total) as bar:
+        with log_file.open("a", encoding="utf-8", buffering=1) as log, progress_bar(step.total) as bar:
             for line in child.stdout:
                 log.write(line)
-                _advance(bar, line)
+                follow(bar, line)
         code = child.wait()
     finally:
         if child.poll() is None:
@@ -159,26 +154,6 @@ def _executable(name: str) -> str:
         raise ValueError(f"Expected the command {name} beside {sys.executable} or on the PATH. Install the package "
                          f"again: pip install nnunetv2-hlfd")  # fmt: skip
     return found
-
-
-def _progress_bar(total: int | None) -> "tqdm[Any]":
-    counted = "{percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
-    return tqdm(
-        total=total, bar_format="      " + (counted if total else "{elapsed}"), mininterval=1, miniters=0,
-        file=sys.stdout,
-    )  # fmt: skip
-
-
-def _advance(bar: "tqdm[Any]", line: str) -> None:
-    """Follow nnU-Net's output: the epoch and its pseudo Dice in training, finished cases in prediction."""
-    if epoch := _EPOCH.search(line):
-        bar.n = int(epoch[1])
-    elif dice := _PSEUDO_DICE.search(line):
-        bar.n += 1
-        bar.set_postfix_str("pseudo Dice " + " ".join(f"{float(each):.2f}" for each in _NUMBER.findall(dice[1])))
-    elif _CASE_DONE.search(line):
-        bar.n += 1
-    bar.update(0)
 
 
 def _clock(seconds: float) -> str:

@@ -80,9 +80,7 @@ def write_report(folder: Path, dataset: str, models: Sequence[Model], seconds: M
     return text
 
 
-def read_results(
-    folder: Path, dataset: str, models: Sequence[Model], seconds: Mapping[str, float]
-) -> list[Result]:
+def read_results(folder: Path, dataset: str, models: Sequence[Model], seconds: Mapping[str, float]) -> list[Result]:
     """Collect scores from nnU-Net's summary.json and sizes from distillation.json."""
     hlfd = models[-1]
     results = []

@@ -1,0 +1,292 @@
+"""The documentation is right: its commands run, its tables agree with the code, its links lead somewhere.
+
+README.md and every page of docs (docs/benchmarks apart) is one shell session: its `bash` blocks are executed in order
+by `bash -euo pipefail` on the tiny phantom data set, in a folder of their own. Fences:
+
+- `bash`: executed. `python FILE`: written to FILE before the session. `json`, `python`: parsed.
+- `console`: commands that cannot run here; each line has to start as one of NOT_RUN.
+- `text`: output and listings; no line may look like a command.
+
+Capital words in the commands are placeholders, see `placeholders`. nnU-Net's commands are wrapped by the functions of
+SHELL: short trainings, one process, CPU. A page finds the data set preprocessed and a trained 2d teacher of fold 0.
+The quick pages share nnU-Net's folders, and a training or prediction that one of them has made is not repeated.
+"""
+
+import ast
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from conftest import DATASET, REGIONS_DATASET, SHORT
+
+from nnunetv2_hlfd.config import STUDENTS, Settings, setting_help
+from nnunetv2_hlfd.distillation_log import DistillationLog
+from nnunetv2_hlfd.methods.base import Task
+from nnunetv2_hlfd.methods.hlfd import HLFD
+from nnunetv2_hlfd.taps import Stage
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(page for page in (ROOT / "docs").rglob("*.md") if "benchmarks" not in page.relative_to(ROOT).parts),
+]
+QUICK = ("README.md", "docs/getting-started.md", "docs/how-to/change-settings.md")
+OTHER_DATASET = {"docs/how-to/unlabelled-images-through-the-ignore-label.md": REGIONS_DATASET}
+SEVERAL_GPUS = "nnUNetv2_train DATASET 3d_fullres 0 -tr nnUNetTrainerHLFD -num_gpus 2"
+NOT_RUN = ("pip install ", "python -m venv ", "source ", "git clone ", "cd ", "make ", "sbatch ",
+           "CUDA_VISIBLE_DEVICES=", SEVERAL_GPUS)  # fmt: skip
+COMMAND = re.compile(r"(\$ )?(nnUNetv2_\w+|python|pip|git|make|export|cd|sbatch|bash|sh|curl|wget) ")
+FENCE = re.compile(r"^```(\S*)(?: +(\S+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+# What is different here from what a reader runs; nothing else is rewritten.
+SHELL = """
+once() {  # run a command unless a page that shares the folders has run it
+  if grep -qxF -- "$*" "$RAN"; then echo "has run on another page: $*"; else command "$@"; echo "$*" >> "$RAN"; fi
+}
+nnUNetv2_train() {  # a stock model that is there is validated again, any other is trained by nnUNetTrainerTeacher
+  local plans=nnUNetPlans trainer= previous= each
+  for each in "$@"; do
+    case "$previous" in -p) plans=$each ;; -tr) trainer=$each ;; esac
+    previous=$each
+  done
+  local models="$nnUNet_results/$1" ending="__${plans}__$2"
+  if [ -n "$trainer" ]; then
+    once nnUNetv2_train "$@" -device cpu
+  elif [ -d "$models/nnUNetTrainer$ending/fold_$3" ]; then
+    once nnUNetv2_train "$@" -device cpu --val
+  else
+    command nnUNetv2_train "$@" -device cpu -tr nnUNetTrainerTeacher
+    mkdir -p "$models/nnUNetTrainer$ending"
+    cp -r "$models/nnUNetTrainerTeacher$ending/." "$models/nnUNetTrainer$ending"
+    rm -r "$models/nnUNetTrainerTeacher$ending"
+  fi
+}
+nnUNetv2_hlfd() {
+  if [ "$1" = train ]; then once nnUNetv2_hlfd "$@" -device cpu; else command nnUNetv2_hlfd "$@"; fi
+}
+nnUNetv2_predict() { once nnUNetv2_predict "$@" -device cpu -npp 0 -nps 0; }
+nnUNetv2_preprocess() { command nnUNetv2_preprocess "$@" -np 1; }
+nnUNetv2_plan_and_preprocess() {
+  nnUNet_n_proc_DA=1 command nnUNetv2_plan_and_preprocess "$@" -npfp 1 -np 1
+  python "$SHORTEN"
+}
+nnUNetv2_plan_experiment() {
+  nnUNet_n_proc_DA=1 command nnUNetv2_plan_experiment "$@"
+  python "$SHORTEN"
+}
+"""
+# Gives plans, as nnU-Net wrote them, the settings of a short training of a narrow network.
+SHORTEN = f"""
+import json, os, pathlib
+for file in pathlib.Path(os.environ["nnUNet_preprocessed"]).glob("*/nnUNet*Plans.json"):
+    plans = json.loads(file.read_text())
+    if "hlfd" not in plans:
+        plans["hlfd"] = {{"base_plans": plans["plans_name"], "settings": json.loads('{json.dumps(SHORT)}')}}
+        for configuration in plans["configurations"].values():
+            if "architecture" in configuration:
+                kwargs = configuration["architecture"]["arch_kwargs"]
+                kwargs["features_per_stage"] = [min(8 * 2**i, 32) for i in range(kwargs["n_stages"])]
+                configuration["batch_size"] = 2
+        file.write_text(json.dumps(plans))
+"""
+
+
+def blocks(page):
+    """(language, file, text, line) of every fenced block."""
+    text = page.read_text()
+    return [(*match.groups(), text[: match.start()].count("\n") + 1) for match in FENCE.finditer(text)]
+
+
+def name(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+def executed_pages():
+    pages = [page for page in PAGES if any(language == "bash" for language, *_ in blocks(page))]
+    return [pytest.param(page, id=name(page), marks=[] if name(page) in QUICK else pytest.mark.slow) for page in pages]
+
+
+def make_workplace(folder, nnunet, teacher):
+    """Copies of nnU-Net's folders: short settings in the plans, the teacher as a stock nnUNetTrainer."""
+    shutil.copytree(nnunet / "raw", folder / "raw")
+    shutil.copytree(nnunet / "preprocessed", folder / "preprocessed")
+    for variant in (folder / "preprocessed").glob("*/nnUNetPlans_*.json"):
+        variant.unlink()
+    model = folder / "results" / DATASET / "nnUNetTrainer__nnUNetPlans__2d"
+    shutil.copytree(teacher.parent, model, ignore=shutil.ignore_patterns("fold_[1-9]", "fold_all"))
+    shutil.copytree(model, folder / "elsewhere" / "nnUNetTrainer__nnUNetPlans__2d")
+    shutil.copytree(nnunet / "raw" / REGIONS_DATASET / "imagesTs", folder / "unlabelled")
+    (folder / "shorten.py").write_text(SHORTEN)
+    (folder / "ran.txt").touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared_workplace(nnunet, teacher_2d, tmp_path_factory):
+    return make_workplace(tmp_path_factory.mktemp("docs"), nnunet, teacher_2d)
+
+
+@pytest.fixture
+def own_workplace(nnunet, teacher_2d, tmp_path):
+    return make_workplace(tmp_path, nnunet, teacher_2d)
+
+
+def placeholders(workplace, dataset):
+    return {
+        "DATASET": dataset,
+        "DATASET_ID": dataset[7:10],
+        "RAW": str(workplace / "raw"),
+        "PREPROCESSED": str(workplace / "preprocessed"),
+        "RESULTS": str(workplace / "results"),
+        "IN": str(workplace / "raw" / dataset / "imagesTs"),
+        "OUT": str(workplace / "predictions"),
+        "MODEL_FOLDER": str(workplace / "elsewhere" / "nnUNetTrainer__nnUNetPlans__2d"),
+        "UNLABELLED": str(workplace / "unlabelled"),
+    }
+
+
+@pytest.mark.parametrize("page", executed_pages())
+def test_commands_of_the_page_run(page, request, tmp_path):
+    workplace = request.getfixturevalue("shared_workplace" if name(page) in QUICK else "own_workplace")
+    here = tmp_path / "page"
+    here.mkdir()
+    words = placeholders(workplace, OTHER_DATASET.get(name(page), DATASET))
+    script = [SHELL, 'python "$SHORTEN"']
+    for language, file, text, line in blocks(page):
+        if file:
+            target = here / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        elif language == "bash":
+            script.append(f'echo "### {name(page)}, line {line}"')
+            script.append(re.sub(r"\b[A-Z_]+\b", lambda match: words.get(match[0], match[0]), text))
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("nnUNet_ext", "nnUNet_hlfd"))},
+        **{f"nnUNet_{key}": str(workplace / key) for key in ("raw", "preprocessed", "results")},
+        "PATH": os.pathsep.join([sysconfig.get_path("scripts"), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "SHORTEN": str(workplace / "shorten.py"),
+        "RAN": str(workplace / "ran.txt"),
+        "SLURM_ARRAY_TASK_ID": "0",
+    }
+    (tmp_path / "page.sh").write_text("\n".join(script))
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", str(tmp_path / "page.sh")], cwd=here, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=3600, check=False,
+    )  # fmt: skip
+    print(result.stdout)
+    assert result.returncode == 0, result.stdout[-4000:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_blocks_that_do_not_run_are_what_they_say(page):
+    for language, file, text, line in blocks(page):
+        where = f"{name(page)}, line {line}"
+        assert language in ("bash", "python", "json", "console", "text"), f"{where}: fence '{language}'"
+        if language == "python":
+            ast.parse(text)
+        elif language == "json":
+            json.loads(text)
+        elif language == "console":
+            for each in text.splitlines():
+                assert each.startswith(NOT_RUN), f"{where}: could this run? {each}"
+        elif language == "text" and not file:
+            for each in text.splitlines():
+                assert not COMMAND.match(each), f"{where}: a command in a text block: {each}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+        if not target.startswith(("http://", "https://", "mailto:")):
+            assert (page.parent / target).exists(), target
+
+
+def test_index_names_every_page():
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#\s]+)\)", index.read_text())}
+    assert {page for page in PAGES if page.parent != ROOT and page != index} <= linked
+
+
+def rows(page, first_column):
+    """Cells of the table whose header starts with `first_column`."""
+    lines = (ROOT / "docs" / page).read_text().splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith(f"| {first_column} |"))
+    table = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        table.append([cell.strip().replace("`", "").replace("\\|", "|") for cell in line.strip("|").split(" | ")])
+    return table
+
+
+def allowed(rule):
+    """What a setting accepts, as the table says it."""
+    if rule["choices"]:
+        return ", ".join(rule["choices"])
+    words = {int: "integer", float: "number", bool: "true, false", str: "text", type(None): "null"}
+    limits = dict.fromkeys(rule["kinds"], "")
+    for kind in (int, float):
+        if kind in limits and rule["least"] is not None:
+            limits[kind] = f" ≥ {rule['least']}"
+        elif kind in limits and rule["above"] is not None:
+            limits[kind] = f" > {rule['above']}"
+    return ", ".join(words[kind] + limit for kind, limit in limits.items())
+
+
+def test_settings_table_equals_the_code():
+    defaults, rules = Settings().to_dict(), setting_help()
+    table = {row[0]: row[1:] for row in rows("reference/settings.md", "Setting")}
+    assert list(table) == list(rules)
+    for setting, (default, values, meaning, _paper) in table.items():
+        shown = defaults[setting] if isinstance(defaults[setting], str) else json.dumps(defaults[setting])
+        assert (setting, default) == (setting, shown)
+        expected = "integer ≥ 0, all, null" if setting == "teacher_fold" else allowed(rules[setting])
+        assert (setting, values) == (setting, expected)
+        assert (setting, meaning) == (setting, rules[setting]["text"])
+
+
+def test_table_of_students_names_every_student():
+    assert [row[0] for row in rows("reference/settings.md", "Student")] == list(STUDENTS)
+
+
+def test_table_of_trainers_names_every_trainer():
+    tree = ast.parse((ROOT / "trainers" / "nnunetv2_hlfd_trainers.py").read_text())
+    exported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert {row[0] for row in rows("reference/trainers.md", "Trainer")} == exported
+
+
+def test_table_of_log_columns_equals_the_code():
+    stages = [Stage(channels=4, stride=(2**i, 2**i)) for i in range(4)]
+    method = HLFD(stages, Task(num_heads=2, regions=False, dimension=2), Settings())
+    log = DistillationLog(method.weights)
+    log.add(0, [1.0] * 5, dict.fromkeys(method.weights, 1.0))
+    documented = [column for row in rows("reference/files.md", "Column") for column in row[0].split(", ")]
+    assert documented == list(log.rows[0])
+
+
+def test_functions_that_the_documentation_names_exist():
+    """`losses/attention.py:energy` is an attribute of that module of the package."""
+    text = "\n".join(page.read_text() for page in PAGES)
+    references = set(re.findall(r"`([\w/]+\.py):([\w.]+)`", text))
+    assert len(references) > 20
+    for file, attribute in references:
+        target = importlib.import_module("nnunetv2_hlfd." + file.removesuffix(".py").replace("/", "."))
+        for part in attribute.split("."):
+            target = getattr(target, part)
+
+
+def test_tests_that_the_documentation_names_exist():
+    """`tests/unit/test_x.py::test_y` is a test in that file."""
+    text = "\n".join(page.read_text() for page in PAGES)
+    references = set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text))
+    assert len(references) > 8
+    for file, test in references:
+        assert (ROOT / file).is_file(), file
+        assert not test or f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"

@@ -1,0 +1,220 @@
+"""Checkpoints: what is read, what is refused, and that a kill while writing loses nothing."""
+
+import hashlib
+import io
+import os
+import zipfile
+from pathlib import PurePosixPath
+
+import numpy as np
+import pytest
+import torch
+
+from nnunetv2_hlfd.checkpoints import read_checkpoint, sha256, write_checkpoint
+
+TRUST = "nnUNet_hlfd_trust_checkpoint"
+
+
+def content(**extra):
+    """The keys of nnU-Net's checkpoints; NumPy scalars as its logger leaves them."""
+    return {
+        "network_weights": {"weight": torch.arange(6.0).reshape(2, 3)},
+        "optimizer_state": {"state": {}, "param_groups": [{"lr": 1e-3}]},
+        "grad_scaler_state": None,
+        "logging": {"mean_fg_dice": [np.float64(0.25)], "train_losses": [np.float32(-0.5)], "lrs": [0.01]},
+        "_best_ema": np.float64(0.75),
+        "current_epoch": 3,
+        "init_args": {"configuration": "2d", "fold": 0},
+        "trainer_name": "nnUNetTrainer",
+        "inference_allowed_mirroring_axes": (0, 1),
+        **extra,
+    }
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "checkpoint_final.pth"
+
+
+def saved(path, what):
+    torch.save(what, path)
+    return path
+
+
+def refusal(path):
+    with pytest.raises(ValueError, match=str(path)) as caught:
+        read_checkpoint(path)
+    return str(caught.value)
+
+
+def test_what_was_written_is_read_again(path):
+    write_checkpoint(content(hlfd={"settings": {"beta": 0.9, "seed": None}}), path)
+    read = read_checkpoint(path)
+    weights = read.pop("network_weights")
+    expected = content(hlfd={"settings": {"beta": 0.9, "seed": None}})
+    torch.testing.assert_close(weights, expected.pop("network_weights"), rtol=0, atol=0)
+    assert read == expected
+    assert [each.name for each in path.parent.iterdir()] == [path.name], "no temporary file is left"
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_])
+def test_numpy_scalars_are_read(path, kind):
+    read = read_checkpoint(saved(path, content(logging={"x": [kind(1)]})))
+    [value] = read["logging"]["x"]
+    assert value == 1
+    assert type(value) is kind
+
+
+def test_a_file_in_torchs_old_format_is_read(path):
+    torch.save(content(), path, _use_new_zipfile_serialization=False)
+    assert read_checkpoint(path)["_best_ema"] == 0.75
+
+
+@pytest.mark.parametrize("name", [b"numpy._core.multiarray", b"numpy.core.multiarray"])
+def test_scalars_are_read_under_the_names_that_numpy_2_and_numpy_1_write(path, name):
+    buffer = io.BytesIO()
+    torch.save(content(), buffer)
+    with zipfile.ZipFile(buffer) as ours, zipfile.ZipFile(path, "w") as rewritten:
+        for entry in ours.namelist():
+            data = ours.read(entry)
+            if entry.endswith("data.pkl"):
+                assert b"numpy._core.multiarray" in data or b"numpy.core.multiarray" in data
+                data = data.replace(b"numpy._core.multiarray", name).replace(b"numpy.core.multiarray", name)
+                assert name in data
+            rewritten.writestr(entry, data)
+    read = read_checkpoint(path)
+    assert (read["_best_ema"], read["logging"]["train_losses"]) == (0.75, [-0.5])
+
+
+# Damaged files
+
+
+def truncated(path):
+    saved(path, content())
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES = {
+    "truncated": truncated,
+    "empty": lambda path: path.write_bytes(b""),
+    "zeros": lambda path: path.write_bytes(bytes(4096)),
+    "text": lambda path: path.write_text("<html>404 Not Found</html>\n" * 20),
+    "random": lambda path: path.write_bytes(np.random.default_rng(0).bytes(4096)),
+    "an empty zip": lambda path: zipfile.ZipFile(path, "w").close(),
+    "an image": lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_called_damaged_and_never_offered_for_trust(path, damage):
+    damage(path)
+    message = refusal(path)
+    assert message.startswith(f"{path} is damaged or no torch checkpoint (")
+    assert TRUST not in message
+    assert "weights_only" not in message, "torch's advice is to load the file without protection"
+
+
+def test_a_missing_file_or_a_folder_is_no_checkpoint(path, tmp_path):
+    assert refusal(path) == f"Expected a checkpoint at {path}, found none."
+    assert refusal(tmp_path) == f"Expected a checkpoint at {tmp_path}, found none."
+
+
+@pytest.mark.parametrize(
+    ("foreign", "missing"),
+    [
+        ({"state_dict": {}}, "network_weights, init_args, trainer_name"),
+        ({"network_weights": {}, "trainer_name": "nnUNetTrainer"}, "init_args"),
+        ([1, 2], "network_weights, init_args, trainer_name"),
+        (torch.zeros(2), "network_weights, init_args, trainer_name"),
+    ],
+)
+def test_a_file_without_nnunets_keys_is_no_nnunet_checkpoint(path, foreign, missing):
+    message = f"{path} is no nnU-Net checkpoint: expected the keys network_weights, init_args, trainer_name; missing: "
+    assert refusal(saved(path, foreign)) == f"{message}{missing}."
+
+
+def test_other_keys_can_be_required(path):
+    saved(path, {"a": 1})
+    assert read_checkpoint(path, required=["a"]) == {"a": 1}
+    with pytest.raises(ValueError, match="missing: b"):
+        read_checkpoint(path, required=["a", "b"])
+
+
+# Files that would run code
+
+
+class Runs:
+    """Pickles to a call."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    ("name", "attack"),
+    [
+        ("posix.system", lambda marker: Runs(os.system, f"touch {marker}")),
+        ("io.open", lambda marker: Runs(open, str(marker), "w")),
+        ("__builtin__.eval", lambda marker: Runs(eval, f"open({str(marker)!r}, 'w')")),
+        ("posix.mkdir", lambda marker: Runs(os.mkdir, str(marker))),
+    ],
+)
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_file_that_would_run_code_is_refused_without_running_it(path, tmp_path, name, attack, new_format):
+    marker = tmp_path / "marker"
+    torch.save(content(logging=attack(marker)), path, _use_new_zipfile_serialization=new_format)
+    message = refusal(path)
+    assert not marker.exists()
+    assert message.startswith(f"{path} holds objects that could run code when loaded: ")
+    assert message.endswith(f"If you trust where it comes from, load it once with {TRUST}=1 set in the environment.")
+    assert name in message, "the message must say which object it is"
+    assert "weights_only" not in message, "torch's advice is not for users of this package"
+
+
+def test_a_legacy_file_is_loaded_where_the_user_trusts_it(path, monkeypatch):
+    saved(path, content(init_args=PurePosixPath("/plans")))
+    assert TRUST in refusal(path)
+    monkeypatch.setenv(TRUST, "1")
+    assert read_checkpoint(path)["init_args"] == PurePosixPath("/plans")
+
+
+# Writing
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(5, "Input/output error")])
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(path, monkeypatch, error):
+    write_checkpoint(content(current_epoch=1), path)
+    before = path.read_bytes()
+
+    def fail(_descriptor):
+        raise error
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=f"Could not write {path}: ") as caught:
+        write_checkpoint(content(current_epoch=2), path)
+    assert error.strerror in str(caught.value)
+    assert str(caught.value).endswith("The previous file, if any, is intact.")
+    assert path.read_bytes() == before
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_content_that_cannot_be_saved_leaves_the_old_file_and_no_temporary_one(path):
+    write_checkpoint(content(current_epoch=1), path)
+    with pytest.raises(Exception, match=r"pickle|local object"):
+        write_checkpoint(content(logging=lambda: None), path)
+    assert read_checkpoint(path)["current_epoch"] == 1
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    path = tmp_path / "nowhere" / "checkpoint_final.pth"
+    with pytest.raises(OSError, match=f"Could not write {path}: .*No such file or directory"):
+        write_checkpoint(content(), path)
+
+
+def test_sha256_is_that_of_the_bytes(path):
+    path.write_bytes(b"abc" * 1_000_000)
+    assert sha256(path) == hashlib.sha256(b"abc" * 1_000_000).hexdigest()

@@ -1,0 +1,193 @@
+"""The command line: what it prints, and exit code 2 with one message for every mistake."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from nnunetv2_hlfd import __version__
+from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.config import setting_help
+from nnunetv2_hlfd.training import trainers_path
+
+DATASET = "Dataset901_Phantom"
+
+
+def exits(arguments):
+    """Exit code of a call that argparse ends."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    return caught.value.code
+
+
+@pytest.fixture
+def folder(nnunet, tmp_path, monkeypatch):
+    """A preprocessed folder of the test's own, with the plans that nnU-Net has made."""
+    source = nnunet / "preprocessed" / DATASET / "nnUNetPlans.json"
+    (tmp_path / DATASET).mkdir()
+    (tmp_path / DATASET / source.name).write_bytes(source.read_bytes())
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    return tmp_path / DATASET
+
+
+# Help
+
+
+def help_of(capsys, *command):
+    assert exits([*command, "--help"]) == 0
+    return re.sub(r"\s+", " ", capsys.readouterr().out)
+
+
+def test_help_shows_the_way_from_teacher_to_prediction_and_every_subcommand(capsys):
+    text = help_of(capsys)
+    for line in (
+        "nnUNetv2_train DATASET 2d 0 -tr nnUNetTrainerHLFD",
+        "nnUNetv2_predict",
+        "trainers_path",
+        "plan",
+        "train",
+    ):
+        assert line in text
+
+
+def test_help_of_plan_has_every_setting_with_its_text_and_choices(capsys):
+    text = help_of(capsys, "plan")
+    for name, rule in setting_help().items():
+        assert f"-{name} VALUE" in text
+        assert rule["text"] in text
+        for choice in rule["choices"]:
+            assert choice in text
+
+
+def test_help_of_train_names_the_trainers_and_its_own_options(capsys):
+    text = help_of(capsys, "train")
+    for word in ("nnUNetv2_train's arguments", "--dry_run", "--overwrite", "nnUNetTrainerHLFD",
+                 "nnUNetTrainerHLFD_noFeature",
+                 "nnUNetTrainerHLFD_noPixel", "nnUNetTrainerStudent", "nnUNetTrainerTeacher"):  # fmt: skip
+        assert word in text
+
+
+def test_help_of_trainers_path_shows_how_to_use_it(capsys):
+    assert "export nnUNet_extTrainer=$(nnUNetv2_hlfd trainers_path)" in help_of(capsys, "trainers_path")
+
+
+def test_the_version_is_printed(capsys):
+    assert exits(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+# trainers_path
+
+
+def test_trainers_path_prints_the_folder_and_nothing_else(capsys):
+    assert main(["trainers_path"]) == 0
+    assert capsys.readouterr() == (f"{trainers_path()}\n", "")
+
+
+def test_trainers_path_does_not_need_nnunets_variables_and_answers_from_a_shell(tmp_path):
+    command = [sys.executable, "-m", "nnunetv2_hlfd.cli", "trainers_path"]
+    output = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=True).stdout
+    assert output == f"{trainers_path()}\n"
+
+
+# plan
+
+
+def test_plan_writes_a_variant_and_says_how_to_use_it(folder, capsys):
+    options = [
+        "-beta",
+        "1.8",
+        "-lambda",
+        "0",
+        "-late_max_stride",
+        "null",
+        "-distill_ignored",
+        "false",
+        "-student",
+        "unet_w4",
+    ]
+    assert main(["plan", "-d", "901", "-name", "x", *options]) == 0
+    file = folder / "nnUNetPlans_x.json"
+    assert capsys.readouterr().out == f"Wrote {file}\nUse it with -p nnUNetPlans_x\n"
+    settings = {"student": "unet_w4", "beta": 1.8, "lambda": 0.0, "late_max_stride": None, "distill_ignored": False}
+    assert json.loads(file.read_text())["hlfd"]["settings"] == settings
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-beta", "-1"], "Expected a number of at least 0 for setting 'beta', got -1.0."),
+        (["-beta", "nan"], "Expected a number of at least 0 for setting 'beta', got nan."),
+        (["-beta", "high"], "Expected a number of at least 0 for setting 'beta', got 'high'."),
+        (["-num_epochs", "1.5"], "Expected an integer or null of at least 1 for setting 'num_epochs', got '1.5'."),
+        (
+            ["-recipe", "papers"],
+            "Expected one of paper, nnunet for setting 'recipe', got 'papers'. Did you mean 'paper'?",
+        ),
+        (["-p", "NoPlans"], "Expected plans at "),
+        (["-d", "955"], "955"),
+        (["-d", "Phantom"], "Phantom"),
+        (["-name", "a__b"], "Expected -name of letters, digits and single '_', '-' or '.' between them, got 'a__b'."),
+    ],
+)
+def test_a_mistake_in_plan_ends_with_one_message_and_exit_code_2(folder, capsys, options, message):
+    assert main(["plan", "-d", DATASET, "-name", "x", *options]) == 2
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert error.startswith("nnUNetv2_hlfd plan: ")
+    assert message in error
+    assert [each.name for each in folder.iterdir()] == ["nnUNetPlans.json"]
+
+
+def test_an_existing_variant_is_kept_unless_overwrite_is_given(folder, capsys):
+    plan = ["plan", "-d", DATASET, "-name", "x", "-beta"]
+    assert main([*plan, "1.8"]) == 0
+    assert main([*plan, "0.5"]) == 2
+    assert "(beta: 0.5 here, 1.8 there). Choose another -name, or add --overwrite." in capsys.readouterr().err
+    assert main([*plan, "0.5", "--overwrite"]) == 0
+    assert json.loads((folder / "nnUNetPlans_x.json").read_text())["hlfd"]["settings"] == {"beta": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("option", "nearest"),
+    [
+        ("-betta", "-beta"),
+        ("-late_stride", "-late_max_stride"),
+        ("-pixel_map", "-pixel_maps"),
+        ("-distil_ignored", "-distill_ignored"),
+    ],
+)
+def test_a_misspelled_setting_is_answered_with_the_nearest_one(folder, capsys, option, nearest):
+    """DESIGN.md, section 3. argparse alone would read -pixel_map as -p ixel_map."""
+    try:
+        code = main(["plan", "-d", DATASET, "-name", "x", option, "tap"])
+    except SystemExit as error:
+        code = error.code
+    error = capsys.readouterr().err
+    assert code == 2
+    assert option in error
+    assert f"{nearest}'" in error or f"{nearest}?" in error
+
+
+def test_options_are_not_abbreviated(folder, capsys):
+    assert exits(["plan", "-d", DATASET, "-name", "x", "--over"]) == 2
+    assert "unrecognized arguments: --over" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "SUBCOMMAND"),
+        (["plam"], "plam"),
+        (["plan", "-d", DATASET], "-name"),
+        (["plan", "-name", "x"], "-d"),
+        (["trainers_path", "more"], "unrecognized arguments: more"),
+    ],
+)
+def test_incomplete_or_unknown_commands_end_with_usage_and_exit_code_2(capsys, arguments, message):
+    assert exits(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("usage: nnUNetv2_hlfd")
+    assert message in error

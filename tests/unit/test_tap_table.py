@@ -1,0 +1,46 @@
+"""The tap table, which a user reads before a long training."""
+
+from torch import nn
+
+from nnunetv2_hlfd.tap_table import tap_table
+from nnunetv2_hlfd.taps import Stage, TeacherTaps
+from nnunetv2_hlfd.teacher import TeacherNetwork
+
+ROLES = {"early": 1, "mids": [2, 3], "pixel maps": "encoder"}
+
+
+def pyramid(channels, strides):
+    return tuple(Stage(channels=c, stride=s) for c, s in zip(channels, strides, strict=True))
+
+
+def table(heads):
+    student = pyramid((2, 8, 8, 16), ((1, 1, 1), (1, 2, 2), (2, 4, 4), (4, 8, 8)))
+    stages = pyramid((32, 64, 128, 256, 320), ((1, 1, 1), (1, 2, 2), (2, 4, 4), (4, 8, 8), (4, 16, 16)))
+    taps = TeacherTaps(mids=(1, 2), late=3, heads=heads)
+    teacher = TeacherNetwork(network=nn.Identity(), stages=stages, taps=taps, origin={})
+    return tap_table(student, ROLES, teacher, (16, 64, 128)).splitlines()
+
+
+def test_every_stage_has_a_line_with_its_channels_stride_size_and_role():
+    assert [line.split() for line in table((1, 2))[:-1]] == [
+        ["network", "stage", "channels", "stride", "size", "role"],
+        ["student", "0", "2", "1x1x1", "16x64x128", "-"],
+        ["student", "1", "8", "1x2x2", "16x32x64", "early"],
+        ["student", "2", "8", "2x4x4", "8x16x32", "mid"],
+        ["student", "3", "16", "4x8x8", "4x8x16", "mid"],
+        ["teacher", "0", "32", "1x1x1", "16x64x128", "-"],
+        ["teacher", "1", "64", "1x2x2", "16x32x64", "mid"],
+        ["teacher", "2", "128", "2x4x4", "8x16x32", "mid"],
+        ["teacher", "3", "256", "4x8x8", "4x8x16", "late"],
+        ["teacher", "4", "320", "4x16x16", "4x4x8", "-"],
+    ]
+
+
+def test_columns_are_aligned():
+    *lines, _ = table((1,))
+    assert len({len(line.rsplit("  ", 1)[0]) for line in lines}) == 1
+
+
+def test_the_last_line_names_the_teachers_outputs_that_make_p_mid():
+    assert table((1, 2))[-1].endswith("for p_mid (0 is full resolution): 1, 2")
+    assert table(())[-1].endswith("for p_mid (0 is full resolution): none, the final map instead")

@@ -1,0 +1,480 @@
+"""Finding, checking and loading a teacher: every refusal on an altered copy of a really trained model folder."""
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from test_student import RESIDUAL, architecture
+from torch import nn
+
+from nnunetv2_hlfd.checkpoints import sha256
+from nnunetv2_hlfd.config import Settings
+from nnunetv2_hlfd.student import build_network
+from nnunetv2_hlfd.teacher import StudentSide, check_same_teacher, find_teacher, load_teacher
+
+VARIABLE = "nnUNet_hlfd_teacher"
+OWN, BASE = "nnUNetPlans_short_x", "nnUNetPlans_short"
+
+
+@dataclass
+class Model:
+    """A model folder that a test may alter, and the student that wants to learn from it."""
+
+    folder: Path
+    student: StudentSide
+
+    @property
+    def fold(self):
+        return self.folder / "fold_0"
+
+    @property
+    def checkpoint(self):
+        return self.fold / "checkpoint_final.pth"
+
+    def edit(self, file, change):
+        """Change plans.json or dataset.json in place."""
+        content = json.loads((self.folder / file).read_text())
+        change(content)
+        (self.folder / file).write_text(json.dumps(content))
+
+    def edit_configuration(self, key, value):
+        self.edit("plans.json", lambda plans: plans["configurations"][self.student.configuration].update({key: value}))
+
+    def edit_checkpoint(self, change):
+        content = torch.load(self.checkpoint, weights_only=False)
+        change(content)
+        torch.save(content, self.checkpoint)
+
+    def load(self, **settings):
+        return load_teacher(self.student, Settings.from_dict(settings))
+
+    def refusal(self, **settings):
+        with pytest.raises(ValueError, match=r"\w") as caught:
+            self.load(**settings)
+        return str(caught.value)
+
+
+def model_in(tmp_path, fold_folder):
+    """Copy a trained model without its predictions into a results folder of the test's own, under the base plans."""
+    configuration = fold_folder.parent.name.split("__")[-1]
+    folder = tmp_path / "results" / f"nnUNetTrainer__{BASE}__{configuration}"
+    shutil.copytree(
+        fold_folder.parent, folder, ignore=shutil.ignore_patterns("*.nii.gz", "*.png", "checkpoint_best.pth")
+    )
+    summary = json.loads((fold_folder / "validation" / "summary.json").read_text())
+    cases = [Path(each["prediction_file"]).name.removesuffix(".nii.gz") for each in summary["metric_per_case"]]
+    student = StudentSide(
+        plans=PlansManager(json.loads((folder / "plans.json").read_text())), plans_names=[OWN, BASE],
+        configuration=configuration, dataset_json=json.loads((folder / "dataset.json").read_text()), fold=0,
+        validation_cases=cases, results_folder=tmp_path / "results",
+    )  # fmt: skip
+    return Model(folder, student)
+
+
+@pytest.fixture
+def model(tmp_path, teacher_2d):
+    return model_in(tmp_path, teacher_2d)
+
+
+# Finding
+
+
+def place(results, trainer, plans_name, *folds, checkpoint="checkpoint_final.pth"):
+    folder = results / f"{trainer}__{plans_name}__2d"
+    for fold in folds:
+        (folder / f"fold_{fold}").mkdir(parents=True, exist_ok=True)
+        (folder / f"fold_{fold}" / checkpoint).touch()
+    return folder
+
+
+@pytest.fixture
+def seeker(tmp_path):
+    """A student of fold 1 and an empty results folder."""
+    student = StudentSide(
+        plans=PlansManager({"plans_name": OWN, "dataset_name": "Dataset901_Phantom"}), plans_names=[OWN, BASE],
+        configuration="2d", dataset_json={}, fold=1, validation_cases=[], results_folder=tmp_path,
+    )  # fmt: skip
+    return student, tmp_path
+
+
+def test_own_plans_come_before_the_base_and_nnunets_trainer_before_ours(seeker):
+    student, results = seeker
+    order = [(trainer, plans) for plans in (OWN, BASE) for trainer in ("nnUNetTrainer", "nnUNetTrainerTeacher")]
+    for trainer, plans_name in reversed(order):  # each new one comes before all that are there
+        folder = place(results, trainer, plans_name, 1)
+        assert find_teacher(student, Settings()) == (folder, [1])
+
+
+def test_only_the_same_fold_is_taken(seeker):
+    student, results = seeker
+    place(results, "nnUNetTrainer", OWN, 0, 2)
+    folder = place(results, "nnUNetTrainerTeacher", BASE, 1)
+    assert find_teacher(student, Settings()) == (folder, [1])
+
+
+@pytest.mark.parametrize("fold", [0, 3, "all"])
+def test_another_fold_is_taken_on_request(seeker, fold):
+    student, results = seeker
+    folder = place(results, "nnUNetTrainer", OWN, 1, fold)
+    assert find_teacher(student, Settings(teacher_fold=fold)) == (folder, [fold])
+
+
+def test_another_checkpoint_is_taken_on_request(seeker):
+    student, results = seeker
+    place(results, "nnUNetTrainer", OWN, 1)
+    folder = place(results, "nnUNetTrainer", BASE, 1, checkpoint="checkpoint_best.pth")
+    assert find_teacher(student, Settings(teacher_checkpoint="checkpoint_best.pth")) == (folder, [1])
+
+
+def test_a_student_of_all_cases_learns_from_fold_all_or_else_from_the_five_folds_together(seeker):
+    student, results = seeker
+    student = replace(student, fold="all")
+    folder = place(results, "nnUNetTrainer", OWN, 0, 1, 2, 3)
+    with pytest.raises(ValueError, match="No teacher found"):
+        find_teacher(student, Settings())
+    place(results, "nnUNetTrainer", OWN, 4)
+    assert find_teacher(student, Settings()) == (folder, [0, 1, 2, 3, 4])
+    place(results, "nnUNetTrainer", OWN, "all")
+    assert find_teacher(student, Settings()) == (folder, ["all"])
+    assert find_teacher(student, Settings(teacher_fold=2)) == (folder, [2])
+
+
+def test_the_environment_names_the_only_folder_that_is_looked_at(seeker, monkeypatch):
+    student, results = seeker
+    place(results, "nnUNetTrainer", OWN, 1)
+    named = place(results / "elsewhere", "nnUNetTrainerX", "OtherPlans", 1)
+    monkeypatch.setenv(VARIABLE, str(named))
+    assert find_teacher(student, Settings()) == (named, [1])
+    monkeypatch.setenv(VARIABLE, str(results / "nowhere"))
+    with pytest.raises(ValueError, match="No teacher found") as caught:
+        find_teacher(student, Settings())
+    looked, _ = str(caught.value).split("Train one with")
+    assert looked.splitlines()[1:] == [f"  {results}/nowhere/fold_1/checkpoint_final.pth"]
+
+
+def test_a_teacher_that_is_not_found_is_answered_with_where_it_was_looked_for_and_how_to_get_one(seeker):
+    student, results = seeker
+    with pytest.raises(ValueError, match=r"^No teacher found\. Looked at:") as caught:
+        find_teacher(student, Settings())
+    assert str(caught.value).splitlines() == [
+        "No teacher found. Looked at:",
+        *(f"  {results}/{trainer}__{plans_name}__2d/fold_1/checkpoint_final.pth"
+          for plans_name in (OWN, BASE) for trainer in ("nnUNetTrainer", "nnUNetTrainerTeacher")),
+        f"Train one with: nnUNetv2_train Dataset901_Phantom 2d 1 -p {BASE}",
+        "or name the folder of a trained model (.../TRAINER__PLANS__CONFIGURATION) with the environment variable "
+        f"{VARIABLE}; another fold than the student's needs the setting teacher_fold.",
+    ]  # fmt: skip
+
+
+def test_the_folds_0_to_4_are_among_the_places_that_were_looked_at_for_fold_all(seeker):
+    student, results = seeker
+    place(results, "nnUNetTrainer", BASE, 0, 1, 2, 3)
+    with pytest.raises(ValueError, match="No teacher found") as caught:
+        find_teacher(replace(student, fold="all"), Settings())
+    message = str(caught.value)
+    assert "fold_all/checkpoint_final.pth" in message
+    assert "0-4" in message or f"nnUNetTrainer__{BASE}__2d/fold_4/checkpoint_final.pth" in message
+
+
+# Loading
+
+
+@pytest.mark.parametrize("which", ["teacher_2d", "teacher_3d"])
+def test_a_trained_teacher_is_frozen_and_returns_all_its_maps_without_gradients(request, tmp_path, which):
+    model = model_in(tmp_path, request.getfixturevalue(which))
+    teacher = model.load()
+    [loaded] = teacher.networks
+    weights = torch.load(model.checkpoint, weights_only=False)["network_weights"]
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.network.state_dict().items())
+    assert not any(module.training for module in loaded.network.modules())
+    assert not any(each.requires_grad for each in loaded.network.parameters())
+    patch = model.student.plans.get_configuration(model.student.configuration).patch_size
+    [outputs] = teacher(torch.rand(2, 1, *patch, requires_grad=True))
+    stages = model.student.plans.get_configuration(model.student.configuration).configuration["architecture"]
+    number = stages["arch_kwargs"]["n_stages"]
+    assert (len(outputs.features), len(outputs.logits)) == (number, number - 1)
+    assert outputs.logits[0].shape == (2, 3, *patch)
+    assert [tuple(each.shape[2:]) for each in outputs.features] == [each.size(patch) for each in loaded.stages]
+    assert not any(each.requires_grad for each in (*outputs.features, *outputs.logits))
+    assert outputs.taps == loaded.taps
+    assert (loaded.taps.mids, loaded.taps.late) == ((1, 2), 3)
+    assert loaded.taps.heads == (1,), "4 stages: one intermediate output, which training has given a bias"
+
+
+def test_the_origin_of_a_teacher_is_recorded(model):
+    [loaded] = model.load().networks
+    assert loaded.origin == {
+        "folder": str(model.folder),
+        "checkpoint": "fold_0/checkpoint_final.pth",
+        "sha256": sha256(model.checkpoint),
+        "trainer": "nnUNetTrainer",
+        "plans_name": BASE,
+        "may_have_seen_validation_cases": False,
+    }
+
+
+@pytest.mark.parametrize(("held_out", "suspicious"), [("same", False), ("others", True)])
+def test_an_explicit_fold_is_accepted_and_suspected_only_where_it_held_out_other_cases(model, held_out, suspicious):
+    cases = model.student.validation_cases if held_out == "same" else ["case_of_another_fold"]
+    model.student = replace(model.student, fold=1, validation_cases=cases)
+    [loaded] = model.load(teacher_fold=0).networks
+    assert loaded.origin["may_have_seen_validation_cases"] is suspicious
+
+
+def test_a_setting_decides_how_deep_the_late_stage_lies(model):
+    assert model.load(late_max_stride=4).networks[0].taps.late == 2
+    assert model.load(late_max_stride=None).networks[0].taps.late == 3
+    assert "Raise the setting late_max_stride" in model.refusal(late_max_stride=2)
+
+
+def test_five_folds_teach_together_and_their_validation_does_not_matter_for_fold_all(model):
+    for fold in range(1, 5):
+        shutil.copytree(model.fold, model.folder / f"fold_{fold}")
+    shutil.rmtree(model.folder / "fold_3" / "validation")
+    model.student = replace(model.student, fold="all", validation_cases=["case_000"])
+    teacher = model.load()
+    assert [each.origin["checkpoint"] for each in teacher.networks] == [
+        f"fold_{fold}/checkpoint_final.pth" for fold in range(5)
+    ]
+    assert len(teacher(torch.rand(1, 1, 48, 48))) == 5
+    assert repr(teacher) == "Teacher(5 networks)"
+
+
+def test_a_teacher_of_other_plans_another_network_and_another_data_set_name_is_welcome(model, tmp_path, monkeypatch):
+    """A ResidualEncoderUNet that was put together by hand, with nnU-Net's checkpoint keys."""
+    block = architecture("2d", 5, name=RESIDUAL, features=[4, 8, 8, 12, 12])
+    network = build_network(block, 1, 3)
+    for head in list(network.decoder.seg_layers)[1:]:  # all but the deepest were trained
+        nn.init.constant_(head.bias, 0.1)
+    plans = json.loads((model.folder / "plans.json").read_text())
+    del plans["hlfd"]
+    plans |= {"plans_name": "nnUNetResEncUNetMPlans", "dataset_name": "Dataset777_Other"}
+    plans["configurations"]["2d"] |= {"architecture": block, "batch_size": 12, "patch_size": [96, 96]}
+    other = tmp_path / "Dataset777_Other" / "nnUNetTrainer__nnUNetResEncUNetMPlans__2d"
+    shutil.copytree(model.fold / "validation", other / "fold_0" / "validation")
+    (other / "plans.json").write_text(json.dumps(plans))
+    (other / "dataset.json").write_text(json.dumps({**model.student.dataset_json, "name": "other", "numTraining": 99}))
+    torch.save(
+        {
+            "network_weights": network.state_dict(), "optimizer_state": {}, "grad_scaler_state": None, "logging": {},
+            "_best_ema": 0.5, "current_epoch": 1000, "trainer_name": "nnUNetTrainer",
+            "inference_allowed_mirroring_axes": (0, 1),
+            "init_args": {"plans": plans, "configuration": "2d", "fold": 0, "dataset_json": {}, "device": "cuda:0"},
+        },
+        other / "fold_0" / "checkpoint_final.pth",
+    )  # fmt: skip
+    monkeypatch.setenv(VARIABLE, str(other))
+    teacher = model.load()
+    [loaded] = teacher.networks
+    assert type(loaded.network).__name__ == RESIDUAL
+    assert loaded.origin["plans_name"] == "nnUNetResEncUNetMPlans"
+    assert (loaded.taps.mids, loaded.taps.late, loaded.taps.heads) == ((1, 2, 3), 4, (1, 2))
+    data = torch.rand(1, 1, 48, 48)
+    with torch.no_grad():
+        expected = network.eval()(data)
+    torch.testing.assert_close(teacher(data)[0].logits, expected)
+
+
+# Refusals
+
+
+CONTRACT = {
+    "other labels": (lambda m: m.edit("dataset.json", lambda d: d["labels"].update(cyst=3)), "labels"),
+    "other order of labels": (
+        lambda m: m.edit("dataset.json", lambda d: d.update(labels={"background": 0, "tumor": 2, "kidney": 1})),
+        "labels",
+    ),
+    "regions": (
+        lambda m: m.edit("dataset.json", lambda d: d.update(
+            labels={"background": 0, "kidney": [1, 2], "tumor": [2]}, regions_class_order=[1, 2])),
+        "regions_class_order: the student has None, the teacher [1, 2]",
+    ),
+    "other channels": (
+        lambda m: m.edit("dataset.json", lambda d: d.update(channel_names={"0": "MR"})), "channel_names",
+    ),
+    "more channels": (
+        lambda m: m.edit("dataset.json", lambda d: d["channel_names"].update({"1": "PET"})), "channel_names",
+    ),
+    "spacing": (lambda m: m.edit_configuration("spacing", [1.0, 7.5]), "the teacher [1.0, 7.5]"),
+    "normalization": (
+        lambda m: m.edit_configuration("normalization_schemes", ["ZScoreNormalization"]), "normalization_schemes",
+    ),
+    "mask": (lambda m: m.edit_configuration("use_mask_for_norm", [True]), "use_mask_for_norm"),
+    "transpose": (
+        lambda m: m.edit("plans.json", lambda p: p.update(transpose_forward=[2, 0, 1])), "transpose_forward",
+    ),
+    "intensities": (
+        lambda m: m.edit("plans.json", lambda p: p["foreground_intensity_properties_per_channel"]["0"].update(mean=0)),
+        "CT intensity properties",
+    ),
+    "dimension": (
+        lambda m: m.edit_checkpoint(lambda c: c["init_args"].update(configuration="3d_fullres")),
+        "dimension: the student has 2d, the teacher 3d",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("alter", "expected"), CONTRACT.values(), ids=CONTRACT)
+def test_a_teacher_that_sees_or_predicts_something_else_is_refused(model, alter, expected):
+    alter(model)
+    message = model.refusal()
+    assert message.startswith(f"The teacher in {model.folder} does not fit this student:\n")
+    assert expected in message
+
+
+@pytest.mark.parametrize("patch", [[40, 44], [4, 48], [48, 4]])
+def test_a_patch_that_does_not_go_through_the_teacher_is_refused(model, patch):
+    model.student.plans.plans["configurations"]["2d"]["patch_size"] = patch
+    model.student = replace(model.student, plans=PlansManager(model.student.plans.plans))
+    assert f"The student's patch {patch} is too small or not divisible by the total strides [8, 8]" in model.refusal()
+
+
+def test_a_teacher_validated_on_other_cases_is_refused(model):
+    model.student = replace(model.student, validation_cases=["case_900"])
+    assert "case_900 only in the student's" in model.refusal()
+
+
+def test_a_teacher_without_validation_is_refused_but_not_where_its_fold_is_named(model):
+    shutil.rmtree(model.fold / "validation")
+    assert "it has no validation results. Run its nnUNetv2_train command again with --val" in model.refusal()
+    assert len(model.load(teacher_fold=0).networks) == 1
+
+
+def set_architecture(model, **changes):
+    def change(plans):
+        plans["configurations"]["2d"]["architecture"]["arch_kwargs"].update(changes)
+
+    model.edit("plans.json", change)
+
+
+@pytest.mark.parametrize("name", ["os.system", "torch.nn.functional.torch.os.system"])
+def test_plans_that_would_run_code_are_refused_before_they_do(model, tmp_path, name):
+    marker = tmp_path / "marker"
+    set_architecture(model, nonlin=name, nonlin_kwargs={"command": f"touch {marker}"})
+    message = model.refusal()
+    assert not marker.exists()
+    assert f"{model.folder / 'plans.json'} asks to import '{name}'" in message
+
+
+@pytest.mark.parametrize("file", ["plans.json", "dataset.json"])
+@pytest.mark.parametrize("text", ["", '{"plans_name": ', "[]", "3"])
+def test_a_damaged_json_file_is_named(model, file, text):
+    (model.folder / file).write_text(text)
+    assert model.refusal().startswith(f"{model.folder / file} is damaged: ")
+
+
+@pytest.mark.parametrize("file", ["plans.json", "dataset.json"])
+def test_a_missing_json_file_is_named(model, file):
+    (model.folder / file).unlink()
+    message = model.refusal()
+    assert message.startswith("Expected a model folder of nnU-Net with plans.json and dataset.json, ")
+    assert message.endswith(f"no {model.folder / file}.")
+
+
+LACKING = {
+    "empty plans": lambda m: (m.folder / "plans.json").write_text("{}"),
+    "no configurations": lambda m: m.edit("plans.json", lambda p: p.update(configurations={})),
+    "configurations a list": lambda m: m.edit("plans.json", lambda p: p.update(configurations=[])),
+    "no spacing": lambda m: m.edit("plans.json", lambda p: p["configurations"]["2d"].pop("spacing")),
+    "no transpose": lambda m: m.edit("plans.json", lambda p: p.pop("transpose_forward")),
+    "no architecture": lambda m: m.edit("plans.json", lambda p: p["configurations"]["2d"].pop("architecture")),
+    "architecture null": lambda m: m.edit_configuration("architecture", None),
+    "architecture kwargs null": lambda m: m.edit(
+        "plans.json", lambda p: p["configurations"]["2d"]["architecture"].update(arch_kwargs=None)
+    ),
+    "stages and channels disagree": lambda m: set_architecture(m, features_per_stage=[8, 16]),
+    "unknown argument": lambda m: set_architecture(m, surprise=1),
+    "no intensities": lambda m: m.edit("plans.json", lambda p: p.pop("foreground_intensity_properties_per_channel")),
+    "empty data set": lambda m: (m.folder / "dataset.json").write_text("{}"),
+    "labels a list": lambda m: m.edit("dataset.json", lambda d: d.update(labels=["background", "kidney"])),
+    "channels null": lambda m: m.edit("dataset.json", lambda d: d.update(channel_names=None)),
+    "no configuration named": lambda m: m.edit_checkpoint(lambda c: c["init_args"].pop("configuration")),
+    "no arguments": lambda m: m.edit_checkpoint(lambda c: c.update(init_args=None)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("alter", LACKING.values(), ids=LACKING)
+def test_plans_or_descriptions_that_lack_something_are_refused_naming_the_folder(model, alter):
+    alter(model)
+    message = model.refusal()
+    assert str(model.folder) in message
+    assert "damaged" in message
+
+
+def test_a_damaged_checkpoint_is_named(model):
+    model.checkpoint.write_bytes(model.checkpoint.read_bytes()[:1000])
+    assert model.refusal().startswith(f"{model.checkpoint} is damaged or no torch checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("alter", "culprit"),
+    [
+        (lambda m: set_architecture(m, features_per_stage=[8, 16, 32, 40]), "encoder.stages.3"),
+        (lambda m: set_architecture(m, n_conv_per_stage=[3, 2, 2, 2]), "encoder.stages.0.0.convs.2"),
+        (lambda m: m.edit_checkpoint(lambda c: c.update(network_weights={})), "encoder.stages.0.0.convs.0"),
+        (lambda m: m.edit_checkpoint(lambda c: c.update(network_weights=3)), "int"),
+    ],
+)
+def test_weights_that_do_not_fit_the_plans_are_refused_with_the_first_that_does_not(model, alter, culprit):
+    alter(model)
+    message = model.refusal()
+    assert message.startswith(f"The weights in {model.checkpoint} do not fit the network of its plans.json: ")
+    assert culprit in message
+
+
+def test_an_unknown_trainer_is_named_with_the_variable_that_makes_it_known(model):
+    model.edit_checkpoint(lambda content: content.update(trainer_name="nnUNetTrainerOfAColleague"))
+    message = model.refusal()
+    assert "nnUNetTrainerOfAColleague" in message
+    assert "nnUNet_extTrainer" in message
+
+
+def test_a_trainer_that_builds_by_the_old_signature_is_refused(model, tmp_path, monkeypatch):
+    (tmp_path / "trainers").mkdir()
+    (tmp_path / "trainers" / "old.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "class nnUNetTrainerOld(nnUNetTrainer):\n"
+        "    @staticmethod\n"
+        "    def build_network_architecture(architecture_class_name, arch_init_kwargs, arch_init_kwargs_req_import,\n"
+        "                                   num_input_channels, num_output_channels, enable_deep_supervision=True):\n"
+        "        raise AssertionError('not to be called')\n"
+    )
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "trainers"))
+    model.edit_checkpoint(lambda content: content.update(trainer_name="nnUNetTrainerOld"))
+    message = model.refusal()
+    assert message.startswith(
+        "The teacher's trainer nnUNetTrainerOld builds its network by the signature of nnU-Net before"
+    )
+    assert "build_network_architecture(plans_manager, configuration_manager," in message
+
+
+def test_a_teacher_of_two_stages_has_nothing_to_teach(model):
+    set_architecture(
+        model, n_stages=2, features_per_stage=[8, 16], kernel_sizes=[[3, 3]] * 2, strides=[[1, 1], [2, 2]],
+        n_conv_per_stage=[2, 2], n_conv_per_stage_decoder=[2],
+    )  # fmt: skip
+    plans = PlansManager(json.loads((model.folder / "plans.json").read_text()))
+    block = plans.get_configuration("2d").configuration["architecture"]
+    model.edit_checkpoint(lambda c: c.update(network_weights=build_network(block, 1, 3).state_dict()))
+    assert model.refusal().startswith("No usable stages in the teacher")
+
+
+# Resuming
+
+
+def origin(digest):
+    return {"folder": "/results/model", "checkpoint": "fold_0/checkpoint_final.pth", "sha256": digest * 32}
+
+
+def test_a_run_is_continued_with_the_same_teacher_only():
+    check_same_teacher([origin("ab")], [])
+    check_same_teacher([origin("ab")], [{**origin("ab"), "folder": "/moved"}])
+    with pytest.raises(ValueError, match=r"^This run was started with another teacher: expected") as caught:
+        check_same_teacher([origin("ab")], [origin("cd")])
+    message = str(caught.value)
+    assert "['cdcdcdcdcdcd'], found ['abababababab'] in /results/model" in message
+    assert message.endswith("Put the recorded teacher back, or start again without --c.")
