@@ -46,7 +46,8 @@ class DistillationLog:
             writer.writeheader()
             writer.writerows(self.rows)
         temporary.replace(folder / CSV_FILE)
-        self._plot(folder / PLOT_FILE)
+        with plt.style.context("default"):  # nnU-Net's own plot leaves its large fonts behind
+            self._plot(folder / PLOT_FILE)
 
     def _plot(self, path: Path) -> None:
         epochs = [row["epoch"] for row in self.rows]

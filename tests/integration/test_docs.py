@@ -62,7 +62,7 @@ nnUNetv2_train() {  # a stock model that is there is validated again, any other 
   elif [ -d "$models/nnUNetTrainer$ending/fold_$3" ]; then
     once nnUNetv2_train "$@" -device cpu --val
   else
-    command nnUNetv2_train "$@" -device cpu -tr nnUNetTrainerTeacher
+    command nnUNetv2_hlfd train "$@" -device cpu -tr nnUNetTrainerTeacher
     mkdir -p "$models/nnUNetTrainer$ending"
     cp -r "$models/nnUNetTrainerTeacher$ending/." "$models/nnUNetTrainer$ending"
     rm -r "$models/nnUNetTrainerTeacher$ending"

@@ -160,15 +160,15 @@ def test_an_existing_variant_is_kept_unless_overwrite_is_given(folder, capsys):
     ],
 )
 def test_a_misspelled_setting_is_answered_with_the_nearest_one(folder, capsys, option, nearest):
-    """DESIGN.md, section 3. argparse alone would read -pixel_map as -p ixel_map."""
+    """DESIGN.md, section 3. argparse alone reads -distil_ignored as -d istil_ignored."""
     try:
         code = main(["plan", "-d", DATASET, "-name", "x", option, "tap"])
     except SystemExit as error:
         code = error.code
-    error = capsys.readouterr().err
+    message = capsys.readouterr().err.splitlines()[-1]
     assert code == 2
-    assert option in error
-    assert f"{nearest}'" in error or f"{nearest}?" in error
+    assert option in message
+    assert nearest in message
 
 
 def test_options_are_not_abbreviated(folder, capsys):

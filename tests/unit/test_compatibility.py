@@ -16,6 +16,7 @@ from nnunetv2_hlfd.compatibility import (
     check_validation_cases,
     validated_cases,
 )
+from nnunetv2_hlfd.scheduled_trainer import nnUNetTrainerTeacher
 
 FOLDER = Path("results/Dataset001_X/nnUNetTrainer__nnUNetPlans__2d")
 INTENSITIES = {"mean": 90.0, "std": 50.0, "percentile_00_5": -18.0, "percentile_99_5": 194.0}
@@ -76,6 +77,12 @@ def test_versions_out_of_range_are_refused_with_the_command_that_installs_a_fitt
     with pytest.raises(ValueError, match=r"^Expected nnunetv2 >=2\.8,<2\.9, got ") as caught:
         check_nnunet_version()
     assert f'got {installed}. Install a fitting one with: pip install "nnunetv2>=2.8,<2.9"' in str(caught.value)
+
+
+def test_every_trainer_of_this_package_checks_the_version_before_all_else(monkeypatch):
+    monkeypatch.setattr("nnunetv2_hlfd.compatibility.version", lambda _name: "2.9.0")
+    with pytest.raises(ValueError, match=r"got 2\.9\.0"):
+        nnUNetTrainerTeacher({}, "2d", 0, {})
 
 
 def test_the_installed_version_is_in_range():

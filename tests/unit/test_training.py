@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from nnunetv2_hlfd.cli import main
 from nnunetv2_hlfd.training import extend_trainer_search, trainers_path
@@ -138,6 +139,15 @@ def test_a_mistake_in_the_arguments_of_a_dry_run_ends_with_one_message(nnunet, c
     assert error.startswith("nnUNetv2_hlfd train: ")
     assert expected in error
     assert "invalid literal" not in error
+    assert tree(nnunet / "results") == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without GPU")
+def test_a_dry_run_without_gpu_says_how_to_use_the_cpu(nnunet, variant, capsys):
+    """nnU-Net's default is -device cuda."""
+    before = tree(nnunet / "results")
+    assert main(["train", DATASET, "2d", "0", "-tr", "nnUNetTrainerStudent", "-p", variant("gpu"), "--dry_run"]) == 2
+    assert "-device cpu" in capsys.readouterr().err
     assert tree(nnunet / "results") == before
 
 
