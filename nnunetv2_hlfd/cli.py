@@ -124,6 +124,8 @@ def _demo(options: argparse.Namespace) -> None:
         run_demo(Path(options.o), options.device)
     except StepFailedError as error:
         sys.exit(f"nnUNetv2_hlfd demo: {error}")
+    except KeyboardInterrupt:
+        sys.exit("nnUNetv2_hlfd demo: interrupted. The same command goes on from here.")
 
 
 def _trainers_path(_options: argparse.Namespace) -> None:

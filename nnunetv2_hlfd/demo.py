@@ -23,11 +23,12 @@ PLANS = "nnUNetPlans_demo"
 NUM_TRAINING, NUM_TEST = 15, 4
 SIZE, SPACING, DATA_SEED = (20, 96, 96), (7.0, 3.6, 3.6), 1
 SETTINGS = {
-    "student": "resnet18_w4",
+    "student": "resnet18_w2",
+    "batch_size": "4",
     "num_epochs": "10",
-    "num_iterations_per_epoch": "16",
-    "num_val_iterations_per_epoch": "3",
-    "batch_size": "8",
+    "num_iterations_per_epoch": "30",
+    "num_val_iterations_per_epoch": "6",
+    "augmentation": "paper",
     "save_every": "2",
     "seed": "1",
 }

@@ -2,7 +2,7 @@
 
 from nnunetv2_hlfd.methods.hlfd import nnUNetTrainerHLFD, nnUNetTrainerHLFD_noFeature, nnUNetTrainerHLFD_noPixel
 from nnunetv2_hlfd.scheduled_trainer import nnUNetTrainerTeacher
-from nnunetv2_hlfd.trainer import nnUNetTrainerStudent
+from nnunetv2_hlfd.student_trainer import nnUNetTrainerStudent
 
 __all__ = [
     "nnUNetTrainerHLFD",
