@@ -37,7 +37,11 @@ def main(results: Path, output: Path) -> None:
                 continue
             prefix = f"{dataset}_{configuration}_{trainer}"
             curves[trainer] = _write_curve(fold, output / f"{prefix}_epochs.csv")
-            cases = _write_cases(fold, output / f"{prefix}_cases.csv")
+            cases = _write_cases(fold / "validation" / "summary.json", output / f"{prefix}_cases.csv")
+            predicted = results / "predicted" / f"{dataset}_{configuration}_{trainer}" / "summary.json"
+            if predicted.is_file():
+                raw = _write_cases(predicted, output / f"{prefix}_raw_cases.csv")
+                cases |= {f"{label} (raw images)": value for label, value in raw.items()}
             _write_record(fold, output / f"{prefix}_record.json")
             log = fold / "distillation_log.csv"
             row = {"data set": dataset, "configuration": configuration, "trainer": trainer, **cases,
@@ -69,8 +73,8 @@ def _write_curve(fold: Path, target: Path) -> dict[str, list[float]]:
     return curve
 
 
-def _write_cases(fold: Path, target: Path) -> dict[str, Any]:
-    summary = json.loads((fold / "validation" / "summary.json").read_text())
+def _write_cases(source: Path, target: Path) -> dict[str, Any]:
+    summary = json.loads(source.read_text())
     labels = list(summary["mean"])
     with target.open("w", newline="") as file:
         writer = csv.writer(file)
