@@ -25,9 +25,9 @@ SIZE, SPACING, DATA_SEED = (20, 96, 96), (7.0, 3.6, 3.6), 1
 SETTINGS = {
     "student": "resnet18_w2",
     "batch_size": "4",
-    "num_epochs": "10",
+    "num_epochs": "8",
     "num_iterations_per_epoch": "30",
-    "num_val_iterations_per_epoch": "6",
+    "num_val_iterations_per_epoch": "4",
     "augmentation": "paper",
     "save_every": "2",
     "seed": "1",

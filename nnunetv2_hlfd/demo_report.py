@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ CONDITION = "mechanics, not evidence: synthetic phantom, one seed, short trainin
 COLORS = {"kidney": "#1f9bff", "tumor": "#ffb000"}
 LABELS = {"kidney": 1, "tumor": 2}
 _WINDOW_HU = (-200, 300)
+_AIR_HU = -500
+_PANEL_INCHES = 2.1
 _BYTES_PER_PARAMETER = 4  # fp32
 
 
@@ -82,17 +84,16 @@ def write_report(folder: Path, dataset: str, models: Sequence[Model], seconds: M
 
 def read_results(folder: Path, dataset: str, models: Sequence[Model], seconds: Mapping[str, float]) -> list[Result]:
     """Collect scores from nnU-Net's summary.json and sizes from distillation.json."""
-    hlfd = models[-1]
+    [record] = (folder / "results" / dataset).glob(f"{models[-1].trainer}__*__2d/fold_0/{RECORD_FILE}")
     results = []
     for model in models:
-        [fold] = (folder / "results" / dataset).glob(f"{model.trainer}__*__2d/fold_0")
-        [hlfd_fold] = (folder / "results" / dataset).glob(f"{hlfd.trainer}__*__2d/fold_0")
-        size = _read(hlfd_fold / RECORD_FILE)["teacher" if model is models[0] else "student"]
+        [checkpoint] = (folder / "results" / dataset).glob(f"{model.trainer}__*__2d/fold_0/checkpoint_final.pth")
+        size = _read(record)["teacher" if model is models[0] else "student"]
         summary = _read(folder / "predictions" / model.name / "summary.json")
         cases = {_case(each["reference_file"]): _dice(each["metrics"]) for each in summary["metric_per_case"]}
         results.append(Result(
             title=model.title, dice=_dice(summary["mean"]), case_dice=cases, parameters=size["parameters"],
-            macs=size["macs"], checkpoint_bytes=(fold / "checkpoint_final.pth").stat().st_size,
+            macs=size["macs"], checkpoint_bytes=checkpoint.stat().st_size,
             seconds_per_case=seconds[f"predict_{model.name}"] / len(cases),
         ))  # fmt: skip
     return results
@@ -121,7 +122,7 @@ def result_table(results: Sequence[Result]) -> str:
 
 
 def read_rows(raw: Path, predictions: Sequence[Path], results: Sequence[Result]) -> list[PictureRow]:
-    """Of every held-out case the slice with the most tumor."""
+    """Of every held-out case the slice with the most tumor, all cut to the rows that the bodies fill."""
     rows = []
     for file in sorted((raw / "labelsTs").glob("*.nii.gz")):
         case = _case(str(file))
@@ -133,14 +134,22 @@ def read_rows(raw: Path, predictions: Sequence[Path], results: Sequence[Result])
             predictions=[_load(each / file.name)[index] for each in predictions],
             captions=[_caption(each.case_dice[case]) for each in results],
         ))  # fmt: skip
-    return rows
+    filled = np.flatnonzero(np.any([each.image > _AIR_HU for each in rows], axis=(0, 2)))
+    return [_cut(each, slice(filled[0], filled[-1] + 1)) for each in rows]
+
+
+def _cut(row: PictureRow, lines: slice) -> PictureRow:
+    return replace(
+        row, image=row.image[lines], truth=row.truth[lines], predictions=[each[lines] for each in row.predictions]
+    )
 
 
 def draw_picture(rows: Sequence[PictureRow], titles: Sequence[str]) -> Figure:
     """Rows: cases; columns: image, truth, one for each model."""
     columns = ["Image", "Truth", *titles]
-    size = (2.1 * len(columns), 2.05 * len(rows) + 1.3)
-    figure = Figure(figsize=size, layout="constrained")
+    height, width = rows[0].image.shape
+    row_inches = _PANEL_INCHES * height / width + 0.15
+    figure = Figure(figsize=(_PANEL_INCHES * len(columns), row_inches * len(rows) + 1.3), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     for axes, row in zip(grid, rows, strict=True):
@@ -165,8 +174,7 @@ def _draw_panel(axis: Axes, image: Array, labels: Array) -> None:
         if mask.any():
             axis.imshow(np.where(mask[..., None], to_rgba(color, 0.35), 0.0), interpolation="nearest")
             axis.contour(mask, levels=[0.5], colors=[color], linewidths=1)
-    axis.set_xticks([])
-    axis.set_yticks([])
+    axis.set(xticks=[], yticks=[])
 
 
 def _caption(dice: Mapping[str, float]) -> str:

@@ -111,7 +111,7 @@ def test_plans_as_nnunet_writes_them_import_only_what_is_allowed(block):
         ("nonlin", "torch.nn.init.kaiming_normal_"),
         ("network_class_name", "os.system"),
         ("network_class_name", "dynamic_network_architectures_evil.Network"),
-        ("network_class_name", "dynamic_network_architectures.architectures.unet.np.os.system"),
+        ("network_class_name", "dynamic_network_architectures.architectures.unet.torch.os.system"),
         ("network_class_name", 3),
     ],
 )
