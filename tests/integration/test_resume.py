@@ -106,11 +106,11 @@ def _epoch(folder: Path) -> int:
 
 
 def _wait_for(condition, child: subprocess.Popen, log: Path) -> None:
-    for _ in range(12000):
+    for _ in range(3000):
         if condition():
             return
         assert child.poll() is None, log.read_text()[-3000:]
-        time.sleep(0.02)
+        time.sleep(0.1)  # shorter than the pause of a slow save; polling must not starve the child
     raise AssertionError(log.read_text()[-3000:])
 
 
