@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-import pickle
+import re
 from _codecs import encode
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,15 +31,14 @@ def read_checkpoint(path: Path, *, required: Iterable[str] = _REQUIRED) -> dict[
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
             content = torch.load(path, map_location="cpu", weights_only=not trust_checkpoints())
-    except pickle.UnpicklingError as error:
-        if "weights_only" not in str(error) and "Unsupported" not in str(error):
+    except Exception as error:  # torch raises many kinds for damaged files
+        foreign = re.search(r"GLOBAL (\S+)|but got (<class '[^']+'>)", str(error))
+        if foreign is None:
             raise ValueError(_damaged(path, error)) from error
         raise ValueError(
-            f"{path} holds objects that could run code when loaded: {_first_line(error)} If you trust where it comes "
-            f"from, load it once with {TRUST_VARIABLE}=1 set in the environment."
+            f"{path} holds objects that could run code when loaded: {foreign[1] or foreign[2]}. If you trust where it "
+            f"comes from, load it once with {TRUST_VARIABLE}=1 set in the environment."
         ) from error
-    except Exception as error:  # torch raises many kinds for damaged files
-        raise ValueError(_damaged(path, error)) from error
     missing = [key for key in required if not isinstance(content, dict) or key not in content]
     if missing:
         raise ValueError(f"{path} is no nnU-Net checkpoint: expected the keys {', '.join(required)}; missing: "
@@ -61,8 +60,9 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         raise OSError(f"Could not write {path}: {error}. The previous file, if any, is intact.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
     if os.name == "posix":  # makes the rename itself durable; Windows cannot open folders
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
@@ -97,8 +97,7 @@ def _numpy_globals() -> list[Any]:
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    return f"{path} is damaged or no torch checkpoint ({type(error).__name__}: {_first_line(error)})"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+    return (
+        f"{path} is damaged or no torch checkpoint ({type(error).__name__}). Copy it again from where it was "
+        f"trained, or train it again."
+    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_hlfd import __version__
-from nnunetv2_hlfd.config import parse_value, setting_help
+from nnunetv2_hlfd.config import nearest, parse_value, setting_help
 
 _DESCRIPTION = """Compress a trained nnU-Net into a small student by knowledge distillation (HLFD).
 
@@ -19,6 +19,9 @@ _DESCRIPTION = """Compress a trained nnU-Net into a small student by knowledge d
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Errors in the user's input end with one message and exit code 2."""
     parser = _parser()
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:1] == ["plan"]:
+        _check_setting_names(parser, arguments[1:])
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command != "train":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -29,6 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"nnUNetv2_hlfd {options.command}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _check_setting_names(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Name the nearest setting; argparse would read -distil_ignored as -d istil_ignored."""
+    known = ["-d", "-p", "-name", *(f"-{name}" for name in setting_help())]
+    for name in (each.split("=")[0] for each in arguments):
+        if name[:1] == "-" and name[1:2].isalpha() and name not in known and name != "-h":
+            parser.error(f"unknown setting '{name}'.{nearest(name, known)}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,12 +1,16 @@
 """May this teacher teach this student? Checked before any training, each refusal says what to change."""
 
+import pydoc
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import nn
+
+from nnunetv2_hlfd.json_file import read_json
 
 _NNUNET_RANGE = ("2.8", "2.9")
 _ALLOWED_IMPORTS = ("torch.nn.", "dynamic_network_architectures.")
@@ -20,7 +24,8 @@ def check_nnunet_version() -> None:
     """
     installed = version("nnunetv2")
     lowest, too_high = (tuple(map(int, each.split("."))) for each in _NNUNET_RANGE)
-    if not lowest <= tuple(int(each) for each in installed.split(".")[:2]) < too_high:
+    release = re.match(r"(\d+)\.(\d+)(?!\d|\.?(a|b|rc)\d)", installed)
+    if release is None or not lowest <= (int(release[1]), int(release[2])) < too_high:
         raise ValueError(
             f"Expected nnunetv2 >={_NNUNET_RANGE[0]},<{_NNUNET_RANGE[1]}, got {installed}. Install a fitting one with: "
             f'pip install "nnunetv2>={_NNUNET_RANGE[0]},<{_NNUNET_RANGE[1]}"'
@@ -36,11 +41,24 @@ def check_imports(architecture: Mapping[str, Any], source: Path) -> None:
     kwargs = architecture["arch_kwargs"]
     names = [architecture["network_class_name"], *(kwargs.get(key) for key in architecture["_kw_requires_import"])]
     for name in names:
-        if name is not None and not str(name).startswith(_ALLOWED_IMPORTS):
+        if name is not None and not _is_network_block(name):
             raise ValueError(
                 f"{source} asks to import '{name}'. Expected only names of {' and '.join(_ALLOWED_IMPORTS)}: plans of "
                 f"unknown origin could otherwise run code."
             )
+
+
+def _is_network_block(name: object) -> bool:
+    """Whether a name leads to a class of torch.nn or dynamic_network_architectures, or (renamed since) nowhere.
+
+    The start of a name says nothing: torch.nn.functional.torch.os.system is walked attribute by attribute.
+    """
+    if not isinstance(name, str) or not name.startswith(_ALLOWED_IMPORTS):
+        return False
+    found = pydoc.locate(name)
+    if found is None:
+        return True
+    return isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith(_ALLOWED_IMPORTS)
 
 
 def check_compatible(
@@ -121,7 +139,10 @@ def validated_cases(fold_folder: Path, file_ending: str) -> list[str]:
     """Case names in a finished validation of nnU-Net, from summary.json, else from its files."""
     summary = fold_folder / "validation" / "summary.json"
     if summary.is_file():
-        files = [Path(each["prediction_file"]).name for each in load_json(str(summary))["metric_per_case"]]
+        try:
+            files = [Path(each["prediction_file"]).name for each in read_json(summary)["metric_per_case"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{summary} is damaged ({error!r}). Run nnUNetv2_train again with --val.") from error
     else:
         files = [each.name for each in (fold_folder / "validation").glob(f"*{file_ending}")]
     return sorted(each.removesuffix(file_ending) for each in files)

@@ -27,12 +27,21 @@ def _setting(
     kinds: tuple[type, ...],
     *,
     choices: tuple[str, ...] = (),
+    texts: tuple[str, ...] = (),
     least: float | None = None,
     above: float | None = None,
 ) -> Any:
     """One setting: default, one line of help, the types it accepts and its limits."""
     return field(
-        default=default, metadata={"text": text, "kinds": kinds, "choices": choices, "least": least, "above": above}
+        default=default,
+        metadata={
+            "text": text,
+            "kinds": kinds,
+            "choices": choices,
+            "texts": texts,
+            "least": least,
+            "above": above,
+        },
     )
 
 
@@ -41,7 +50,7 @@ class Settings:
     """The settings of one training. `lambda` is spelled `lambda_` in Python and `lambda` everywhere else."""
 
     teacher_fold: int | str | None = _setting(
-        None, "fold of the teacher; unset: the student's own fold", (int, str, type(None)), least=0
+        None, "fold of the teacher; unset: the student's own fold", (int, str, type(None)), texts=("all",), least=0
     )
     teacher_checkpoint: str = _setting("checkpoint_final.pth", "checkpoint of the teacher to learn from", (str,))
     student: str = _setting("auto", "architecture of the student", (str,), choices=STUDENTS)
@@ -102,7 +111,7 @@ class Settings:
         checked = {}
         for name, value in values.items():
             if name not in _ATTRIBUTES:
-                raise ValueError(f"Unknown setting '{name}'.{_nearest(name, list(_ATTRIBUTES))}")
+                raise ValueError(f"Unknown setting '{name}'.{nearest(name, list(_ATTRIBUTES))}")
             checked[_ATTRIBUTES[name]] = _check(name, value, _METADATA[name])
         return cls(**checked)
 
@@ -153,8 +162,8 @@ def _check(name: str, value: Any, rule: Mapping[str, Any]) -> Any:
         )
     choices = rule["choices"]
     if not wrong and choices and value not in choices:
-        raise ValueError(f"Expected {_expected(rule)} for setting '{name}', got '{value}'.{_nearest(value, choices)}")
-    if name == "teacher_fold" and isinstance(value, str) and value != "all":
+        raise ValueError(f"Expected {_expected(rule)} for setting '{name}', got '{value}'.{nearest(value, choices)}")
+    if rule["texts"] and isinstance(value, str) and value not in rule["texts"]:
         wrong = True
     if wrong:
         raise ValueError(f"Expected {_expected(rule)} for setting '{name}', got {value!r}.")
@@ -166,6 +175,7 @@ def _expected(rule: Mapping[str, Any]) -> str:
     if rule["choices"]:
         return "one of " + ", ".join(rule["choices"])
     words = {int: "an integer", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+    words[str] = " or ".join(f"'{each}'" for each in rule["texts"]) or words[str]
     expected = " or ".join(words[kind] for kind in rule["kinds"])
     if rule["least"] is not None:
         expected += f" of at least {rule['least']}"
@@ -174,7 +184,7 @@ def _expected(rule: Mapping[str, Any]) -> str:
     return expected
 
 
-def _nearest(name: str, valid: "tuple[str, ...] | list[str]") -> str:
+def nearest(name: str, valid: "tuple[str, ...] | list[str]") -> str:
     """' Did you mean ...?' with the nearest valid name, else the list of all."""
     close = difflib.get_close_matches(name, valid, n=1)
     return f" Did you mean '{close[0]}'?" if close else f" Valid are: {', '.join(valid)}."

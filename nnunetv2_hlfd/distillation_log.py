@@ -53,8 +53,9 @@ class DistillationLog:
         epochs = [row["epoch"] for row in self.rows]
         figure, (raw, weighted) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
         for name in ("segmentation", *self.term_names):
-            style = {"color": "black", "linewidth": 2} if name == "segmentation" else {}
+            style: dict[str, Any] = {"color": "black", "linewidth": 2} if name == "segmentation" else {}
             suffix = "" if name == "segmentation" else "_weighted"
+            style["marker"] = "." if len(epochs) == 1 else ""  # a single point is no line
             raw.plot(epochs, [row[name] for row in self.rows], label=name, **style)
             weighted.plot(epochs, [row[name + suffix] for row in self.rows], label=name, **style)
         raw.set(title="loss terms, raw", xlabel="epoch", ylabel="mean over the epoch", yscale="log")

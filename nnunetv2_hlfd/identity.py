@@ -4,16 +4,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
-
 from nnunetv2_hlfd.config import PLANS_KEY, Settings
+from nnunetv2_hlfd.json_file import read_json
 
 RECORD_FILE = "distillation.json"
 
 
 def base_plans_name(plans: Mapping[str, Any]) -> str:
-    """Name of the plans that a variant was made from; the plans' own name if they are no variant."""
+    """Name of the plans that all variants of a chain go back to; the plans' own name if they are no variant."""
     return plans.get(PLANS_KEY, {}).get("base_plans", plans["plans_name"])
+
+
+def plans_lineage(plans: Mapping[str, Any]) -> list[str]:
+    """Plans names under which a teacher is looked for: the plans' own, those they were made from, the base plans."""
+    made_from = plans.get(PLANS_KEY, {}).get("made_from", plans["plans_name"])
+    return list(dict.fromkeys((plans["plans_name"], made_from, base_plans_name(plans))))
 
 
 def different_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
@@ -25,22 +30,34 @@ def different_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> li
     ]
 
 
-def check_folder_is_ours(model_folder: Path, settings: Settings) -> None:
+def check_folder_is_ours(model_folder: Path, settings: Settings, fold: int | str | None = None) -> None:
     """Refuse to start in a model folder whose plans.json or folds were made with other settings.
+
+    Args:
+        model_folder: of this run.
+        settings: of this run.
+        fold: of this run; --overwrite replaces no other.
 
     Raises:
         ValueError: naming the settings that differ and the two ways out.
     """
     records = [model_folder / "plans.json", *sorted(model_folder.glob(f"fold_*/{RECORD_FILE}"))]
     for record in filter(Path.is_file, records):
-        content = load_json(str(record))
-        theirs = content.get(PLANS_KEY, {}).get("settings", {}) if record.name == "plans.json" else content["given"]
+        content = read_json(record)
+        try:
+            ours = record.name == RECORD_FILE
+            theirs = content["given"] if ours else content.get(PLANS_KEY, {}).get("settings", {})
+        except (KeyError, AttributeError) as error:
+            raise ValueError(f"{record} is damaged: it holds no settings. Remove it or its run.") from error
         differences = different_settings(settings.to_dict(), theirs)
         if differences:
+            own = fold is None or record.name == "plans.json" or record.parent.name == f"fold_{fold}"
+            way = "replace the old run with: nnUNetv2_hlfd train ... --overwrite" if own else (
+                f"remove {record.parent}: the folds of one model share their settings"
+            )  # fmt: skip
             raise ValueError(
                 f"{record} belongs to a run with other settings ({'; '.join(differences)}). Give this run its own "
-                f"plans name with: nnUNetv2_hlfd plan -name NAME ..., or replace the old run with: "
-                f"nnUNetv2_hlfd train ... --overwrite"
+                f"plans name with: nnUNetv2_hlfd plan -name NAME ..., or {way}."
             )
 
 

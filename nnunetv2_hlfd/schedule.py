@@ -47,7 +47,7 @@ def draw_seed() -> int:
 
 def seed_everything(*key: int) -> None:
     """Seed random, numpy and torch from a key such as (seed, epoch, rank)."""
-    state = np.random.SeedSequence(list(key)).generate_state(3)
+    state = np.random.SeedSequence([len(key), *key]).generate_state(3)
     random.seed(int(state[0]))
     np.random.seed(int(state[1]))
     torch.manual_seed(int(state[2]))

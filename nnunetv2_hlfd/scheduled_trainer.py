@@ -21,7 +21,7 @@ from torch import nn
 from nnunetv2_hlfd.checkpoints import read_checkpoint, write_checkpoint
 from nnunetv2_hlfd.compatibility import check_nnunet_version
 from nnunetv2_hlfd.config import PLANS_KEY, Settings, given_settings
-from nnunetv2_hlfd.identity import RECORD_FILE, base_plans_name, check_folder_is_ours, check_resumed_settings
+from nnunetv2_hlfd.identity import RECORD_FILE, check_folder_is_ours, check_resumed_settings, plans_lineage
 from nnunetv2_hlfd.schedule import draw_seed, paper_optimizer, seed_everything
 
 
@@ -47,7 +47,7 @@ class ScheduledTrainer(nnUNetTrainer):
         self.given = given_settings(plans)
         self.settings = Settings.from_dict({**self.defaults, **self.given})
         self.continues, self.resumed = bool(plans.get("continue_training")), False
-        self.base_plans = base_plans_name(plans)
+        self.plans_lineage = plans_lineage(plans)
         if PlansManager(plans).get_configuration(configuration).previous_stage_name:
             raise ValueError(
                 f"{type(self).__name__} does not support cascade configurations yet, got {configuration}. Use "
@@ -63,7 +63,7 @@ class ScheduledTrainer(nnUNetTrainer):
         if self.settings.batch_size is not None:
             plans["configurations"][configuration]["batch_size"] = self.settings.batch_size
         plans[PLANS_KEY] = {
-            "base_plans": self.base_plans,
+            "base_plans": self.plans_lineage[-1],
             "trainer": type(self).__name__,
             "settings": self.settings.to_dict(),
         }
@@ -120,7 +120,7 @@ class ScheduledTrainer(nnUNetTrainer):
                 "Start without --c."
             )
         if not self.resumed:
-            check_folder_is_ours(Path(self.output_folder_base), self.settings)
+            check_folder_is_ours(Path(self.output_folder_base), self.settings, self.fold)
         if not self.was_initialized:
             self.initialize()
         self._prepare_training()

@@ -53,6 +53,8 @@ def student_architecture(
         ValueError: for an unknown choice, plans with fewer than 3 stages, an architecture whose channels cannot be
             divided, or (`auto`) where even the smallest student is too large.
     """
+    if choice not in STUDENTS:
+        raise ValueError(f"Expected one of {', '.join(STUDENTS)} for the setting 'student', got '{choice}'.")
     if choice == "plans":
         return deepcopy(plans_architecture)
     if choice.startswith("unet_w"):
@@ -94,10 +96,16 @@ def measure_size(architecture: dict[str, Any], patch_size: list[int], num_input_
 
 
 def measure_network(network: nn.Module, patch_size: list[int], num_input_channels: int) -> Size:
-    """Size of a network on any device; for operations it is run once on one patch of zeros without gradient."""
+    """Size of a network on any device; for operations it is run once on one patch of zeros without gradient.
+
+    Deep-supervision outputs are left out, as in prediction.
+    """
     device = next(network.parameters()).device
+    decoder: Any = network.decoder
+    supervised, decoder.deep_supervision = decoder.deep_supervision, False
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, num_input_channels, *patch_size, device=device))
+    decoder.deep_supervision = supervised
     return Size(parameters=sum(each.numel() for each in network.parameters()), macs=counter.get_total_flops() // 2)
 
 

@@ -95,9 +95,15 @@ def teacher_taps(stages: Sequence[Stage], heads: Sequence[int], late_max_stride:
     ]
     late = fitting[-1] if fitting else 0
     if late < 2:
+        strides = [stage.stride for stage in stages]
+        if len(stages) < 3:
+            raise ValueError(
+                f"No usable stages in the teacher: expected at least 3 stages, got total strides {strides}. Choose "
+                f"another teacher."
+            )
         raise ValueError(
             f"No usable stages in the teacher: expected at least one stage between the first and the late one (total "
-            f"stride at most {late_max_stride}), got total strides {[stage.stride for stage in stages]}. "
+            f"stride at most {late_max_stride}), got total strides {strides}. "
             f"Raise the setting late_max_stride or set it to null, which takes the bottleneck."
         )
     return TeacherTaps(mids=tuple(range(1, late)), late=late, heads=tuple(heads))

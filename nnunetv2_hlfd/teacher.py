@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -22,6 +21,7 @@ from nnunetv2_hlfd.compatibility import (
     validated_cases,
 )
 from nnunetv2_hlfd.config import TEACHER_VARIABLE, Settings, teacher_folder_from_environment
+from nnunetv2_hlfd.json_file import read_json
 from nnunetv2_hlfd.methods.base import TeacherOutputs
 from nnunetv2_hlfd.taps import Stage, TeacherTaps, read_stages, teacher_taps, trained_heads
 
@@ -114,7 +114,8 @@ def find_teacher(student: StudentSide, settings: Settings) -> tuple[Path, list[i
         for folds in choices:
             if all((folder / f"fold_{fold}" / settings.teacher_checkpoint).is_file() for fold in folds):
                 return folder, folds
-    looked = "\n  ".join(str(folder / f"fold_{wanted}" / settings.teacher_checkpoint) for folder in folders)
+    names = ["fold_" + ("0-4" if len(folds) > 1 else str(folds[0])) for folds in choices]
+    looked = "\n  ".join(str(folder / name / settings.teacher_checkpoint) for folder in folders for name in names)
     raise ValueError(
         f"No teacher found. Looked at:\n  {looked}\nTrain one with: nnUNetv2_train {student.plans.dataset_name} "
         f"{student.configuration} {wanted} -p {student.plans_names[-1]}\nor name the folder of a trained model "
@@ -154,7 +155,7 @@ def _load_network(folder: Path, checkpoint_file: Path, student: StudentSide, set
             student.plans, plans, (student.configuration, configuration_name),
             (student.dataset_json, dataset_json), folder,
         )  # fmt: skip
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"The plans, data set description or checkpoint in {folder} are damaged: {error!r}") from error
     network = _build(checkpoint, plans, configuration, dataset_json, checkpoint_file)
     stages = read_stages(network)
@@ -178,36 +179,46 @@ def _build(
     checkpoint: Mapping[str, Any], plans: PlansManager, configuration: Any, dataset_json: Mapping[str, Any], file: Path
 ) -> nn.Module:
     """Build the network as nnU-Net's predictor does, with deep supervision, and freeze it."""
-    trainer = recursive_find_trainer_class_by_name(checkpoint["trainer_name"])
+    try:
+        trainer = recursive_find_trainer_class_by_name(checkpoint["trainer_name"])
+    except RuntimeError as error:
+        raise ValueError(
+            f"The teacher in {file} was trained by {checkpoint['trainer_name']}, which nnU-Net does not find. Name the "
+            f"folder of that trainer in the environment variable nnUNet_extTrainer."
+        ) from error
     if "plans_manager" not in inspect.signature(trainer.build_network_architecture).parameters:
         raise ValueError(
             f"The teacher's trainer {checkpoint['trainer_name']} builds its network by the signature of nnU-Net before "
             f"2.7. Expected build_network_architecture(plans_manager, configuration_manager, num_input_channels, "
             f"num_output_channels, enable_deep_supervision)."
         )
-    network = trainer.build_network_architecture(
-        plans,
-        configuration,
-        determine_num_input_channels(plans, configuration, dataset_json),
-        plans.get_label_manager(dataset_json).num_segmentation_heads,
-        enable_deep_supervision=True,
-    )
+    try:
+        network = trainer.build_network_architecture(
+            plans,
+            configuration,
+            determine_num_input_channels(plans, configuration, dataset_json),
+            plans.get_label_manager(dataset_json).num_segmentation_heads,
+            enable_deep_supervision=True,
+        )
+    except (ImportError, AssertionError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"The plans.json or dataset.json of {file} are damaged, no network fits: {error}") from error
     try:
         network.load_state_dict(checkpoint["network_weights"])
     except (RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"The weights in {file} do not fit the network of its plans.json: {str(error).splitlines()[0]}"
+            f"The weights in {file} do not fit the network of its plans.json: {_first_culprit(error)}"
         ) from error
     return network.eval().requires_grad_(False)
 
 
+def _first_culprit(error: Exception) -> str:
+    """The first weight that does not fit; the line before only says that one does not."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[1][:300] if len(lines) > 1 else str(error)
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = load_json(str(path))
+        return read_json(path)
     except FileNotFoundError as error:
         raise ValueError(f"Expected a model folder of nnU-Net with plans.json and dataset.json, no {path}.") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: expected an object, got {type(content).__name__}.")
-    return content

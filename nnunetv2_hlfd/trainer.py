@@ -67,7 +67,7 @@ class DistillationTrainer(nnUNetTrainerStudent):
         """Find, check and load the teacher for this student."""
         side = StudentSide(
             plans=self.plans_manager,
-            plans_names=list(dict.fromkeys((self.plans_manager.plans_name, self.base_plans))),
+            plans_names=self.plans_lineage,
             configuration=self.configuration_name,
             dataset_json=self.dataset_json,
             fold=self.fold,

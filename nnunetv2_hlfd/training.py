@@ -5,7 +5,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -41,14 +41,11 @@ def train(arguments: Sequence[str], *, dry_run: bool, overwrite: bool) -> None:
     from nnunetv2.run.run_training import run_training_entry
 
     extend_trainer_search()
-    if overwrite or dry_run:
-        options = _parse(arguments)
-        if overwrite:
-            _forget_run(options)
+    with _set_aside(_parse(arguments)) if overwrite else contextlib.nullcontext():
         if dry_run:
-            return _dry_run(options)
-    sys.argv = ["nnUNetv2_train", *arguments]
-    run_training_entry()
+            return _dry_run(_parse(arguments))
+        sys.argv = ["nnUNetv2_train", *arguments]
+        run_training_entry()
     return None
 
 
@@ -61,15 +58,29 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("-tr", default="nnUNetTrainer")
     parser.add_argument("-p", default="nnUNetPlans")
     parser.add_argument("-device", default="cuda")
+    parser.add_argument("-pretrained_weights")
+    parser.add_argument("-num_gpus")
     return parser.parse_known_args(arguments)[0]
 
 
-def _forget_run(options: argparse.Namespace) -> None:
+@contextlib.contextmanager
+def _set_aside(options: argparse.Namespace) -> Iterator[None]:
+    """Hide which settings an earlier run of this fold had; a run that never starts gets them back."""
     from nnunetv2.utilities.file_path_utilities import get_output_folder
 
     model_folder = Path(get_output_folder(options.dataset, options.tr, options.p, options.configuration))
-    for record in (model_folder / "plans.json", model_folder / f"fold_{options.fold}" / RECORD_FILE):
-        record.unlink(missing_ok=True)
+    records = [model_folder / "plans.json", model_folder / f"fold_{options.fold}" / RECORD_FILE]
+    hidden = {each: each.with_name(f"{each.name}.replaced") for each in records if each.is_file()}
+    for record, aside in hidden.items():
+        record.replace(aside)
+    try:
+        yield
+    finally:
+        for record, aside in hidden.items():
+            if record.is_file():
+                aside.unlink()
+            else:
+                aside.replace(record)
 
 
 def _dry_run(options: argparse.Namespace) -> None:
@@ -78,10 +89,19 @@ def _dry_run(options: argparse.Namespace) -> None:
     from nnunetv2_hlfd.scheduled_trainer import ScheduledTrainer
 
     device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("This machine has no GPU that torch can use. Add -device cpu.")
+    if not options.fold.isdigit() and options.fold != "all":
+        raise ValueError(f"Expected a fold number or 'all', got '{options.fold}'.")
     if device.type == "cpu":
         torch.set_num_threads(os.cpu_count() or 1)
     fold = options.fold if options.fold == "all" else int(options.fold)
-    trainer = get_trainer_from_args(options.dataset, options.configuration, fold, options.tr, options.p, device=device)
+    try:
+        trainer = get_trainer_from_args(
+            options.dataset, options.configuration, fold, options.tr, options.p, device=device
+        )
+    except (RuntimeError, FileNotFoundError) as error:  # nnU-Net's words for a data set, trainer or file it lacks
+        raise ValueError(str(error)) from error
     try:
         if not isinstance(trainer, ScheduledTrainer):
             raise ValueError(f"Expected a trainer of this package for --dry_run, such as -tr nnUNetTrainerHLFD, got "

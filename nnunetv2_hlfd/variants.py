@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 from nnunetv2_hlfd.config import PLANS_KEY, Settings, given_settings
-from nnunetv2_hlfd.identity import different_settings
+from nnunetv2_hlfd.identity import base_plans_name, different_settings
+from nnunetv2_hlfd.json_file import read_json
 
 
 def write_variant(dataset: str, base: str, name: str, settings: dict[str, Any], *, overwrite: bool = False) -> Path:
@@ -31,18 +32,23 @@ def write_variant(dataset: str, base: str, name: str, settings: dict[str, Any], 
     """
     if not re.fullmatch(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*", name):
         raise ValueError(f"Expected -name of letters, digits and single '_', '-' or '.' between them, got '{name}'.")
-    folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(int(dataset) if dataset.isdigit() else dataset)
+    try:
+        folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(dataset)
+    except RuntimeError as error:  # nnU-Net's message says which data set or variable is missing
+        raise ValueError(str(error)) from error
     base_file = folder / f"{base}.json"
     if not base_file.is_file():
         raise ValueError(f"Expected plans at {base_file}, found none. Make them with: nnUNetv2_plan_and_preprocess")
-    plans = load_json(str(base_file))
+    plans = read_json(base_file)
     settings = {**given_settings(plans), **settings}
     Settings.from_dict(settings)
-    plans[PLANS_KEY] = {"base_plans": base, "settings": settings}
+    original = base_plans_name(plans)
+    lineage = {"base_plans": original} if original == base else {"base_plans": original, "made_from": base}
+    plans[PLANS_KEY] = {**lineage, "settings": settings}
     plans["plans_name"] = f"{base}_{name}"
     target = folder / f"{base}_{name}.json"
     if target.is_file() and not overwrite:
-        existing = given_settings(load_json(str(target)))
+        existing = given_settings(read_json(target))
         if existing != settings:
             changes = different_settings(settings, existing) or [f"{sorted(settings)} here, {sorted(existing)} there"]
             raise ValueError(

@@ -1,5 +1,6 @@
 """A tiny phantom data set, planned and preprocessed by nnU-Net itself, and helpers to train on it."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -46,8 +47,11 @@ def nnunet(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
     root = tmp_path_factory.mktemp("nnunet")
     if not cached.is_dir():
         _make_data_sets(root)
-        shutil.copytree(root, cached.with_suffix(".tmp"), dirs_exist_ok=True)
-        cached.with_suffix(".tmp").rename(cached)
+        temporary = cached.with_suffix(f".{os.getpid()}")
+        shutil.copytree(root, temporary)
+        with contextlib.suppress(OSError):  # another session was quicker
+            temporary.rename(cached)
+        shutil.rmtree(temporary, ignore_errors=True)
     else:
         shutil.copytree(cached, root, dirs_exist_ok=True)
     _use_folders(root)
