@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import assert_same, load, make_trainer
 
 COMPARED = ("network_weights", "optimizer_state")
@@ -190,7 +191,9 @@ def test_resume_with_another_teacher_is_refused(nnunet, variant, teacher_2d, tmp
         trainer.on_train_start()
         trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
         copy = shutil.copytree(teacher_2d.parent, tmp_path / "teacher")
-        shutil.copy(copy / "fold_0/checkpoint_best.pth", copy / "fold_0/checkpoint_final.pth")
+        other = load(copy / "fold_0/checkpoint_final.pth")
+        other["network_weights"]["decoder.seg_layers.2.bias"] += 1
+        torch.save(other, copy / "fold_0/checkpoint_final.pth")
         patch.setenv("nnUNet_hlfd_teacher", str(copy))
         again = make_trainer(nnunet, "nnUNetTrainerHLFD", variant("swap"), continue_training=True)
         again.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))

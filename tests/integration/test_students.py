@@ -78,5 +78,9 @@ def stock_predict(*arguments: str) -> subprocess.CompletedProcess:
     environment |= {"nnUNet_npp": "1", "nnUNet_nps": "1"}
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     return subprocess.run(
-        [sys.executable, "-S", "-c", STOCK, packages, *arguments], env=environment, capture_output=True, text=True
+        [sys.executable, "-S", "-c", STOCK, packages, *arguments],
+        env=environment,
+        cwd=environment["nnUNet_results"],  # not in a checkout of this package
+        capture_output=True,
+        text=True,
     )

@@ -8,7 +8,7 @@ import SimpleITK
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from scipy.ndimage import center_of_mass, distance_transform_edt, label
 
-from nnunetv2_hlfd.datasets import phantom
+from nnunetv2_hlfd.datasets import anatomy
 from nnunetv2_hlfd.datasets.phantom import simulate_case, write_phantom_dataset
 
 KIDNEY, TUMOR, IGNORE = 1, 2, 3
@@ -118,10 +118,10 @@ def test_kidneys_lie_left_and_right_of_the_spine_in_the_back_half(cases):
 
 def test_kidneys_and_tumors_never_grow_into_muscle_bone_or_large_vessels():
     for seed in range(20):
-        scene = phantom._new_scene(*SMALL, seed)
-        phantom._spine_and_vessels(scene)
+        scene = anatomy.new_scene(*SMALL, seed)
+        anatomy.place_spine_and_vessels(scene)
         distance_to_walls_mm = scene.occupied.copy()
-        labels = phantom._kidneys(scene)
+        labels = anatomy.place_kidneys(scene)
         assert distance_to_walls_mm[labels > 0].min() >= 2
 
 
