@@ -4,7 +4,9 @@ Settings come from a trainer's class defaults and from the `hlfd` block of the p
 the machine only (`nnUNet_hlfd_teacher`, `nnUNet_hlfd_trust_checkpoint`).
 """
 
+import contextlib
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -56,6 +58,10 @@ class Settings:
     student: str = _setting("auto", "architecture of the student", (str,), choices=STUDENTS)
     beta: float = _setting(0.9, "weight of the feature-level terms (Eq. 5)", (float,), least=0)
     lambda_: float = _setting(0.1, "weight of the pixel-level terms (Eq. 5)", (float,), least=0)
+    weights: Mapping[str, float] | None = _setting(
+        None, "factors on whole methods, as HLFD=1,KD=0.5; a method that is not the trainer's own is added",
+        (dict, type(None)), least=0,
+    )  # fmt: skip
     temperature: float = _setting(4.0, "softens the probabilities of the pixel-level terms", (float,), above=0)
     attention_exponent: float = _setting(1.0, "p in the attention maps' mean of |z|^p", (float,), least=1)
     late_max_stride: int | None = _setting(
@@ -144,6 +150,9 @@ def parse_value(name: str, text: str) -> Any:
                 continue
     if str in kinds:
         return text
+    if dict in kinds:
+        with contextlib.suppress(ValueError):
+            return {key.strip(): float(number) for key, number in (pair.split("=") for pair in text.split(","))}
     raise ValueError(f"Expected {_expected(_METADATA[name])} for setting '{name}', got '{text}'.")
 
 
@@ -151,15 +160,13 @@ def _check(name: str, value: Any, rule: Mapping[str, Any]) -> Any:
     kinds = rule["kinds"]
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    wrong = not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not wrong and number:
-        finite = value == value and abs(value) != float("inf")
-        wrong = (
-            not finite
-            or (rule["least"] is not None and value < rule["least"])
-            or (rule["above"] is not None and value <= rule["above"])
-        )
+    if dict in kinds and isinstance(value, Mapping):
+        value = dict(value)
+        wrong = not all(isinstance(key, str) and key and _is_number(each, rule) for key, each in value.items())
+    else:
+        wrong = not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
+        if not wrong and isinstance(value, int | float) and not isinstance(value, bool):
+            wrong = not _is_number(value, rule)
     choices = rule["choices"]
     if not wrong and choices and value not in choices:
         raise ValueError(f"Expected {_expected(rule)} for setting '{name}', got '{value}'.{nearest(value, choices)}")
@@ -170,11 +177,25 @@ def _check(name: str, value: Any, rule: Mapping[str, Any]) -> Any:
     return value
 
 
+def _is_number(value: Any, rule: Mapping[str, Any]) -> bool:
+    """Whether it is a finite number within the rule's limits."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return False
+    return (rule["least"] is None or value >= rule["least"]) and (rule["above"] is None or value > rule["above"])
+
+
 def _expected(rule: Mapping[str, Any]) -> str:
     """What a setting accepts, in words."""
     if rule["choices"]:
         return "one of " + ", ".join(rule["choices"])
-    words = {int: "an integer", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+    words: dict[type, str] = {
+        dict: "METHOD=FACTOR,... with numbers",
+        int: "an integer",
+        float: "a number",
+        str: "a text",
+        bool: "true or false",
+        type(None): "null",
+    }
     words[str] = " or ".join(f"'{each}'" for each in rule["texts"]) or words[str]
     expected = " or ".join(words[kind] for kind in rule["kinds"])
     if rule["least"] is not None:

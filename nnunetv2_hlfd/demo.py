@@ -21,13 +21,14 @@ DATASET_ID = "900"
 DATASET = f"Dataset{DATASET_ID}_HLFDDemo"
 PLANS = "nnUNetPlans_demo"
 NUM_TRAINING, NUM_TEST = 15, 4
-SIZE, SPACING, DATA_SEED = (20, 96, 96), (7.0, 3.6, 3.6), 1
+SIZE, SPACING, DATA_SEED = (20, 80, 80), (7.0, 4.3, 4.3), 1
 SETTINGS = {
     "student": "resnet18_w2",
-    "batch_size": "4",
-    "num_epochs": "8",
-    "num_iterations_per_epoch": "30",
+    "batch_size": "2",
+    "num_epochs": "7",
+    "num_iterations_per_epoch": "60",
     "num_val_iterations_per_epoch": "4",
+    "initial_lr": "0.003",
     "augmentation": "paper",
     "save_every": "2",
     "seed": "1",

@@ -30,9 +30,11 @@ class ScheduledTrainer(nnUNetTrainer):
 
     Attributes:
         defaults: settings in which a trainer class differs from `Settings`' defaults.
+        checkpoint_trainer: the trainer that can build this network from the plans, for prediction.
     """
 
     defaults: ClassVar[Mapping[str, Any]] = {}
+    checkpoint_trainer: ClassVar[str] = nnUNetTrainer.__name__
 
     def __init__(
         self,
@@ -174,7 +176,7 @@ class ScheduledTrainer(nnUNetTrainer):
     def save_checkpoint(self, filename: str) -> None:
         """Write nnU-Net's checkpoint plus the `hlfd` key, atomically.
 
-        trainer_name is nnU-Net's own trainer, because it can build this network from the plans: prediction, export and
+        trainer_name is nnU-Net's own trainer where it can build the network from the plans: prediction, export and
         ensembling then need neither this package nor nnUNet_extTrainer.
         """
         if self.local_rank != 0:
@@ -190,7 +192,7 @@ class ScheduledTrainer(nnUNetTrainer):
             "_best_ema": self._best_ema,
             "current_epoch": self.current_epoch + 1,
             "init_args": {**self.my_init_kwargs, "device": str(self.device)},
-            "trainer_name": nnUNetTrainer.__name__,
+            "trainer_name": self.checkpoint_trainer,
             "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
             PLANS_KEY: self._checkpoint_extras(),
         }
@@ -210,12 +212,14 @@ class ScheduledTrainer(nnUNetTrainer):
             )
         check_resumed_settings(self.given, extras["settings"], filename)
         if not self.was_initialized:
-            self._adopt(content["init_args"]["plans"], extras["settings"])
+            self._adopt(content["init_args"]["plans"], extras)
         super().load_checkpoint(filename)
         self.resumed = True
         self._restore_extras(extras)
 
-    def _adopt(self, plans: dict[str, Any], settings: dict[str, Any]) -> None:
+    def _adopt(self, plans: dict[str, Any], extras: Mapping[str, Any]) -> None:
+        """Take what decides the network and the schedule from a checkpoint, before anything is built."""
+        settings = extras["settings"]
         self.seed = settings["seed"]
         self.settings = Settings.from_dict({**settings, "seed": plans[PLANS_KEY]["settings"]["seed"]})
         self.plans_manager = PlansManager(plans)

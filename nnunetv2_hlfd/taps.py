@@ -1,5 +1,6 @@
 """Which encoder stage plays which role in the distillation, and how its map is captured."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -107,6 +108,15 @@ def teacher_taps(stages: Sequence[Stage], heads: Sequence[int], late_max_stride:
             f"Raise the setting late_max_stride or set it to null, which takes the bottleneck."
         )
     return TeacherTaps(mids=tuple(range(1, late)), late=late, heads=tuple(heads))
+
+
+def nearest_stage(stages: Sequence[Stage], stride: Sequence[int]) -> int:
+    """The stage whose total stride is nearest to `stride` (octaves, summed over the axes), the shallower of two."""
+
+    def octaves(stage: Stage) -> float:
+        return sum(abs(math.log2(have / want)) for have, want in zip(stage.stride, stride, strict=True))
+
+    return min(range(len(stages)), key=lambda index: octaves(stages[index]))
 
 
 def trained_heads(decoder: nn.Module) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from nnunetv2_hlfd.compatibility import (
 )
 from nnunetv2_hlfd.config import TEACHER_VARIABLE, Settings, teacher_folder_from_environment
 from nnunetv2_hlfd.json_file import read_json
-from nnunetv2_hlfd.methods.base import TeacherOutputs
+from nnunetv2_hlfd.methods.base import Outputs, TeacherOutputs, TeacherShape
 from nnunetv2_hlfd.taps import Stage, TeacherTaps, read_stages, teacher_taps, trained_heads
 
 _TEACHER_TRAINERS = ("nnUNetTrainer", "nnUNetTrainerTeacher")
@@ -63,15 +63,21 @@ class Teacher:
             each.network.to(device)
         return self
 
+    @property
+    def shape(self) -> TeacherShape:
+        """What a method's adapters are built from."""
+        first = self.networks[0]
+        return TeacherShape(stages=first.stages, taps=first.taps, networks=len(self.networks))
+
     @torch.no_grad()
-    def __call__(self, data: Tensor) -> list[TeacherOutputs]:
+    def __call__(self, data: Tensor) -> TeacherOutputs:
         """Run every network on a batch (B, C, *spatial)."""
         outputs = []
         for each in self.networks:
             features = each.network.encoder(data)  # type: ignore[operator]
             logits = each.network.decoder(features)  # type: ignore[operator]
-            outputs.append(TeacherOutputs(features=features, logits=logits, taps=each.taps))
-        return outputs
+            outputs.append(Outputs(features=features, logits=logits))
+        return TeacherOutputs(networks=outputs, taps=self.networks[0].taps)
 
     def __repr__(self) -> str:  # nnU-Net writes every attribute into debug.json
         return f"Teacher({len(self.networks)} networks)"

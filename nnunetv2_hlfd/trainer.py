@@ -1,6 +1,7 @@
 """The base of all distillation trainers. Loss weights are applied here and nowhere else."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,11 +13,13 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from torch import Tensor, autocast
 
 from nnunetv2_hlfd.distillation_log import DistillationLog
-from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Task
+from nnunetv2_hlfd.methods import PREFIX, find_trainer
+from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Task, TeacherShape
+from nnunetv2_hlfd.methods.combined import CombinedMethod
 from nnunetv2_hlfd.student import Size, measure_network
 from nnunetv2_hlfd.student_trainer import nnUNetTrainerStudent
 from nnunetv2_hlfd.tap_table import tap_table
-from nnunetv2_hlfd.taps import EncoderCapture, read_stages
+from nnunetv2_hlfd.taps import EncoderCapture, Stage, TeacherTaps, read_stages
 from nnunetv2_hlfd.teacher import StudentSide, Teacher, check_same_teacher, load_teacher
 
 _CLIP_NORM = 12  # nnU-Net's
@@ -34,6 +37,7 @@ class DistillationTrainer(nnUNetTrainerStudent):
 
     method_class: ClassVar[type[DistillationMethod]]
     teacher: Teacher | None = None
+    teacher_shape: TeacherShape | None = None
     teacher_origin: Sequence[Mapping[str, Any]] = ()
 
     def initialize(self) -> None:
@@ -45,23 +49,37 @@ class DistillationTrainer(nnUNetTrainerStudent):
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """The student's optimizer with the adapters as a second parameter group.
 
-        Adapters are built under a forked random state: the student's batches are the same with and without them.
+        Adapters are built under a forked random state: the student's batches are the same with and without them. Their
+        shapes need the teacher's; a continued or validated run has them from its checkpoint.
         """
         optimizer, scheduler = super().configure_optimizers()
+        if self.teacher_shape is None:
+            self.teacher = self.load_teacher()
+            self.teacher_shape = self.teacher.shape
+        assert self.seed is not None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed + 1)
+            self.method = self._build_method(self.teacher_shape).to(self.device)
+        adapters = list(self.method.parameters())
+        if adapters:
+            optimizer.add_param_group({"params": adapters})
+        return optimizer, scheduler
+
+    def _build_method(self, teacher: TeacherShape) -> CombinedMethod:
+        """This trainer's method and those that the setting `weights` adds."""
         task = Task(
             num_heads=self.label_manager.num_segmentation_heads,
             regions=self.label_manager.has_regions,
             dimension=len(self.configuration_manager.patch_size),
             ignore_label=self.label_manager.ignore_label,
         )
-        assert self.seed is not None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed + 1)
-            self.method = self.method_class(read_stages(self._inner_network()), task, self.settings).to(self.device)
-        adapters = list(self.method.parameters())
-        if adapters:
-            optimizer.add_param_group({"params": adapters})
-        return optimizer, scheduler
+        own = type(self).__name__.removeprefix(PREFIX)
+        factors = {own: 1.0, **(self.settings.weights or {})}
+        classes = {name: self.method_class if name == own else find_trainer(name).method_class for name in factors}
+        stages = read_stages(self._inner_network())
+        return CombinedMethod(
+            {name: each(stages, teacher, task, self.settings) for name, each in classes.items()}, factors
+        )
 
     def load_teacher(self) -> Teacher:
         """Find, check and load the teacher for this student."""
@@ -78,11 +96,11 @@ class DistillationTrainer(nnUNetTrainerStudent):
 
     def tap_table(self) -> str:
         """Roles, channels, strides and sizes of the stages of student and teacher, as text."""
-        assert self.teacher is not None
+        assert self.teacher_shape is not None
         return tap_table(
             read_stages(self._inner_network()),
-            self.method.describe(),
-            self.teacher.networks[0],
+            self.teacher_shape.stages,
+            self.method.roles(),
             self.configuration_manager.patch_size,
         )
 
@@ -91,7 +109,8 @@ class DistillationTrainer(nnUNetTrainerStudent):
         super()._prepare_training()
         if self.current_epoch >= self.num_epochs:
             return
-        self.teacher = self.load_teacher()
+        if self.teacher is None:
+            self.teacher = self.load_teacher()
         origin = [dict(each.origin) for each in self.teacher.networks]
         check_same_teacher(origin, self.teacher_origin)
         self.teacher_origin = origin
@@ -107,8 +126,6 @@ class DistillationTrainer(nnUNetTrainerStudent):
             lines.append("WARNING: the student is not smaller than its teacher. The setting student makes it smaller.")
         if any(each.origin["may_have_seen_validation_cases"] for each in self.teacher.networks):
             lines.append("WARNING: the teacher may have seen this fold's validation cases: its results mean little.")
-        if not self.teacher.networks[0].taps.heads:
-            lines.append("The teacher has no trained intermediate outputs: its final map stands in for them (Eq. 3).")
         return "\n".join(lines)
 
     def teacher_size(self) -> Size:
@@ -124,14 +141,14 @@ class DistillationTrainer(nnUNetTrainerStudent):
         target = [each.to(self.device, non_blocking=True) for each in batch["target"]]
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device.type, enabled=self.device.type == "cuda"):
-            teachers = self.teacher(data)
+            taught = self.teacher(data)
             self.capture.enabled = True
             logits = self.network(data)
             self.capture.enabled = False
             segmentation = self.loss(logits, target)
         student = Outputs(features=self.capture.take(), logits=logits)
         with autocast(self.device.type, enabled=False):
-            terms = self.method(student, teachers, target[0])
+            terms = self.method(student, taught, target[0])
         factors = self._factors()
         total = segmentation
         for name, factor in factors.items():
@@ -191,8 +208,8 @@ class DistillationTrainer(nnUNetTrainerStudent):
             record["teacher"] = {
                 **vars(self.teacher_size()),
                 "networks": self.teacher_origin,
-                "heads of p_mid": list(self.teacher.networks[0].taps.heads) or "final map",
             }
+            record["method"] = {"title": self.method.title, "weights": self.method.weights}
             record["tap_table"] = self.tap_table().splitlines()
         return record
 
@@ -202,7 +219,18 @@ class DistillationTrainer(nnUNetTrainerStudent):
             "adapters": self.method.state_dict(),
             "log": self.log.rows,
             "teacher": self.teacher_origin,
+            "teacher_shape": asdict(self.method.teacher),
         }
+
+    def _adopt(self, plans: dict[str, Any], extras: Mapping[str, Any]) -> None:
+        """Adapters are built from the shape of the teacher that the run was started with."""
+        super()._adopt(plans, extras)
+        shape = extras["teacher_shape"]
+        self.teacher_shape = TeacherShape(
+            stages=tuple(Stage(**each) for each in shape["stages"]),
+            taps=TeacherTaps(**shape["taps"]),
+            networks=shape["networks"],
+        )
 
     def _restore_extras(self, extras: Mapping[str, Any]) -> None:
         self.method.load_state_dict(extras["adapters"])

@@ -31,7 +31,7 @@ def _single_process() -> None:
     os.environ.pop("nnUNet_hlfd_teacher", None)
     os.environ.pop("nnUNet_hlfd_trust_checkpoint", None)
     extend_trainer_search()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # more cost more than they save on tensors this small
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,18 @@
 """Trainers of nnunetv2_hlfd for nnU-Net: let the environment variable nnUNet_extTrainer point at this folder."""
 
-from nnunetv2_hlfd.methods.hlfd import nnUNetTrainerHLFD, nnUNetTrainerHLFD_noFeature, nnUNetTrainerHLFD_noPixel
+from typing import Any
+
+from nnunetv2_hlfd.architectures.unet_plus_plus import nnUNetTrainerUNetPlusPlus
+from nnunetv2_hlfd.methods import PREFIX, find_trainer, method_names
 from nnunetv2_hlfd.scheduled_trainer import nnUNetTrainerTeacher
 from nnunetv2_hlfd.student_trainer import nnUNetTrainerStudent
 
-__all__ = [
-    "nnUNetTrainerHLFD",
-    "nnUNetTrainerHLFD_noFeature",
-    "nnUNetTrainerHLFD_noPixel",
-    "nnUNetTrainerStudent",
-    "nnUNetTrainerTeacher",
-]
+__all__ = ["nnUNetTrainerStudent", "nnUNetTrainerTeacher", "nnUNetTrainerUNetPlusPlus"]
+
+
+def __getattr__(name: str) -> Any:
+    """The trainer of a method: nnU-Net asks every module of this folder for the trainer's name."""
+    method = name.removeprefix(PREFIX)
+    if method == name or method not in method_names():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return find_trainer(method)

@@ -15,15 +15,20 @@ from nnunetv2_hlfd.config import Settings
 from nnunetv2_hlfd.losses.attention import (
     attention_distance,
     attention_map,
-    energy,
     mean_attention,
     smallest_size,
     unified_energy,
 )
-from nnunetv2_hlfd.losses.divergence import kl_divergence, probabilities, valid_cells
-from nnunetv2_hlfd.losses.focal_dice import ignored_voxels
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
-from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Task, TeacherOutputs
+from nnunetv2_hlfd.methods.base import (
+    DistillationMethod,
+    Outputs,
+    Roles,
+    Task,
+    TeacherOutputs,
+    TeacherShape,
+    mean_map,
+)
 from nnunetv2_hlfd.taps import Stage, student_taps
 from nnunetv2_hlfd.trainer import DistillationTrainer
 
@@ -46,8 +51,10 @@ class HLFD(DistillationMethod):
         ValueError: for a student without usable stages (or, for "decoder", intermediate outputs).
     """
 
-    def __init__(self, student_stages: Sequence[Stage], task: Task, settings: Settings) -> None:
-        super().__init__(student_stages, task, settings)
+    title: ClassVar = "HLFD"
+
+    def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
+        super().__init__(student_stages, teacher, task, settings)
         self.weights = {
             "ufd": settings.beta, "ifd": settings.beta, "upd": settings.lambda_, "ipd": settings.lambda_
         }  # fmt: skip
@@ -60,44 +67,45 @@ class HLFD(DistillationMethod):
                     f"taught), got {len(student_stages)}. Use pixel_maps=encoder."
                 )
             return
-        convolution = {2: nn.Conv2d, 3: nn.Conv3d}[task.dimension]
         for stage in (self.taps.early, *self.taps.mids):
-            self.heads[str(stage)] = convolution(student_stages[stage].channels, task.num_heads, kernel_size=1)
+            self.heads[str(stage)] = self.head(stage)
 
-    def forward(self, student: Outputs, teachers: Sequence[TeacherOutputs], target: Tensor) -> dict[str, Tensor]:
+    def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
         """Return ufd, ifd, upd and ipd, unweighted."""
-        return {**self._feature_terms(student, teachers), **self._pixel_terms(student, teachers, target)}
+        return {**self._feature_terms(student, teacher), **self._pixel_terms(student, teacher, target)}
 
-    def describe(self) -> dict[str, object]:
-        """Roles of the student's stages."""
-        return {"early": self.taps.early, "mids": list(self.taps.mids), "pixel maps": self.settings.pixel_maps}
+    def roles(self) -> Roles:
+        """Early, middle and late stages, and the teacher's outputs that make p_mid."""
+        taps = self.teacher.taps
+        heads = ", ".join(map(str, taps.heads)) or "none, the final map instead"
+        return Roles(
+            student={self.taps.early: "early", **dict.fromkeys(self.taps.mids, "mid")},
+            teacher={**dict.fromkeys(taps.mids, "mid"), taps.late: "late"},
+            notes=[f"teacher's intermediate outputs for p_mid (0 is full resolution): {heads}"],
+        )
 
-    def _feature_terms(self, student: Outputs, teachers: Sequence[TeacherOutputs]) -> dict[str, Tensor]:
-        exponent = self.settings.attention_exponent
-        mid_energies = [unified_energy([each.features[i] for i in each.taps.mids], exponent) for each in teachers]
-        late_features = [each.features[each.taps.late] for each in teachers]
-        late_energies = [energy(late, late.shape[2:], exponent) for late in late_features]
-        teacher_mid = mean_attention([attention_map(each) for each in mid_energies])
-        teacher_late = mean_attention([attention_map(each) for each in late_energies])
+    def _feature_terms(self, student: Outputs, teacher: TeacherOutputs) -> dict[str, Tensor]:
+        exponent, taps = self.settings.attention_exponent, teacher.taps
+        energies = [unified_energy([each.features[i] for i in taps.mids], exponent) for each in teacher.networks]
+        teacher_mid = mean_attention([attention_map(each) for each in energies])
+        teacher_late = teacher.attention(taps.late, exponent)
+        early = student.attention(self.taps.early, energies[0].shape[1:], exponent)
+        mids = [student.attention(i, teacher.size(taps.late), exponent) for i in self.taps.mids]
+        return {
+            "ufd": attention_distance(early, teacher_mid),
+            "ifd": torch.stack([attention_distance(each, teacher_late) for each in mids]).sum(),
+        }
 
-        def student_map(stage: int, size: Sequence[int]) -> Tensor:
-            return attention_map(energy(student.features[stage], size, exponent))
-
-        ufd = attention_distance(student_map(self.taps.early, mid_energies[0].shape[1:]), teacher_mid)
-        ifd = torch.stack(
-            [attention_distance(student_map(i, late_energies[0].shape[1:]), teacher_late) for i in self.taps.mids]
-        ).sum()
-        return {"ufd": ufd, "ifd": ifd}
-
-    def _pixel_terms(self, student: Outputs, teachers: Sequence[TeacherOutputs], target: Tensor) -> dict[str, Tensor]:
-        late = _mean([self._probabilities(each.logits[0]) for each in teachers])
-        mid = _mean([self._unified_probabilities(each) for each in teachers])
+    def _pixel_terms(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
+        temperature = self.settings.temperature
+        late = teacher.probabilities(temperature, self.task.regions)
+        mid = mean_map([self._unified_probabilities(each, teacher.taps.heads) for each in teacher.networks])
         early_logits, *mid_logits = self._student_maps(student)
-        upd = self._divergence(resize(at_least_float32(early_logits), mid.shape[2:]), mid, target)
+        upd = self.divergence(resize(at_least_float32(early_logits), mid.shape[2:]), mid, target, temperature)
         if self.settings.pixel_grid == "image":
             mid_logits = [resize(at_least_float32(each), late.shape[2:]) for each in mid_logits]
-        ipd = torch.stack([self._divergence(each, resize(late, each.shape[2:]), target) for each in mid_logits]).mean()
-        return {"upd": upd, "ipd": ipd}
+        ipd = [self.divergence(each, resize(late, each.shape[2:]), target, temperature) for each in mid_logits]
+        return {"upd": upd, "ipd": torch.stack(ipd).mean()}
 
     def _student_maps(self, student: Outputs) -> list[Tensor]:
         """Pixel logits in decoder order: deepest first."""
@@ -106,24 +114,10 @@ class HLFD(DistillationMethod):
         stages = (self.taps.early, *self.taps.mids)[::-1]
         return [self.heads[str(stage)](at_least_float32(student.features[stage])) for stage in stages]
 
-    def _unified_probabilities(self, teacher: TeacherOutputs) -> Tensor:
+    def _unified_probabilities(self, network: Outputs, heads: Sequence[int]) -> Tensor:
         """p_mid^t: mean over trained intermediate outputs on the smallest grid; none left: the final map."""
-        maps = [self._probabilities(teacher.logits[head]) for head in teacher.taps.heads or (0,)]
-        return _mean([resize(each, smallest_size(maps)) for each in maps])
-
-    def _probabilities(self, logits: Tensor) -> Tensor:
-        return probabilities(logits, self.settings.temperature, self.task.regions)
-
-    def _divergence(self, student_logits: Tensor, teacher_probabilities: Tensor, target: Tensor) -> Tensor:
-        ignored = ignored_voxels(target, self.task.ignore_label, self.task.regions)
-        masked = ignored is not None and not self.settings.distill_ignored
-        return kl_divergence(
-            student_logits,
-            teacher_probabilities,
-            temperature=self.settings.temperature,
-            regions=self.task.regions,
-            valid=valid_cells(ignored, tuple(student_logits.shape[2:])) if masked else None,  # type: ignore[arg-type]
-        )
+        maps = [network.probabilities(head, self.settings.temperature, self.task.regions) for head in heads or (0,)]
+        return mean_map([resize(each, smallest_size(maps)) for each in maps])
 
 
 class nnUNetTrainerHLFD(DistillationTrainer):
@@ -142,7 +136,3 @@ class nnUNetTrainerHLFD_noPixel(nnUNetTrainerHLFD):
     """HLFD without its pixel-level half (lambda 0); its terms are still computed and logged."""
 
     defaults: ClassVar = {"lambda": 0.0}
-
-
-def _mean(maps: Sequence[Tensor]) -> Tensor:
-    return maps[0] if len(maps) == 1 else torch.stack(list(maps)).mean(dim=0)

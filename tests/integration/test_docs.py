@@ -3,7 +3,7 @@
 README.md and every page of docs (docs/benchmarks apart) is one shell session: its `bash` blocks are executed in order
 by `bash -euo pipefail` on the tiny phantom data set, in a folder of their own. Fences:
 
-- `bash`: executed. `python FILE`: written to FILE before the session. `json`, `python`: parsed.
+- `bash`: executed. `python FILE`, `toml FILE`: written to FILE before the session. `json`, `python`: parsed.
 - `console`: commands that cannot run here; each line has to start as one of NOT_RUN.
 - `text`: output and listings; no line may look like a command.
 
@@ -28,9 +28,10 @@ from conftest import DATASET, REGIONS_DATASET, SHORT
 
 from nnunetv2_hlfd.config import STUDENTS, Settings, setting_help
 from nnunetv2_hlfd.distillation_log import DistillationLog
-from nnunetv2_hlfd.methods.base import Task
+from nnunetv2_hlfd.methods import METHODS, PREFIX
+from nnunetv2_hlfd.methods.base import Task, TeacherShape
 from nnunetv2_hlfd.methods.hlfd import HLFD
-from nnunetv2_hlfd.taps import Stage
+from nnunetv2_hlfd.taps import Stage, TeacherTaps
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -70,6 +71,9 @@ nnUNetv2_train() {  # a stock model that is there is validated again, any other 
 }
 nnUNetv2_hlfd() {
   if [ "$1" = train ]; then once nnUNetv2_hlfd "$@" -device cpu; else command nnUNetv2_hlfd "$@"; fi
+}
+pip() {  # into a folder of this page
+  python -m pip "$1" --quiet --disable-pip-version-check --no-deps --target "$PIP_TARGET" "${@:2}"
 }
 nnUNetv2_predict() { once nnUNetv2_predict "$@" -device cpu -npp 0 -nps 0; }
 nnUNetv2_preprocess() { command nnUNetv2_preprocess "$@" -np 1; }
@@ -173,6 +177,8 @@ def test_commands_of_the_page_run(page, request, tmp_path):
         "PATH": os.pathsep.join([sysconfig.get_path("scripts"), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "SHORTEN": str(workplace / "shorten.py"),
         "RAN": str(workplace / "ran.txt"),
+        "PIP_TARGET": str(tmp_path / "packages"),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "packages"), os.environ.get("PYTHONPATH", "")]),
         "SLURM_ARRAY_TASK_ID": "0",
     }
     (tmp_path / "page.sh").write_text("\n".join(script))
@@ -188,7 +194,7 @@ def test_commands_of_the_page_run(page, request, tmp_path):
 def test_blocks_that_do_not_run_are_what_they_say(page):
     for language, file, text, line in blocks(page):
         where = f"{name(page)}, line {line}"
-        assert language in ("bash", "python", "json", "console", "text"), f"{where}: fence '{language}'"
+        assert language in ("bash", "python", "json", "toml", "console", "text"), f"{where}: fence '{language}'"
         if language == "python":
             ast.parse(text)
         elif language == "json":
@@ -230,7 +236,13 @@ def allowed(rule):
     """What a setting accepts, as the table says it."""
     if rule["choices"]:
         return ", ".join(rule["choices"])
-    words = {int: "integer", float: "number", bool: "true, false", type(None): "null"}
+    words = {
+        dict: f"METHOD=number ≥ {rule['least']}, ...",
+        int: "integer",
+        float: "number",
+        bool: "true, false",
+        type(None): "null",
+    }
     words[str] = ", ".join(rule["texts"]) or "text"
     limits = dict.fromkeys(rule["kinds"], "")
     for kind in (int, float):
@@ -258,13 +270,15 @@ def test_table_of_students_names_every_student():
 
 def test_table_of_trainers_names_every_trainer():
     tree = ast.parse((ROOT / "trainers" / "nnunetv2_hlfd_trainers.py").read_text())
-    exported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    names = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    exported = {each for each in names if each.startswith("nnUNet")} | {f"{PREFIX}{method}" for method in METHODS}
     assert {row[0] for row in rows("reference/trainers.md", "Trainer")} == exported
 
 
 def test_table_of_log_columns_equals_the_code():
     stages = [Stage(channels=4, stride=(2**i, 2**i)) for i in range(4)]
-    method = HLFD(stages, Task(num_heads=2, regions=False, dimension=2), Settings())
+    teacher = TeacherShape(stages=(), taps=TeacherTaps(mids=(1,), late=2, heads=()))
+    method = HLFD(stages, teacher, Task(num_heads=2, regions=False, dimension=2), Settings())
     log = DistillationLog(method.weights)
     log.add(0, [1.0] * 5, dict.fromkeys(method.weights, 1.0))
     documented = [column for row in rows("reference/files.md", "Column") for column in row[0].split(", ")]

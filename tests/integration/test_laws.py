@@ -119,7 +119,8 @@ def test_inf_gradient_under_grad_scaler_is_a_skipped_step_not_an_error(nnunet, v
 
 
 def test_warmup_ramps_the_weights_linearly(nnunet, variant, teacher_2d):
-    trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", variant("warm", warmup_epochs=3))
+    plans = variant("warm", warmup_epochs=3, base="nnUNetPlans_short")
+    trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", plans)
     trainer.initialize()
     ramps = []
     for trainer.current_epoch in range(5):
@@ -128,7 +129,7 @@ def test_warmup_ramps_the_weights_linearly(nnunet, variant, teacher_2d):
 
 
 @pytest.mark.parametrize(("trainer", "zero"), [("noFeature", "beta"), ("noPixel", "lambda")])
-def test_half_trainers_switch_off_one_half_of_equation_5(nnunet, variant, trainer, zero):
+def test_half_trainers_switch_off_one_half_of_equation_5(nnunet, variant, teacher_2d, trainer, zero):
     built = make_trainer(nnunet, f"nnUNetTrainerHLFD_{trainer}", variant("short"))
     built.initialize()
     weights = built.method.weights

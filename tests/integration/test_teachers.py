@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -56,9 +59,9 @@ def test_residual_encoder_teacher_with_plans_of_its_own(nnunet, variant, train, 
 def test_regions_with_ignore_label(nnunet, variant, regions_teacher, distill_ignored):
     name = variant(f"ignored{distill_ignored}", dataset=REGIONS, base=regions_teacher, distill_ignored=distill_ignored)
     trainer = _steps(make_trainer(nnunet, "nnUNetTrainerHLFD", name, dataset=REGIONS))
-    assert trainer.method.task.regions
-    assert trainer.method.task.num_heads == 2
-    assert trainer.method.task.ignore_label == 3
+    assert trainer.method.methods["HLFD"].task.regions
+    assert trainer.method.methods["HLFD"].task.num_heads == 2
+    assert trainer.method.methods["HLFD"].task.ignore_label == 3
 
 
 def test_unannotated_batch_teaches_through_distillation_alone(nnunet, variant, regions_teacher):
@@ -89,9 +92,9 @@ def test_teacher_without_deep_supervision_teaches_by_its_final_map(nnunet, varia
     monkeypatch.setenv("nnUNet_hlfd_teacher", str(copy))
     trainer = _steps(make_trainer(nnunet, "nnUNetTrainerHLFD", variant("nods")))
     assert trainer.teacher.networks[0].taps.heads == ()
-    assert "its final map stands in for them" in trainer.describe()
+    assert "none, the final map instead" in trainer.describe()
     record = json.loads((copy.parent / trainer.output_folder / "distillation.json").read_text())
-    assert record["teacher"]["heads of p_mid"] == "final map"
+    assert "none, the final map instead" in record["tap_table"][-1]
 
 
 def test_student_of_fold_all_learns_from_five_folds(nnunet, variant, teacher_2d, tmp_path, monkeypatch):
@@ -126,3 +129,36 @@ def test_cascade_is_refused(nnunet, variant):
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="does not support cascade configurations yet, got 3d_cascade_fullres"):
         make_trainer(nnunet, "nnUNetTrainerHLFD", plans, configuration="3d_cascade_fullres")
+
+
+@pytest.mark.parametrize("configuration", ["2d", pytest.param("3d_fullres", marks=pytest.mark.slow)])
+def test_unet_plus_plus_trains_predicts_is_exported_and_teaches(
+    nnunet, variant, train, tmp_path, monkeypatch, configuration
+):
+    """Its checkpoint names its own trainer, so each of these needs nnUNet_extTrainer (set in these tests)."""
+    trainer, plans = "nnUNetTrainerUNetPlusPlus", variant("short")
+    fold = train(trainer, configuration=configuration, plans=plans)
+    assert (fold / "validation/summary.json").is_file()
+    assert load(fold / "checkpoint_final.pth")["trainer_name"] == trainer
+    _nnunet("nnUNetv2_export_model_to_zip", "-d", "901", "-o", tmp_path / "model.zip", "-c", configuration, "-f", "0",
+            "-tr", trainer, "-p", plans)  # fmt: skip
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "installed"))
+    _nnunet("nnUNetv2_install_pretrained_model_from_zip", tmp_path / "model.zip")
+    output = tmp_path / "predicted"
+    images = nnunet / "raw/Dataset901_Phantom/imagesTs"
+    _nnunet("nnUNetv2_predict", "-d", "901", "-c", configuration, "-f", "0", "-tr", trainer, "-p", plans, "-i", images,
+            "-o", output, "-device", "cpu", "-npp", "0", "-nps", "0")  # fmt: skip
+    assert len(list(output.glob("*.nii.gz"))) == 1
+    monkeypatch.setenv("nnUNet_results", str(nnunet / "results"))
+    monkeypatch.setenv("nnUNet_hlfd_teacher", str(fold.parent))
+    student = make_trainer(nnunet, "nnUNetTrainerHLFD", variant("unetpp"), configuration=configuration)
+    _steps(student)
+    assert student.teacher_origin[0]["trainer"] == trainer
+    assert student.teacher.networks[0].taps.heads == (1,)
+
+
+def _nnunet(command, *arguments):
+    done = subprocess.run(
+        [Path(sys.executable).parent / command, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -21,6 +21,7 @@ DEFAULTS = {
     "student": "auto",
     "beta": 0.9,
     "lambda": 0.1,
+    "weights": None,
     "temperature": 4.0,
     "attention_exponent": 1.0,
     "late_max_stride": 16,
@@ -89,7 +90,7 @@ def test_learning_rate_and_epochs_follow_the_recipe_unless_given(given, learning
         ("lambda", 2.5), ("temperature", 1e-3), ("attention_exponent", 1.0), ("late_max_stride", 2),
         ("late_max_stride", None), ("distill_ignored", False), ("warmup_epochs", 0), ("initial_lr", 1e-9),
         ("num_epochs", 1), ("batch_size", 1), ("save_every", 1), ("seed", 0),
-        ("teacher_checkpoint", "checkpoint_best.pth"),
+        ("teacher_checkpoint", "checkpoint_best.pth"), ("weights", {"KD": 0.5, "HLFD": 0.0}), ("weights", {}),
         *(("student", choice) for choice in STUDENTS.split(", ")),
         *((name, choice) for name, choices in {"recipe": ("paper", "nnunet"), "augmentation": ("paper", "nnunet"),
           "pixel_maps": ("encoder", "decoder"), "pixel_grid": ("tap", "image")}.items() for choice in choices),
@@ -122,6 +123,8 @@ def test_whole_numbers_stand_for_floats():
         *(("seed", value, "an integer or null of at least 0") for value in (-1, 0.5, "1", True)),
         *(("teacher_checkpoint", value, "a text") for value in (None, 3, True)),
         *(("student", value, f"one of {STUDENTS}") for value in (None, 18, ["auto"], True)),
+        *(("weights", value, "METHOD=FACTOR,... with numbers or null of at least 0")
+          for value in ({"KD": -1}, {"KD": nan}, {"KD": "1"}, {"KD": True}, {"": 1.0}, {1: 1.0}, "KD=1", 1.0, ["KD"])),
         *(("recipe", value, "one of paper, nnunet") for value in (None, 1)),
         *(("augmentation", value, "one of nnunet, paper") for value in (None, True)),
         *(("pixel_maps", value, "one of encoder, decoder") for value in (None, 1)),
@@ -206,6 +209,9 @@ def test_lambda_has_an_underscore_in_python_only():
         ("student", "unet_w2", "unet_w2"),
         ("teacher_checkpoint", "none", "none"),
         ("seed", "12", 12),
+        ("weights", "HLFD=1,KD=0.5", {"HLFD": 1.0, "KD": 0.5}),
+        ("weights", "KD=1e-1", {"KD": 0.1}),
+        ("weights", "null", None),
     ],
 )
 def test_text_of_the_command_line_becomes_a_value_of_the_settings_type(name, text, value):
@@ -223,6 +229,10 @@ def test_text_of_the_command_line_becomes_a_value_of_the_settings_type(name, tex
         ("save_every", "", "an integer of at least 1"),
         ("distill_ignored", "yes", "true or false"),
         ("temperature", "4,0", "a number above 0"),
+        *(
+            ("weights", text, "METHOD=FACTOR,... with numbers or null of at least 0")
+            for text in ("KD", "KD=", "KD=high", "KD=1=2", "KD:1", "")
+        ),
     ],
 )
 def test_text_that_is_no_value_of_the_setting_is_refused(name, text, expected):

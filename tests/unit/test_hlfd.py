@@ -8,7 +8,7 @@ import reference_losses as reference
 import torch
 
 from nnunetv2_hlfd.config import Settings
-from nnunetv2_hlfd.methods.base import Outputs, Task, TeacherOutputs
+from nnunetv2_hlfd.methods.base import Outputs, Roles, Task, TeacherOutputs, TeacherShape
 from nnunetv2_hlfd.methods.hlfd import HLFD
 from nnunetv2_hlfd.taps import Stage, TeacherTaps
 
@@ -115,6 +115,9 @@ class Scene:
         ]
         self.ignored = self.random.random((2, 1, *geometry.image)) < 0.1 if ignore else None
         self.target = self._target(ignore)
+        taps = TeacherTaps(mids=geometry.teacher_mids, late=geometry.late, heads=self.heads)
+        stages = tuple(Stage(channels=5 + i, stride=(1,) * len(geometry.image)) for i in range(len(geometry.teacher)))
+        self.shape = TeacherShape(stages=stages, taps=taps, networks=teachers)
         self.method = self._build()
 
     def _features(self, sizes, channels):
@@ -142,7 +145,7 @@ class Scene:
             ignore_label=None if self.ignored is None else IGNORE,
         )
         torch.manual_seed(0)
-        return HLFD(stages, task, self.settings).double()
+        return HLFD(stages, self.shape, task, self.settings).double()
 
     def student_outputs(self, dtype=torch.float64, gradient=False, order=(0, 1)):
         tensors = [
@@ -152,15 +155,14 @@ class Scene:
         return Outputs(features=tensors[0], logits=tensors[1])
 
     def teacher_outputs(self, dtype=torch.float64, order=(0, 1)):
-        taps = TeacherTaps(mids=self.geometry.teacher_mids, late=self.geometry.late, heads=self.heads)
-        return [
-            TeacherOutputs(
+        networks = [
+            Outputs(
                 features=[torch.from_numpy(each[list(order)]).to(dtype) for each in features],
                 logits=[torch.from_numpy(each[list(order)]).to(dtype) for each in logits],
-                taps=taps,
             )
             for features, logits in self.teachers
         ]
+        return TeacherOutputs(networks=networks, taps=self.shape.taps)
 
     def terms(self, student=None):
         return self.method(student or self.student_outputs(), self.teacher_outputs(), self.target)
@@ -265,9 +267,18 @@ def test_the_final_map_stands_in_for_missing_trained_heads(geometry, regions, te
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_describe_tells_the_roles(geometry):
-    expected = {"early": geometry.early, "mids": list(geometry.mids), "pixel maps": "encoder"}
-    assert Scene(geometry).method.describe() == expected
+def test_the_roles_of_the_stages_are_told(geometry):
+    heads = ", ".join(map(str, geometry.heads))
+    assert Scene(geometry).method.roles() == Roles(
+        student={geometry.early: "early"} | dict.fromkeys(geometry.mids, "mid"),
+        teacher=dict.fromkeys(geometry.teacher_mids, "mid") | {geometry.late: "late"},
+        notes=[f"teacher's intermediate outputs for p_mid (0 is full resolution): {heads}"],
+    )
+
+
+def test_missing_trained_heads_are_told():
+    [note] = Scene(FLAT, heads=()).method.roles().notes
+    assert note.endswith("for p_mid (0 is full resolution): none, the final map instead")
 
 
 @pytest.mark.parametrize("pixel_maps", PIXEL_MAPS)
@@ -320,7 +331,8 @@ def test_pixel_maps_of_the_decoder_need_no_adapters(geometry):
 
 def build(strides, **settings):
     stages = [Stage(channels=2, stride=(stride, stride)) for stride in strides]
-    return HLFD(stages, Task(num_heads=2, regions=False, dimension=2), Settings(**settings))
+    teacher = TeacherShape(stages=(), taps=TeacherTaps(mids=(1,), late=2, heads=()))
+    return HLFD(stages, teacher, Task(num_heads=2, regions=False, dimension=2), Settings(**settings))
 
 
 def test_a_student_with_three_stages_cannot_be_taught_at_its_decoder():
@@ -464,10 +476,10 @@ def test_the_teachers_side_carries_no_graph(pixel_maps):
     scene.method.requires_grad_(False)
     assert not any(each.requires_grad for each in scene.terms().values())
     scene.method.requires_grad_(True)
-    teachers = scene.teacher_outputs()
-    before = [each.clone() for teacher in teachers for each in (*teacher.features, *teacher.logits)]
-    sum(scene.method(scene.student_outputs(gradient=True), teachers, scene.target).values()).backward()
-    after = [each for teacher in teachers for each in (*teacher.features, *teacher.logits)]
+    teacher = scene.teacher_outputs()
+    before = [each.clone() for network in teacher.networks for each in (*network.features, *network.logits)]
+    sum(scene.method(scene.student_outputs(gradient=True), teacher, scene.target).values()).backward()
+    after = [each for network in teacher.networks for each in (*network.features, *network.logits)]
     assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
     assert not any(each.requires_grad or each.grad is not None for each in after)
 
@@ -499,7 +511,7 @@ def test_half_precision_gives_finite_terms_and_gradients(dtype, regions, pixel_m
     for largest in (None, 6e4):
         student, teachers = scene.student_outputs(dtype), scene.teacher_outputs(dtype)
         if largest:
-            for each in (student, *teachers):
+            for each in (student, *teachers.networks):
                 for maps in (*each.features, *each.logits):
                     maps[0, 0] *= largest / maps[0, 0].abs().max()
         for maps in (*student.features, *student.logits):

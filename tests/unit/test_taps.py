@@ -12,6 +12,7 @@ from nnunetv2_hlfd.taps import (
     Stage,
     StudentTaps,
     TeacherTaps,
+    nearest_stage,
     read_stages,
     student_taps,
     teacher_taps,
@@ -264,3 +265,36 @@ def test_a_compiled_network_captures_just_as_an_eager_one_when_switched_on_and_o
         sum(each.sum() for each in (*maps, *logits)).backward()
         gradients = [each.grad for each in network.encoder.stages[0].parameters()]
         assert any(each is not None and each.abs().sum() > 0 for each in gradients)
+
+
+# Partners of stages in the other network
+
+
+@pytest.mark.parametrize(
+    ("strides", "wanted", "expected"),
+    [
+        (POWERS[:6], (4, 4), 2),
+        (POWERS[:6], (1, 1), 0),
+        (POWERS[:3], (32, 32), 2),
+        ([2, 4, 8], (1, 1), 0),
+        ([1, 8], (3, 3), 1),  # 3 is 1.4 octaves from 8 and 1.6 from 1
+        ([1, 4], (2, 2), 0),  # as near to both: the shallower
+        ([(1, 1), (2, 2)], (2, 1), 0),
+        ([(1, 8), (4, 4), (8, 8)], (4, 8), 1),  # axes count alike
+        ([(1, 8), (8, 8)], (4, 8), 1),
+        ([(1, 1), (2, 1), (2, 2), (2, 2)], (2, 2), 2),  # stages of the same stride
+    ],
+)
+def test_the_nearest_stage_is_that_of_the_fewest_octaves_over_all_axes(strides, wanted, expected):
+    assert nearest_stage(stages(*strides), wanted) == expected
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [((1, 2, 2), 1), ((2, 2, 2), 1), ((4, 16, 16), 4), ((1, 1, 4), 0)])
+def test_the_nearest_stage_of_an_anisotropic_network(wanted, expected):
+    assert nearest_stage(stages(*ANISOTROPIC), wanted) == expected
+
+
+def test_a_network_is_its_own_partner():
+    for strides in (POWERS, ANISOTROPIC):
+        own = stages(*strides)
+        assert [nearest_stage(own, each.stride) for each in own] == list(range(len(own)))

@@ -193,14 +193,16 @@ def test_a_trained_teacher_is_frozen_and_returns_all_its_maps_without_gradients(
     assert not any(module.training for module in loaded.network.modules())
     assert not any(each.requires_grad for each in loaded.network.parameters())
     patch = model.student.plans.get_configuration(model.student.configuration).patch_size
-    [outputs] = teacher(torch.rand(2, 1, *patch, requires_grad=True))
+    taught = teacher(torch.rand(2, 1, *patch, requires_grad=True))
+    [outputs] = taught.networks
     stages = model.student.plans.get_configuration(model.student.configuration).configuration["architecture"]
     number = stages["arch_kwargs"]["n_stages"]
     assert (len(outputs.features), len(outputs.logits)) == (number, number - 1)
     assert outputs.logits[0].shape == (2, 3, *patch)
     assert [tuple(each.shape[2:]) for each in outputs.features] == [each.size(patch) for each in loaded.stages]
     assert not any(each.requires_grad for each in (*outputs.features, *outputs.logits))
-    assert outputs.taps == loaded.taps
+    assert taught.taps == teacher.shape.taps == loaded.taps
+    assert teacher.shape.stages == loaded.stages
     assert (loaded.taps.mids, loaded.taps.late) == ((1, 2), 3)
     assert loaded.taps.heads == (1,), "4 stages: one intermediate output, which training has given a bias"
 
@@ -240,7 +242,7 @@ def test_five_folds_teach_together_and_their_validation_does_not_matter_for_fold
     assert [each.origin["checkpoint"] for each in teacher.networks] == [
         f"fold_{fold}/checkpoint_final.pth" for fold in range(5)
     ]
-    assert len(teacher(torch.rand(1, 1, 48, 48))) == 5
+    assert len(teacher(torch.rand(1, 1, 48, 48)).networks) == teacher.shape.networks == 5
     assert repr(teacher) == "Teacher(5 networks)"
 
 

@@ -1,0 +1,1 @@
+"""Networks that dynamic_network_architectures lacks."""

@@ -1,0 +1,61 @@
+r"""CWD: channel-wise distillation of the final logits (Shu et al.; ICCV 2021; arXiv 2011.13256)."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nnunetv2_hlfd.config import Settings
+from nnunetv2_hlfd.losses.resize import at_least_float32
+from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape, mean_map
+from nnunetv2_hlfd.taps import Stage
+from nnunetv2_hlfd.trainer import DistillationTrainer
+
+
+class CWD(DistillationMethod):
+    r"""cwd = T^2 / C sum_c KL(phi(y_c^t) || phi(y_c^s)), phi the softmax of one channel over all voxels; batch mean.
+
+    The same for labels and regions, since no channel is compared with another. Weight 3 and T = 4 as in the source's
+    code for logits. Several teacher networks: the mean of their distributions. With distill_ignored=False voxels to
+    ignore leave the softmax.
+    """
+
+    title: ClassVar = "CWD"
+
+    def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
+        super().__init__(student_stages, teacher, task, settings)
+        self.weights = {"cwd": 3.0}
+
+    def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
+        """Return cwd, unweighted."""
+        temperature = self.settings.temperature
+        valid = self.valid(target, tuple(student.logits[0].shape[2:]))
+        scaled = spatial_logits(student.logits[0], temperature, valid)
+        taught = mean_map([spatial_logits(each.logits[0], temperature, valid).softmax(2) for each in teacher.networks])
+        divergence = (torch.xlogy(taught, taught) - taught * scaled.log_softmax(dim=2)).sum(dim=2)
+        return {"cwd": temperature**2 * divergence.mean()}
+
+    def roles(self) -> Roles:
+        """No encoder stage plays a role."""
+        return Roles(student={}, teacher={}, notes=["CWD teaches the final map only"])
+
+
+def spatial_logits(logits: Tensor, temperature: float, valid: Tensor | None) -> Tensor:
+    """Logits / T as (B, C, voxels) for a softmax over the voxels; invalid ones get probability 0.
+
+    Args:
+        logits: (B, C, *spatial).
+        temperature: T > 0.
+        valid: (B, 1, *spatial), boolean, or None for all. Where none is valid the softmax is uniform, without gradient.
+    """
+    scaled = at_least_float32(logits) / temperature
+    if valid is not None:
+        scaled = torch.where(valid, scaled, torch.finfo(scaled.dtype).min)
+    return scaled.flatten(start_dim=2)
+
+
+class nnUNetTrainerCWD(DistillationTrainer):
+    """Student distilled channel by channel."""
+
+    method_class = CWD

@@ -1,0 +1,72 @@
+r"""DSKD-style: deeply supervised knowledge distillation, after DSKD (Luo et al.; 2023).
+
+The HLFD paper compares with it as "HIFD" and extends it by feedback at the pixel level. The source is about
+classification and its equations could not be confirmed; this is a port to segmentation in its style.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nnunetv2_hlfd.config import Settings
+from nnunetv2_hlfd.losses.attention import attention_distance
+from nnunetv2_hlfd.losses.resize import at_least_float32, resize
+from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.taps import Stage, student_taps
+from nnunetv2_hlfd.trainer import DistillationTrainer
+
+
+class DSKD(DistillationMethod):
+    r"""DSKD-style: the teacher's last layer supervises every shallow stage of the student, the worst most.
+
+    For the student's stages l (first strided one and the next, at most three):
+        dskd_feature = sum_l a_l d_l, d_l = || A(z_l^s) - A(z_late^t) ||^2; weight beta (0.9);
+        dskd_pixel = sum_l b_l k_l, k_l = T^2 KL(p^t || p(h_l(z_l^s))) on the stage's grid; weight lambda (0.1).
+
+    Loss-based weights: a = softmax(d), b = softmax(k) over the stages, without gradient. h_l are learned 1x1 heads
+    (auxiliary classifiers), p^t the teacher's final map, area-averaged. beta and lambda are those of the HLFD paper.
+    """
+
+    title: ClassVar = "DSKD-style (paper: HIFD)"
+
+    def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
+        super().__init__(student_stages, teacher, task, settings)
+        self.weights = {"dskd_feature": settings.beta, "dskd_pixel": settings.lambda_}
+        taps = student_taps(student_stages)
+        self.stages = (taps.early, *taps.mids)
+        self.heads = nn.ModuleDict({str(stage): self.head(stage) for stage in self.stages})
+
+    def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
+        """Return dskd_feature and dskd_pixel, unweighted."""
+        exponent, late = self.settings.attention_exponent, teacher.taps.late
+        distances = [
+            attention_distance(
+                student.attention(stage, teacher.size(late), exponent), teacher.attention(late, exponent)
+            )
+            for stage in self.stages
+        ]
+        divergences = [self._pixel(stage, student, teacher, target) for stage in self.stages]
+        return {"dskd_feature": loss_weighted(distances), "dskd_pixel": loss_weighted(divergences)}
+
+    def roles(self) -> Roles:
+        """Supervised stages and the teacher's last layer."""
+        return Roles(student=dict.fromkeys(self.stages, "shallow"), teacher={self.teacher.taps.late: "late"})
+
+    def _pixel(self, stage: int, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> Tensor:
+        logits = self.heads[str(stage)](at_least_float32(student.features[stage]))
+        late = teacher.probabilities(self.settings.temperature, self.task.regions)
+        return self.divergence(logits, resize(late, logits.shape[2:]), target, self.settings.temperature)
+
+
+def loss_weighted(losses: Sequence[Tensor]) -> Tensor:
+    """Sum of scalars weighted by their own softmax: the largest weighs most. No gradient reaches the weights."""
+    values = torch.stack(list(losses))
+    return (values.detach().softmax(dim=0) * values).sum()
+
+
+class nnUNetTrainerDSKD(DistillationTrainer):
+    """Student deeply supervised by the teacher, DSKD-style."""
+
+    method_class = DSKD

@@ -1,0 +1,191 @@
+"""Several methods in one training: their terms side by side, and the work they share done once."""
+
+from collections import Counter
+
+import pytest
+from method_scene import FLAT, KINDS, SOLID, MethodLaws, Scene, gradients, one_thread  # noqa: F401
+
+from nnunetv2_hlfd.methods import METHODS, base, find_trainer
+from nnunetv2_hlfd.methods.base import Roles
+from nnunetv2_hlfd.methods.combined import CombinedMethod
+
+NAMES = ("HLFD", "KD", "AT", "EMKD", "DSKD", "SKD", "IMF")
+ALL = tuple(name for name in METHODS if name not in ("HLFD_noFeature", "HLFD_noPixel", "EMKD"))  # no shared terms
+
+
+def combine(names, factors=None):
+    """What builds the method of these names from stages, teacher, task and settings."""
+
+    def build(*arguments):
+        methods = {name: find_trainer(name).method_class(*arguments) for name in names}
+        return CombinedMethod(methods, dict.fromkeys(names, 1.0) | (factors or {}))
+
+    return build
+
+
+# The terms
+
+
+@pytest.mark.parametrize("teachers", [1, 2])
+@pytest.mark.parametrize("regions", KINDS)
+@pytest.mark.parametrize("geometry", [FLAT, SOLID], ids=["2d", "3d-anisotropic"])
+def test_terms_and_gradients_are_those_of_each_method_alone(geometry, regions, teachers):
+    """What one method has computed does not change what another gets."""
+    scene = Scene(combine(ALL), geometry, regions=regions, ignore=True, distill_ignored=False, teachers=teachers)
+    together = scene.student_outputs()
+    terms = scene.terms(together)
+    sum(terms.values()).backward()
+    alone, summed = {}, [0] * len(gradients(together))
+    for method in scene.method.methods.values():
+        student = scene.student_outputs()
+        own = method(student, scene.teacher_outputs(), scene.target)
+        sum(own.values()).backward()
+        alone |= {name: term.item() for name, term in own.items()}
+        summed = [a + b for a, b in zip(summed, gradients(student), strict=True)]
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(alone, rel=1e-12)
+    for computed, expected in zip(gradients(together), summed, strict=True):
+        assert (computed - expected).abs().max() < 1e-12
+
+
+def test_every_term_has_a_weight():
+    scene = Scene(combine(ALL), FLAT)
+    assert list(scene.terms()) == list(scene.method.weights)
+    assert len(scene.method.weights) == 4 + 1 + 1 + 1 + 1 + 2 + 3 + 2 + 2
+
+
+def test_factors_multiply_the_weights_of_their_method():
+    method = Scene(combine(("HLFD", "KD", "SKD"), {"HLFD": 2.0, "KD": 0.0, "SKD": 0.5}), FLAT).method
+    assert method.weights == {
+        "ufd": 1.8, "ifd": 1.8, "upd": 0.2, "ipd": 0.2, "kd": 0.0, "skd_pixel": 5.0, "skd_pair": 0.5
+    }  # fmt: skip
+    assert method.methods["SKD"].weights == {"skd_pixel": 10.0, "skd_pair": 1.0}
+
+
+def test_factors_leave_the_terms_alone():
+    plain, scaled = (Scene(combine(("KD", "AT"), {"KD": each, "AT": each}), FLAT).terms() for each in (1.0, 7.0))
+    assert plain == scaled
+
+
+@pytest.mark.parametrize(
+    ("names", "shared"),
+    [
+        (("HLFD", "KD", "HLFD_noFeature"), ["ifd", "ipd", "ufd", "upd"]),
+        (("EMKD_region", "EMKD"), ["emkd_importance", "emkd_prediction"]),
+    ],
+)
+def test_methods_with_a_term_of_the_same_name_are_refused(names, shared):
+    with pytest.raises(ValueError, match="Expected methods with different terms") as caught:
+        Scene(combine(names), FLAT)
+    assert str(caught.value) == (
+        f"Expected methods with different terms in the setting weights, {names[-1]} has {shared}, which another of "
+        f"{', '.join(names)} has too. Leave one of them out."
+    )
+
+
+# What is told of them
+
+
+def test_titles_are_joined():
+    assert Scene(combine(("AT", "EMKD", "IMF")), FLAT).method.title == "AT + EMKD (paper: DKD) + IMF-style (paper: IFD)"
+
+
+def test_roles_are_joined_and_the_same_role_is_told_once():
+    names = ("HLFD", "SKD", "EMKD", "DSKD", "KD", "FitNet", "IMF")
+    assert Scene(combine(names), FLAT).method.roles() == Roles(
+        student={
+            1: "early, low, shallow",
+            2: "mid, shallow, branch",
+            3: "mid, pairs, high, shallow, guided, branch",
+            4: "mid, shallow, branch",
+        },
+        teacher={1: "mid", 2: "mid, low", 3: "mid", 4: "late, pairs, high, hint"},
+        notes=[
+            "teacher's intermediate outputs for p_mid (0 is full resolution): 1",
+            "KD teaches the final map only",
+            "IMF teaches by the final map",
+        ],
+    )
+
+
+def test_stages_are_told_in_order():
+    roles = Scene(combine(("EMKD", "HLFD")), FLAT).method.roles()
+    assert list(roles.student) == [1, 2, 3, 4]
+    assert list(roles.teacher) == [1, 2, 3, 4]
+
+
+def test_the_adapters_of_all_methods_are_its_own_and_named_by_method():
+    method = Scene(combine(NAMES), FLAT).method
+    names = {name.split(".heads")[0].split(".branches")[0] for name, _ in method.named_parameters()}
+    assert names == {"methods.HLFD", "methods.DSKD", "methods.IMF", "methods.IMF.attentive"}
+    own = [each for single in method.methods.values() for each in single.parameters()]
+    assert {id(each) for each in own} == {id(each) for each in method.parameters()}
+
+
+def test_the_teachers_shape_is_that_of_its_methods():
+    method = Scene(combine(NAMES), FLAT, teachers=2).method
+    assert method.teacher == method.methods["IMF"].teacher
+    assert method.teacher.networks == 2
+
+
+# Shared work is done once
+
+
+def record(monkeypatch, name, key):
+    """Count the calls of a function of the base module by `key(*arguments)`; the function runs as ever."""
+    calls, original = Counter(), getattr(base, name)
+
+    def counted(*arguments, **named):
+        calls[key(*arguments, **named)] += 1
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(base, name, counted)
+    return calls
+
+
+@pytest.mark.parametrize("teachers", [1, 2])
+@pytest.mark.parametrize("regions", KINDS)
+def test_shared_work_is_done_once(monkeypatch, regions, teachers):
+    """Each attention map of a stage, size and exponent, each probability map, each divergence of the final maps."""
+    scene = Scene(combine(NAMES), FLAT, regions=regions, teachers=teachers)
+    student, teacher = scene.student_outputs(), scene.teacher_outputs()
+    named = {
+        id(maps): (network, kind, index)
+        for network, outputs in enumerate((student, *teacher.networks))
+        for kind, tensors in (("stage", outputs.features), ("head", outputs.logits))
+        for index, maps in enumerate(tensors)
+    }
+    energies = record(monkeypatch, "energy", lambda maps, size, p: (*named[id(maps)], tuple(size), p))
+    attentions = record(monkeypatch, "attention_map", lambda energy_map: "all")
+    probabilities = record(monkeypatch, "probabilities", lambda logits, t, regions: (*named[id(logits)], t))
+    divergences = record(
+        monkeypatch, "kl_divergence", lambda logits, p, temperature, **_: (named.get(id(logits)), temperature)
+    )
+    scene.method(student, teacher, scene.target)
+
+    maps = [
+        (1, (4, 6)), (1, (8, 6)), (1, (4, 3)), (2, (4, 3)), (2, (4, 6)), (3, (4, 3)), (4, (4, 3)), (4, (2, 3)),
+        (5, (1, 3)),
+    ]  # fmt: skip
+    networks = range(1, teachers + 1)
+    assert energies == Counter(
+        [(0, "stage", stage, size, 1.0) for stage, size in maps]
+        + [(network, "stage", stage, FLAT.teacher[stage], 1.0) for network in networks for stage in range(2, 7)]
+    )
+    assert attentions["all"] == energies.total()
+    assert probabilities == Counter(
+        [(network, "head", head, t) for network in networks for head, t in ((0, 4.0), (0, 1.0), (1, 4.0))]
+    )
+    assert {key: count for key, count in divergences.items() if key[0] is not None} == {
+        ((0, "head", 0), 4.0): 1,
+        ((0, "head", 0), 1.0): 1,
+    }
+
+
+def test_the_next_step_is_computed_anew():
+    scene = Scene(combine(NAMES), FLAT)
+    before = scene.terms()
+    scene.student.features[1] += 1
+    scene.teachers[0].logits[0] += scene.random.normal(size=scene.teachers[0].logits[0].shape)
+    after = scene.terms()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == set(before) - {"ifd", "skd_pair", "upd"}
