@@ -278,7 +278,7 @@ def test_a_teacher_of_other_plans_another_network_and_another_data_set_name_is_w
     data = torch.rand(1, 1, 48, 48)
     with torch.no_grad():
         expected = network.eval()(data)
-    torch.testing.assert_close(teacher(data)[0].logits, expected)
+    torch.testing.assert_close(teacher(data).networks[0].logits, expected)
 
 
 # Refusals
