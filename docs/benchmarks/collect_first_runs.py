@@ -21,6 +21,9 @@ RUNS = (
     ("Dataset112_LGGFlair", "2d", "short"),
     ("Dataset004_Hippocampus", "2d", "short2d"),
     ("Dataset004_Hippocampus", "3d_fullres", "short3d"),
+    ("Dataset004_Hippocampus", "3d_fullres", "short3d_long"),
+    ("Dataset112_LGGFlair", "2d", "short_tap"),
+    ("Dataset112_LGGFlair", "2d", "short_image"),
 )
 TRAINERS = ("nnUNetTrainerTeacher", "nnUNetTrainerStudent", "nnUNetTrainerHLFD")
 
@@ -35,16 +38,16 @@ def main(results: Path, output: Path) -> None:
             fold = results / dataset / f"{trainer}__nnUNetPlans_{name}__{configuration}" / "fold_0"
             if not (fold / "validation" / "summary.json").is_file():
                 continue
-            prefix = f"{dataset}_{configuration}_{trainer}"
+            prefix = f"{dataset}_{configuration}_{name}_{trainer}"
             curves[trainer] = _write_curve(fold, output / f"{prefix}_epochs.csv")
             cases = _write_cases(fold / "validation" / "summary.json", output / f"{prefix}_cases.csv")
-            predicted = results / "predicted" / f"{dataset}_{configuration}_{trainer}" / "summary.json"
+            predicted = results / "predicted" / f"{dataset}_{configuration}_{name}_{trainer}" / "summary.json"
             if predicted.is_file():
                 raw = _write_cases(predicted, output / f"{prefix}_raw_cases.csv")
                 cases |= {f"{label} (raw images)": value for label, value in raw.items()}
             _write_record(fold, output / f"{prefix}_record.json")
             log = fold / "distillation_log.csv"
-            row = {"data set": dataset, "configuration": configuration, "trainer": trainer, **cases,
+            row = {"data set": dataset, "configuration": configuration, "plans": f"nnUNetPlans_{name}", "trainer": trainer, **cases,
                    "epoch_seconds_median": round(float(np.median(curves[trainer]["seconds"])), 1)}  # fmt: skip
             if log.is_file():
                 (output / f"{prefix}_distillation_log.csv").write_bytes(log.read_bytes())
@@ -52,7 +55,7 @@ def main(results: Path, output: Path) -> None:
                 row |= _first_and_last_quarter(log)
             table.append(row)
         if curves:
-            _plot(curves, f"{dataset} {configuration}", output / f"{dataset}_{configuration}.png")
+            _plot(curves, f"{dataset} {configuration} {name}", output / f"{dataset}_{configuration}_{name}.png")
     (output / "summary.json").write_text(json.dumps(table, indent=2) + "\n")
     print(json.dumps(table, indent=2))
 
@@ -110,7 +113,8 @@ def _plot(curves: dict[str, dict[str, list[float]]], title: str, target: Path) -
         label = trainer.removeprefix("nnUNetTrainer")
         dice.plot(curve["pseudo_dice"], label=label)
         loss.plot(curve["val_loss"], label=label)
-    dice.set(title=f"{title}: pseudo Dice (validation patches)", xlabel="epoch", ylim=(0, 1))
+    figure.suptitle(title)
+    dice.set(title="pseudo Dice (validation patches)", xlabel="epoch", ylim=(0, 1))
     loss.set(title="validation loss (teacher: nnU-Net's, students: focal Dice)", xlabel="epoch")
     for axes in (dice, loss):
         axes.grid(alpha=0.3)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Short first runs: teacher, student alone and HLFD on Dataset112_LGGFlair (2d) and Dataset004_Hippocampus (2d, 3d).
+# Short first runs: teacher, student alone and HLFD on Dataset112_LGGFlair (2d) and Dataset004_Hippocampus (2d, 3d), and
+# HLFD with its pixel maps compared on the student's grid (tap) and on the image's.
 # Needs nnU-Net's three folders in the environment and both data sets in nnUNet_raw. Finished runs are skipped and
 # interrupted ones continued, so the script can be started again at any time. STOCK_PYTHON is a Python that has
 # nnunetv2 but not this package: it predicts the held-out cases from their raw images.
@@ -18,8 +19,9 @@ train() {  # data set, configuration, name, trainer
   nnUNetv2_hlfd train "$1" "$2" 0 -tr "$4" -p "nnUNetPlans_$3" -device "$device" $how
   echo "first_runs: $1 $2 $4 $how took $((SECONDS - start)) s"
 }
-compare() {  # data set, configuration, name
-  for trainer in nnUNetTrainerTeacher nnUNetTrainerStudent nnUNetTrainerHLFD; do train "$1" "$2" "$3" $trainer; done
+compare() {  # data set, configuration, name, trainers...
+  local trainer
+  for trainer in "${@:4}"; do train "$1" "$2" "$3" "$trainer"; done
 }
 
 [ -d "$nnUNet_preprocessed/Dataset112_LGGFlair/nnUNetPlans_2d" ] ||
@@ -27,7 +29,12 @@ compare() {  # data set, configuration, name
 plan 112 short -num_epochs 30 -num_iterations_per_epoch 40 -batch_size 8 -student resnet18_w4
 plan 4 short2d -num_epochs 20 -num_iterations_per_epoch 25 -batch_size 16
 plan 4 short3d -num_epochs 20 -num_iterations_per_epoch 10 -batch_size 2
-predict() {  # data set, configuration, name
+plan 4 long -p nnUNetPlans_short3d -num_epochs 50 -num_iterations_per_epoch 20 -batch_size 2
+for grid in tap image; do
+  plan 112 $grid -p nnUNetPlans_short -num_epochs 30 -num_iterations_per_epoch 40 -batch_size 8 -student resnet18_w4 \
+    -pixel_grid $grid
+done
+predict() {  # data set, configuration, name, trainers...
   local raw trainer images
   raw=$(echo "$nnUNet_raw"/Dataset"$(printf %03d "$1")"_*)
   images="$nnUNet_results/held_out/$(basename "$raw")"
@@ -38,8 +45,8 @@ splits, source, target = map(pathlib.Path, sys.argv[1:])
 for case in json.loads(splits.read_text())[0]["val"]:
     link = target / f"{case}_0000.nii.gz"
     link.exists() or link.symlink_to(source / link.name)'
-  for trainer in nnUNetTrainerTeacher nnUNetTrainerStudent nnUNetTrainerHLFD; do
-    local output="$nnUNet_results/predicted/$(basename "$raw")_$2_$trainer" start=$SECONDS
+  for trainer in "${@:4}"; do
+    local output="$nnUNet_results/predicted/$(basename "$raw")_$2_$3_$trainer" start=$SECONDS
     [ -f "$output/summary.json" ] && continue
     env -u nnUNet_extTrainer -u PYTHONPATH "$STOCK_PYTHON" -c '
 import importlib.util
@@ -52,9 +59,14 @@ predict_entry_point()' -d "$1" -c "$2" -f 0 -tr "$trainer" -p "nnUNetPlans_$3" -
   done
 }
 
-compare 112 2d short
-compare 4 2d short2d
-compare 4 3d_fullres short3d
-predict 112 2d short
-predict 4 2d short2d
-predict 4 3d_fullres short3d
+models="nnUNetTrainerTeacher nnUNetTrainerStudent nnUNetTrainerHLFD"
+students="nnUNetTrainerStudent nnUNetTrainerHLFD"
+compare 112 2d short $models
+compare 4 2d short2d $models
+compare 4 3d_fullres short3d $models
+compare 4 3d_fullres short3d_long $students
+for grid in tap image; do compare 112 2d short_$grid nnUNetTrainerHLFD; done
+predict 112 2d short $models
+predict 4 2d short2d $models
+predict 4 3d_fullres short3d $models
+predict 4 3d_fullres short3d_long $students
