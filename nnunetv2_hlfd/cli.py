@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunetv2_hlfd import __version__
 from nnunetv2_hlfd.config import nearest, parse_value, setting_help
+from nnunetv2_hlfd.methods import PREFIX, method_names
 
 _DESCRIPTION = """Compress a trained nnU-Net into a small student by knowledge distillation (HLFD).
 
@@ -86,8 +87,8 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         usage="nnUNetv2_hlfd train DATASET CONFIGURATION FOLD -tr TRAINER [nnUNetv2_train's arguments] [--dry_run] "
         "[--overwrite]",
         description="Takes nnUNetv2_train's arguments unchanged and runs nnU-Net's own code. Trainers: "
-        "nnUNetTrainerHLFD, nnUNetTrainerHLFD_noFeature, nnUNetTrainerHLFD_noPixel, nnUNetTrainerStudent, "
-        "nnUNetTrainerTeacher.",
+        "nnUNetTrainerStudent, nnUNetTrainerTeacher, nnUNetTrainerUNetPlusPlus, and a student for each method: "
+        + ", ".join(f"{PREFIX}{method}" for method in method_names()),
     )  # fmt: skip
     train.add_argument(
         "--dry_run", action="store_true", help="make all checks, print taps, sizes and seconds per step, and stop"

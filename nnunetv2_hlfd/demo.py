@@ -25,8 +25,8 @@ SIZE, SPACING, DATA_SEED = (20, 80, 80), (7.0, 4.3, 4.3), 1
 SETTINGS = {
     "student": "resnet18_w2",
     "batch_size": "2",
-    "num_epochs": "7",
-    "num_iterations_per_epoch": "60",
+    "num_epochs": "6",
+    "num_iterations_per_epoch": "50",
     "num_val_iterations_per_epoch": "4",
     "initial_lr": "0.003",
     "augmentation": "paper",
