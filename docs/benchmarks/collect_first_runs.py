@@ -22,7 +22,6 @@ RUNS = (
     ("Dataset004_Hippocampus", "2d", "short2d"),
     ("Dataset004_Hippocampus", "3d_fullres", "short3d"),
     ("Dataset004_Hippocampus", "3d_fullres", "short3d_long"),
-    ("Dataset112_LGGFlair", "2d", "short_tap"),
     ("Dataset112_LGGFlair", "2d", "short_image"),
 )
 TRAINERS = ("nnUNetTrainerTeacher", "nnUNetTrainerStudent", "nnUNetTrainerHLFD")
