@@ -46,7 +46,8 @@ def main(results: Path, output: Path) -> None:
                 cases |= {f"{label} (raw images)": value for label, value in raw.items()}
             _write_record(fold, output / f"{prefix}_record.json")
             log = fold / "distillation_log.csv"
-            row = {"data set": dataset, "configuration": configuration, "plans": f"nnUNetPlans_{name}", "trainer": trainer, **cases,
+            row = {"data set": dataset, "configuration": configuration, "plans": f"nnUNetPlans_{name}",
+                   "trainer": trainer, **cases,
                    "epoch_seconds_median": round(float(np.median(curves[trainer]["seconds"])), 1)}  # fmt: skip
             if log.is_file():
                 (output / f"{prefix}_distillation_log.csv").write_bytes(log.read_bytes())

@@ -21,15 +21,6 @@ IGNORING = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Threads cost more than they save on tensors this small; for every module that imports this fixture."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @dataclass(frozen=True)
 class Geometry:
     """Sizes and total strides of both encoders' maps, highest resolution first, and what follows from them by hand.

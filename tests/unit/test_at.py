@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference_methods as reference
 import torch
-from method_scene import FLAT, LARGE, SOLID, TWIN, UNEVEN, MethodLaws, Scene, gradients, one_thread  # noqa: F401
+from method_scene import FLAT, LARGE, SOLID, TWIN, UNEVEN, MethodLaws, Scene, gradients
 
 from nnunetv2_hlfd.methods.at import AT, nnUNetTrainerAT
 from nnunetv2_hlfd.methods.base import Roles

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from method_scene import FLAT, KINDS, SOLID, MethodLaws, Scene, gradients, one_thread  # noqa: F401
+from method_scene import FLAT, KINDS, SOLID, Scene, gradients
 
 from nnunetv2_hlfd.methods import METHODS, base, find_trainer
 from nnunetv2_hlfd.methods.base import Roles

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference_methods as reference
 import torch
-from method_scene import FLAT, IGNORE, KINDS, TWIN, MethodLaws, Scene, assert_equal, gradients, one_thread  # noqa: F401
+from method_scene import FLAT, IGNORE, KINDS, TWIN, MethodLaws, Scene, assert_equal, gradients
 
 from nnunetv2_hlfd.methods.base import Roles
 from nnunetv2_hlfd.methods.cwd import CWD, nnUNetTrainerCWD

@@ -13,15 +13,6 @@ KINDS = [pytest.param(False, id="labels"), pytest.param(True, id="regions")]
 TEMPERATURES = (1.0, 4.0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Threads cost more than they save on tensors this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def logits(*shape, seed=0, scale=3.0):
     return torch.from_numpy(np.random.default_rng(seed).normal(scale=scale, size=shape))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference_methods as reference
 import torch
-from method_scene import FLAT, SOLID, TWIN, UNEVEN, MethodLaws, Scene, convolution, gradients, one_thread  # noqa: F401
+from method_scene import FLAT, SOLID, TWIN, UNEVEN, MethodLaws, Scene, convolution, gradients
 
 from nnunetv2_hlfd.methods.base import Roles
 from nnunetv2_hlfd.methods.fitnet import FitNet, nnUNetTrainerFitNet

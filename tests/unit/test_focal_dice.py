@@ -19,15 +19,6 @@ POOLING = [pytest.param(False, id="dice-per-sample"), pytest.param(True, id="dic
 SHAPES = [pytest.param((2, 3, 5, 4), id="2d"), pytest.param((3, 3, 2, 4, 3), id="3d")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Threads cost more than they save on tensors this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class _FullDice(nn.Module):
     """In place of nnU-Net's Dice: Dice 1, so that only half the focal loss remains."""
 

@@ -90,15 +90,6 @@ GEOMETRIES = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Threads cost more than they save on tensors this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class Scene:
     """A batch of random student and teacher tensors in float64, HLFD on them, and the reference's terms."""
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference_methods as reference
 import torch
-from method_scene import (  # noqa: F401
+from method_scene import (
     CLASSES,
     FLAT,
     KINDS,
@@ -15,7 +15,6 @@ from method_scene import (  # noqa: F401
     Scene,
     convolution,
     gradients,
-    one_thread,
 )
 
 from nnunetv2_hlfd.methods.base import Roles

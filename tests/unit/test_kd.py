@@ -5,7 +5,7 @@ import math
 import pytest
 import reference_methods as reference
 import torch
-from method_scene import FLAT, KINDS, TWIN, MethodLaws, Scene, gradients, one_thread  # noqa: F401
+from method_scene import FLAT, KINDS, TWIN, MethodLaws, Scene, gradients
 
 from nnunetv2_hlfd.methods.base import Roles
 from nnunetv2_hlfd.methods.kd import KD, nnUNetTrainerKD

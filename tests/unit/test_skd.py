@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference_methods as reference
 import torch
-from method_scene import (  # noqa: F401
+from method_scene import (
     FLAT,
     KINDS,
     SOLID,
@@ -16,7 +16,6 @@ from method_scene import (  # noqa: F401
     Scene,
     assert_equal,
     gradients,
-    one_thread,
 )
 
 from nnunetv2_hlfd.methods.base import Roles
