@@ -73,7 +73,7 @@ nnUNetv2_hlfd() {
   if [ "$1" = train ]; then once nnUNetv2_hlfd "$@" -device cpu; else command nnUNetv2_hlfd "$@"; fi
 }
 pip() {  # into a folder of this page
-  python -m pip "$1" --quiet --disable-pip-version-check --no-deps --target "$PIP_TARGET" "${@:2}"
+  python -m pip "$1" --quiet --disable-pip-version-check --no-deps --target "$PACKAGES" "${@:2}"
 }
 nnUNetv2_predict() { once nnUNetv2_predict "$@" -device cpu -npp 0 -nps 0; }
 nnUNetv2_preprocess() { command nnUNetv2_preprocess "$@" -np 1; }
@@ -177,7 +177,7 @@ def test_commands_of_the_page_run(page, request, tmp_path):
         "PATH": os.pathsep.join([sysconfig.get_path("scripts"), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "SHORTEN": str(workplace / "shorten.py"),
         "RAN": str(workplace / "ran.txt"),
-        "PIP_TARGET": str(tmp_path / "packages"),
+        "PACKAGES": str(tmp_path / "packages"),
         "PYTHONPATH": os.pathsep.join([str(tmp_path / "packages"), os.environ.get("PYTHONPATH", "")]),
         "SLURM_ARRAY_TASK_ID": "0",
     }

@@ -1,6 +1,8 @@
-"""Collect the raw results of first_runs.sh from nnU-Net's results folder: tables, records, curves.
+"""Collect raw results of the scripts of this folder from nnU-Net's results folder: tables, records, curves.
 
-python docs/benchmarks/collect_first_runs.py "$nnUNet_results" docs/benchmarks/first_runs
+python docs/benchmarks/collect_runs.py "$nnUNet_results" OUTPUT DATASET/CONFIGURATION/NAME...
+
+NAME is that of the plans variant: nnUNetPlans_NAME. Every trainer that is finished with it is collected.
 """
 
 import csv
@@ -17,47 +19,51 @@ from nnunetv2_hlfd.checkpoints import read_checkpoint
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
 
-RUNS = (
-    ("Dataset112_LGGFlair", "2d", "short"),
-    ("Dataset004_Hippocampus", "2d", "short2d"),
-    ("Dataset004_Hippocampus", "3d_fullres", "short3d"),
-    ("Dataset004_Hippocampus", "3d_fullres", "short3d_long"),
-    ("Dataset112_LGGFlair", "2d", "short_image"),
-)
-TRAINERS = ("nnUNetTrainerTeacher", "nnUNetTrainerStudent", "nnUNetTrainerHLFD")
+FIRST = ("nnUNetTrainerTeacher", "nnUNetTrainerStudent", "nnUNetTrainerHLFD")
 
 
-def main(results: Path, output: Path) -> None:
+def main(results: Path, output: Path, runs: list[str]) -> None:
     """Write everything that is finished."""
     output.mkdir(parents=True, exist_ok=True)
     table = []
-    for dataset, configuration, name in RUNS:
+    for run in runs:
+        dataset, configuration, name = run.split("/")
+        ending = f"__nnUNetPlans_{name}__{configuration}"
+        trainers = {each.parts[-4].removesuffix(ending)
+                    for each in (results / dataset).glob(f"*{ending}/fold_0/validation/summary.json")}  # fmt: skip
         curves = {}
-        for trainer in TRAINERS:
-            fold = results / dataset / f"{trainer}__nnUNetPlans_{name}__{configuration}" / "fold_0"
-            if not (fold / "validation" / "summary.json").is_file():
-                continue
-            prefix = f"{dataset}_{configuration}_{name}_{trainer}"
-            curves[trainer] = _write_curve(fold, output / f"{prefix}_epochs.csv")
-            cases = _write_cases(fold / "validation" / "summary.json", output / f"{prefix}_cases.csv")
-            predicted = results / "predicted" / f"{dataset}_{configuration}_{name}_{trainer}" / "summary.json"
-            if predicted.is_file():
-                raw = _write_cases(predicted, output / f"{prefix}_raw_cases.csv")
-                cases |= {f"{label} (raw images)": value for label, value in raw.items()}
-            _write_record(fold, output / f"{prefix}_record.json")
-            log = fold / "distillation_log.csv"
-            row = {"data set": dataset, "configuration": configuration, "plans": f"nnUNetPlans_{name}",
-                   "trainer": trainer, **cases,
-                   "epoch_seconds_median": round(float(np.median(curves[trainer]["seconds"])), 1)}  # fmt: skip
-            if log.is_file():
-                (output / f"{prefix}_distillation_log.csv").write_bytes(log.read_bytes())
-                (output / f"{prefix}_terms.png").write_bytes((fold / "distillation_progress.png").read_bytes())
-                row |= _first_and_last_quarter(log)
-            table.append(row)
+        for trainer in sorted(trainers, key=lambda each: (FIRST.index(each) if each in FIRST else len(FIRST), each)):
+            prefix = output / f"{dataset}_{configuration}_{name}_{trainer}"
+            fold = results / dataset / f"{trainer}{ending}" / "fold_0"
+            curves[trainer] = _write_curve(fold, Path(f"{prefix}_epochs.csv"))
+            table.append(
+                {"data set": dataset, "configuration": configuration, "plans": f"nnUNetPlans_{name}",
+                 "trainer": trainer, **_write_run(results, fold, prefix),
+                 "epoch_seconds_median": round(float(np.median(curves[trainer]["seconds"])), 1)}
+            )  # fmt: skip
         if curves:
             _plot(curves, f"{dataset} {configuration} {name}", output / f"{dataset}_{configuration}_{name}.png")
     (output / "summary.json").write_text(json.dumps(table, indent=2) + "\n")
     print(json.dumps(table, indent=2))
+
+
+def _write_run(results: Path, fold: Path, prefix: Path) -> dict[str, Any]:
+    """Cases, record and terms of one run; what of it goes into the table."""
+    row = _write_cases(fold / "validation" / "summary.json", Path(f"{prefix}_cases.csv"))
+    predicted = results / "predicted" / prefix.name / "summary.json"
+    if predicted.is_file():
+        raw = _write_cases(predicted, Path(f"{prefix}_raw_cases.csv"))
+        row |= {f"{label} (raw images)": value for label, value in raw.items()}
+    _write_record(fold, Path(f"{prefix}_record.json"))
+    memory = fold / "peak_memory_KiB.txt"
+    if memory.is_file():
+        row["peak_memory_GiB"] = round(int(memory.read_text()) / 2**20, 2)
+    log = fold / "distillation_log.csv"
+    if log.is_file():
+        Path(f"{prefix}_distillation_log.csv").write_bytes(log.read_bytes())
+        Path(f"{prefix}_terms.png").write_bytes((fold / "distillation_progress.png").read_bytes())
+        row |= _first_and_last_quarter(log)
+    return row
 
 
 def _write_curve(fold: Path, target: Path) -> dict[str, list[float]]:
@@ -103,7 +109,8 @@ def _first_and_last_quarter(log: Path) -> dict[str, Any]:
         f"{term} (first, last quarter)": [
             round(float(np.mean([float(row[term]) for row in part])), 4) for part in (rows[:quarter], rows[-quarter:])
         ]
-        for term in ("segmentation", "ufd", "ifd", "upd", "ipd")
+        for term in rows[0]
+        if term != "epoch" and not term.endswith("_weighted")
     }
 
 
@@ -124,4 +131,4 @@ def _plot(curves: dict[str, dict[str, list[float]]], title: str, target: Path) -
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
