@@ -13,9 +13,8 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from torch import Tensor, autocast
 
 from nnunetv2_hlfd.distillation_log import DistillationLog
-from nnunetv2_hlfd.methods import PREFIX, find_trainer
 from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Task, TeacherShape
-from nnunetv2_hlfd.methods.combined import CombinedMethod
+from nnunetv2_hlfd.methods.combined import CombinedMethod, combine, other_defaults
 from nnunetv2_hlfd.student import Size, measure_network
 from nnunetv2_hlfd.student_trainer import nnUNetTrainerStudent
 from nnunetv2_hlfd.tap_table import tap_table
@@ -73,13 +72,8 @@ class DistillationTrainer(nnUNetTrainerStudent):
             dimension=len(self.configuration_manager.patch_size),
             ignore_label=self.label_manager.ignore_label,
         )
-        own = type(self).__name__.removeprefix(PREFIX)
-        factors = {own: 1.0, **(self.settings.weights or {})}
-        classes = {name: self.method_class if name == own else find_trainer(name).method_class for name in factors}
         stages = read_stages(self._inner_network())
-        return CombinedMethod(
-            {name: each(stages, teacher, task, self.settings) for name, each in classes.items()}, factors
-        )
+        return combine(type(self), lambda each: each(stages, teacher, task, self.settings), self.settings)
 
     def load_teacher(self) -> Teacher:
         """Find, check and load the teacher for this student."""
@@ -126,7 +120,7 @@ class DistillationTrainer(nnUNetTrainerStudent):
             lines.append("WARNING: the student is not smaller than its teacher. The setting student makes it smaller.")
         if any(each.origin["may_have_seen_validation_cases"] for each in self.teacher.networks):
             lines.append("WARNING: the teacher may have seen this fold's validation cases: its results mean little.")
-        return "\n".join(lines)
+        return "\n".join([*lines, *other_defaults(type(self), self.settings)])
 
     def teacher_size(self) -> Size:
         """Parameters and operations of one teacher network."""

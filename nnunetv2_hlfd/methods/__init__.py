@@ -35,7 +35,8 @@ def find_trainer(name: str) -> Any:
         name: of the method, such as HLFD.
 
     Raises:
-        ValueError: for an unknown name (naming the nearest) or one that several packages register.
+        ValueError: for an unknown name (naming the nearest), one that several packages register, or an entry point
+            that leads to something else than a trainer of that name.
     """
     if name in METHODS:
         return EntryPoint(name, METHODS[name], GROUP).load()
@@ -47,7 +48,13 @@ def find_trainer(name: str) -> Any:
         )
     if not registered:
         raise ValueError(f"Unknown method '{name}'.{nearest(name, method_names())}")
-    return registered[0].load()
+    trainer = registered[0].load()
+    if getattr(trainer, "__name__", None) != f"{PREFIX}{name}" or not hasattr(trainer, "method_class"):
+        raise ValueError(
+            f"Expected the entry point '{name}' ({registered[0].value}) to be a DistillationTrainer with the name "
+            f"{PREFIX}{name}, got {trainer!r}."
+        )
+    return trainer
 
 
 def method_names() -> list[str]:

@@ -1,9 +1,12 @@
 """The methods of one training: the trainer's own and those that the setting `weights` adds."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
+from nnunetv2_hlfd.config import Settings
+from nnunetv2_hlfd.methods import PREFIX, find_trainer
 from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Roles, TeacherOutputs, TeacherShape
 
 
@@ -58,6 +61,42 @@ class CombinedMethod(nn.Module):
 
     def _each(self) -> list[DistillationMethod]:
         return list(self.methods.values())  # type: ignore[arg-type]
+
+
+def combine(
+    trainer: Any, build: Callable[[type[DistillationMethod]], DistillationMethod], settings: Settings
+) -> CombinedMethod:
+    """The method of a trainer class with factor 1, unless `weights` names it, and what else `weights` names.
+
+    Raises:
+        ValueError: for an unknown method.
+    """
+    factors = {_own(trainer): 1.0, **(settings.weights or {})}
+    return CombinedMethod(
+        {name: build(each.method_class) for name, each in _trainers(trainer, settings).items()}, factors
+    )
+
+
+def other_defaults(trainer: Any, settings: Settings) -> list[str]:
+    """Warn where an added method's own trainer has another value of a setting: one value holds for all methods."""
+    here = settings.to_dict()
+    return [
+        f"WARNING: {each.__name__} has {setting} {value} where it is not given; here {here[setting]} holds for all "
+        f"methods."
+        for each in _trainers(trainer, settings).values()
+        for setting, value in each.defaults.items()
+        if each is not trainer and here[setting] != value
+    ]
+
+
+def _trainers(trainer: Any, settings: Settings) -> dict[str, Any]:
+    """Name -> trainer class of every method of the training, its own first."""
+    own = _own(trainer)
+    return {own: trainer, **{name: find_trainer(name) for name in settings.weights or {} if name != own}}
+
+
+def _own(trainer: Any) -> str:
+    return trainer.__name__.removeprefix(PREFIX)
 
 
 def _joined(roles: list[Mapping[int, str]]) -> dict[int, str]:

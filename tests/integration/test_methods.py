@@ -125,6 +125,21 @@ def test_methods_combine_by_their_weights(nnunet, variant, teachers):
     assert "late, hint" in trainer.tap_table()
 
 
+def test_an_added_methods_other_default_is_told(nnunet, variant, teachers):
+    """AT's own trainer has p = 2; beside HLFD one p holds for both. Given explicitly it is nobody's default."""
+    weights = {"AT": 1.0}
+    trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", variant("p.one", weights=weights, base="nnUNetPlans_short"))
+    trainer.check_start()
+    warning = (
+        "WARNING: nnUNetTrainerAT has attention_exponent 2.0 where it is not given; here 1.0 holds for all methods."
+    )
+    assert warning in trainer.describe()
+    plans = variant("p.two", weights=weights, attention_exponent=2.0, base="nnUNetPlans_short")
+    trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", plans)
+    trainer.check_start()
+    assert "WARNING: nnUNetTrainerAT" not in trainer.describe()
+
+
 def test_an_unknown_method_in_the_weights_is_refused_with_the_nearest_name(nnunet, variant, teachers):
     plans = variant("misspelled", weights={"FitNets": 1}, base="nnUNetPlans_short")
     trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", plans)

@@ -129,6 +129,14 @@ def test_a_name_that_packages_register_for_different_trainers_is_refused(install
     assert find_trainer("KD").__name__ == "nnUNetTrainerKD"
 
 
+@pytest.mark.parametrize("target", ["other_methods:nnUNetTrainerTheirs", "other_methods:nnUNetTrainerKD", "json:dumps"])
+def test_an_entry_point_that_leads_to_something_else_is_refused(install, target):
+    """nnU-Net names folders after the class: another name would not be found again."""
+    install("other_methods", ["nnUNetTrainerTheirs"], {"MINE": target})
+    with pytest.raises(ValueError, match=r"Expected the entry point 'MINE' .* with the name nnUNetTrainerMINE, got"):
+        find_trainer("MINE")
+
+
 def test_packages_may_register_the_same_trainer(install):
     install("other_one", ["nnUNetTrainerMINE"])
     install("other_two", [], {"MINE": "other_one:nnUNetTrainerMINE"})
