@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from nnunetv2_hlfd.config import Settings
-from nnunetv2_hlfd.losses.attention import attention_distance
 from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape
 from nnunetv2_hlfd.taps import Stage
 from nnunetv2_hlfd.trainer import DistillationTrainer
@@ -32,13 +31,7 @@ class AT(DistillationMethod):
 
     def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
         """Return at, unweighted."""
-        exponent = self.settings.attention_exponent
-        distances = [
-            attention_distance(
-                student.attention(mine, teacher.size(theirs), exponent), teacher.attention(theirs, exponent)
-            )
-            for mine, theirs in self.pairs
-        ]
+        distances = [self.attention_distance(student, teacher, *pair) for pair in self.pairs]
         return {"at": torch.stack(distances).sum()}
 
     def roles(self) -> Roles:

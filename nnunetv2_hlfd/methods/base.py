@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_hlfd.config import Settings
-from nnunetv2_hlfd.losses.attention import attention_map, energy, mean_attention
+from nnunetv2_hlfd.losses.attention import attention_distance, attention_map, energy, mean_attention
 from nnunetv2_hlfd.losses.divergence import kl_divergence, probabilities, valid_cells
 from nnunetv2_hlfd.losses.focal_dice import ignored_voxels
 from nnunetv2_hlfd.taps import Stage, TeacherTaps, nearest_stage
@@ -149,6 +149,14 @@ class DistillationMethod(nn.Module):
     def teacher_partner(self, student_stage: int) -> int:
         """The teacher's stage whose total stride is nearest to that of a student's stage."""
         return nearest_stage(self.teacher.stages, self.student_stages[student_stage].stride)
+
+    def attention_distance(
+        self, student: Outputs, teacher: TeacherOutputs, student_stage: int, teacher_stage: int
+    ) -> Tensor:
+        """|| A(z^s) - A(z^t) ||^2 of two stages, the student's resized to the teacher's grid, mean over the batch."""
+        exponent = self.settings.attention_exponent
+        student_map = student.attention(student_stage, teacher.size(teacher_stage), exponent)
+        return attention_distance(student_map, teacher.attention(teacher_stage, exponent))
 
     def divergence(
         self, student_logits: Tensor, teacher_probabilities: Tensor, target: Tensor, temperature: float

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_hlfd.config import Settings
-from nnunetv2_hlfd.losses.attention import attention_distance
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
 from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape
 from nnunetv2_hlfd.taps import Stage, student_taps
@@ -40,13 +39,8 @@ class DSKD(DistillationMethod):
 
     def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
         """Return dskd_feature and dskd_pixel, unweighted."""
-        exponent, late = self.settings.attention_exponent, teacher.taps.late
-        distances = [
-            attention_distance(
-                student.attention(stage, teacher.size(late), exponent), teacher.attention(late, exponent)
-            )
-            for stage in self.stages
-        ]
+        late = teacher.taps.late
+        distances = [self.attention_distance(student, teacher, stage, late) for stage in self.stages]
         divergences = [self._pixel(stage, student, teacher, target) for stage in self.stages]
         return {"dskd_feature": loss_weighted(distances), "dskd_pixel": loss_weighted(divergences)}
 

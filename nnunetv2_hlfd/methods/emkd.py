@@ -11,7 +11,6 @@ from torch import Tensor
 
 from nnunetv2_hlfd.config import Settings
 from nnunetv2_hlfd.losses.affinity import class_vectors, cosine_affinity
-from nnunetv2_hlfd.losses.attention import attention_distance
 from nnunetv2_hlfd.losses.divergence import masked_mean
 from nnunetv2_hlfd.losses.focal_dice import ignored_voxels
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
@@ -42,13 +41,7 @@ class EMKD(DistillationMethod):
 
     def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
         """Return emkd_prediction and emkd_importance, unweighted."""
-        exponent = self.settings.attention_exponent
-        distances = [
-            attention_distance(
-                student.attention(mine, teacher.size(theirs), exponent), teacher.attention(theirs, exponent)
-            )
-            for mine, theirs in self.pairs
-        ]
+        distances = [self.attention_distance(student, teacher, *pair) for pair in self.pairs]
         return {
             "emkd_prediction": self.final_divergence(student, teacher, target, self.settings.temperature),
             "emkd_importance": torch.stack(distances).sum(),

@@ -88,13 +88,9 @@ class HLFD(DistillationMethod):
         exponent, taps = self.settings.attention_exponent, teacher.taps
         energies = [unified_energy([each.features[i] for i in taps.mids], exponent) for each in teacher.networks]
         teacher_mid = mean_attention([attention_map(each) for each in energies])
-        teacher_late = teacher.attention(taps.late, exponent)
         early = student.attention(self.taps.early, energies[0].shape[1:], exponent)
-        mids = [student.attention(i, teacher.size(taps.late), exponent) for i in self.taps.mids]
-        return {
-            "ufd": attention_distance(early, teacher_mid),
-            "ifd": torch.stack([attention_distance(each, teacher_late) for each in mids]).sum(),
-        }
+        ifd = [self.attention_distance(student, teacher, stage, taps.late) for stage in self.taps.mids]
+        return {"ufd": attention_distance(early, teacher_mid), "ifd": torch.stack(ifd).sum()}
 
     def _pixel_terms(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
         temperature = self.settings.temperature
