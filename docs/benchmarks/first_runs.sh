@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Short first runs: teacher, student alone and HLFD on Dataset112_LGGFlair (2d) and Dataset004_Hippocampus (2d, 3d), and
-# HLFD on LGG with its pixel maps compared on the image's grid instead of the student's.
+# HLFD on LGG with its pixel maps compared on the student's grid (tap) and on the image's.
 # Needs nnU-Net's three folders in the environment and both data sets in nnUNet_raw. Finished runs are skipped and
 # interrupted ones continued, so the script can be started again at any time. STOCK_PYTHON is a Python that has
 # nnunetv2 but not this package: it predicts the held-out cases from their raw images.
@@ -13,8 +13,10 @@ plan 112 short -num_epochs 30 -num_iterations_per_epoch 40 -batch_size 8 -studen
 plan 4 short2d -num_epochs 20 -num_iterations_per_epoch 25 -batch_size 16
 plan 4 short3d -num_epochs 20 -num_iterations_per_epoch 10 -batch_size 2
 plan 4 long -p nnUNetPlans_short3d -num_epochs 25 -num_iterations_per_epoch 20 -batch_size 2
-plan 112 image -p nnUNetPlans_short -num_epochs 30 -num_iterations_per_epoch 40 -batch_size 8 -student resnet18_w4 \
-  -pixel_grid image
+for grid in tap image; do
+  plan 112 $grid -p nnUNetPlans_short -num_epochs 30 -num_iterations_per_epoch 40 -batch_size 8 -student resnet18_w4 \
+    -pixel_grid $grid
+done
 predict() {  # data set, configuration, name, trainers...
   local raw trainer images
   raw=$(echo "$nnUNet_raw"/Dataset"$(printf %03d "$1")"_*)
@@ -46,7 +48,7 @@ compare 112 2d short $models
 compare 4 2d short2d $models
 compare 4 3d_fullres short3d $models
 compare 4 3d_fullres short3d_long $students
-compare 112 2d short_image nnUNetTrainerHLFD
+for grid in tap image; do compare 112 2d short_$grid nnUNetTrainerHLFD; done
 predict 112 2d short $models
 predict 4 2d short2d $models
 predict 4 3d_fullres short3d $models
