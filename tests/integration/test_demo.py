@@ -280,9 +280,11 @@ def test_demo(tmp_path):
     assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][2:] == [
         each.title for each in demo.MODELS
     ]
-    kidney, tumor = (float(cell) for cell in re.findall(r"Teacher.*?\| ([\d.]+) +\| ([\d.]+)", text)[0])
-    assert kidney > 0.85
-    assert tumor > 0.1
+    for model in demo.MODELS:  # all have learned something in this short time
+        [row] = re.findall(rf"^\| {re.escape(model.title)} +\| ([\d.]+) +\| ([\d.]+)", text, re.MULTILINE)
+        kidney, tumor = map(float, row)
+        assert kidney > 0.75, model.title
+        assert tumor > 0.1, model.title
     assert imread(folder / "result.png").std() > 0.1
     assert not (tmp_path / "elsewhere").exists()
 
