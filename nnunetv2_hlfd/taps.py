@@ -32,9 +32,11 @@ class StudentTaps:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherTaps:
-    """Teacher stages: `mids` teach the student's early stage, `late` its mids; `heads` are the trained intermediate
+    """Roles of the teacher's stages.
+
+    `mids` teach the student's early stage, `late` its mids; `heads` are the trained intermediate
     deep-supervision outputs (0 is full resolution), empty where only the final map can teach.
-    """  # noqa: D205
+    """
 
     mids: tuple[int, ...]
     late: int
