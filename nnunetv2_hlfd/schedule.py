@@ -1,6 +1,7 @@
-"""Optimizer, learning-rate schedule and random state of a training."""
+"""Optimizer, learning-rate schedule, random state and threads of a training."""
 
 import math
+import os
 import random
 from collections.abc import Iterable
 
@@ -51,3 +52,10 @@ def seed_everything(*key: int) -> None:
     random.seed(int(state[0]))
     np.random.seed(int(state[1]))
     torch.manual_seed(int(state[2]))
+
+
+def keep_thread_limit(device: torch.device) -> None:
+    """Give OMP_NUM_THREADS back its meaning: nnU-Net takes every core of a CPU, so two runs would fight for them."""
+    limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if device.type == "cpu" and limit.isdigit() and int(limit) > 0:
+        torch.set_num_threads(int(limit))

@@ -22,7 +22,7 @@ from nnunetv2_hlfd.checkpoints import read_checkpoint, write_checkpoint
 from nnunetv2_hlfd.compatibility import check_nnunet_version
 from nnunetv2_hlfd.config import PLANS_KEY, Settings, given_settings
 from nnunetv2_hlfd.identity import RECORD_FILE, check_folder_is_ours, check_resumed_settings, plans_lineage
-from nnunetv2_hlfd.schedule import draw_seed, paper_optimizer, seed_everything
+from nnunetv2_hlfd.schedule import draw_seed, keep_thread_limit, paper_optimizer, seed_everything
 
 
 class ScheduledTrainer(nnUNetTrainer):
@@ -59,6 +59,7 @@ class ScheduledTrainer(nnUNetTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.seed = self.settings.seed
         self._apply_settings()
+        keep_thread_limit(self.device)
 
     def _prepare_plans(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         """Write the settings into this run's own copy of the plans, which goes to the model folder."""

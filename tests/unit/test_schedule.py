@@ -9,7 +9,13 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from nnunetv2_hlfd.schedule import CosineLRScheduler, draw_seed, paper_optimizer, seed_everything
+from nnunetv2_hlfd.schedule import (
+    CosineLRScheduler,
+    draw_seed,
+    keep_thread_limit,
+    paper_optimizer,
+    seed_everything,
+)
 
 INITIAL, FINAL, EPOCHS = 1e-3, 1e-6, 120
 
@@ -102,3 +108,22 @@ def test_drawn_seeds_do_not_depend_on_the_global_random_state():
     random.seed(0)
     assert draw_seed() != first
     assert 0 <= first < 2**31
+
+
+@pytest.fixture
+def four_threads():
+    """nnU-Net's entry point has set the thread count; the suite's own is restored afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(("limit", "device", "expected"), [
+    ("2", "cpu", 2), ("3,1", "cpu", 3), ("", "cpu", 4), ("0", "cpu", 4), ("many", "cpu", 4), ("2", "cuda", 4),
+])  # fmt: skip
+def test_a_thread_limit_of_the_environment_holds_on_a_cpu(limit, device, expected, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    keep_thread_limit(torch.device(device))
+    assert torch.get_num_threads() == expected
