@@ -59,7 +59,7 @@ class Settings:
     beta: float = _setting(0.9, "weight of the feature-level terms (Eq. 5)", (float,), least=0)
     lambda_: float = _setting(0.1, "weight of the pixel-level terms (Eq. 5)", (float,), least=0)
     weights: Mapping[str, float] | None = _setting(
-        None, "factors on whole methods, as HLFD=1,KD=0.5; a method that is not the trainer's own is added",
+        None, "factors on methods or single terms, as KD=0.5,ifd=0; a method that is not the trainer's own is added",
         (dict, type(None)), least=0,
     )  # fmt: skip
     temperature: float = _setting(4.0, "softens the probabilities of the pixel-level terms", (float,), above=0)
@@ -189,7 +189,7 @@ def _expected(rule: Mapping[str, Any]) -> str:
     if rule["choices"]:
         return "one of " + ", ".join(rule["choices"])
     words: dict[type, str] = {
-        dict: "METHOD=FACTOR,... with numbers",
+        dict: "NAME=FACTOR,... with numbers",
         int: "an integer",
         float: "a number",
         str: "a text",

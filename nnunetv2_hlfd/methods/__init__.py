@@ -16,6 +16,7 @@ METHODS = {
     "HLFD": "nnunetv2_hlfd.methods.hlfd:nnUNetTrainerHLFD",
     "HLFD_noFeature": "nnunetv2_hlfd.methods.hlfd:nnUNetTrainerHLFD_noFeature",
     "HLFD_noPixel": "nnunetv2_hlfd.methods.hlfd:nnUNetTrainerHLFD_noPixel",
+    "HLFD_pixelTruth": "nnunetv2_hlfd.methods.pixel_truth:nnUNetTrainerHLFD_pixelTruth",
     "KD": "nnunetv2_hlfd.methods.kd:nnUNetTrainerKD",
     "AT": "nnunetv2_hlfd.methods.at:nnUNetTrainerAT",
     "FitNet": "nnunetv2_hlfd.methods.fitnet:nnUNetTrainerFitNet",

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nnunetv2_hlfd.config import Settings
-from nnunetv2_hlfd.methods import PREFIX, find_trainer
+from nnunetv2_hlfd.config import Settings, nearest
+from nnunetv2_hlfd.methods import PREFIX, find_trainer, method_names
 from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Roles, TeacherOutputs, TeacherShape
 
 
@@ -15,13 +15,14 @@ class CombinedMethod(nn.Module):
 
     Args:
         methods: name -> method.
-        factors: name -> factor on all weights of that method.
+        factors: name of a method -> factor on all its weights; name of a term -> factor on its weight alone.
 
     Attributes:
         weights: term name -> its factor in the total loss.
 
     Raises:
-        ValueError: where two methods have a term of the same name.
+        ValueError: where two methods have a term of the same name, or a factor's name is neither of a method nor of a
+            term.
     """
 
     def __init__(self, methods: Mapping[str, DistillationMethod], factors: Mapping[str, float]) -> None:
@@ -34,7 +35,11 @@ class CombinedMethod(nn.Module):
                     f"Expected methods with different terms in the setting weights, {name} has {sorted(shared)}, which "
                     f"another of {', '.join(methods)} has too. Leave one of them out."
                 )
-            self.weights |= {term: factors[name] * weight for term, weight in method.weights.items()}
+            factor = factors.get(name, 1.0)
+            self.weights |= {term: factor * factors.get(term, 1.0) * weight for term, weight in method.weights.items()}
+        for name in factors.keys() - methods.keys() - self.weights.keys():
+            valid = [*method_names(), *self.weights]
+            raise ValueError(f"Unknown method or term '{name}' in the setting weights.{nearest(name, valid)}")
 
     @property
     def teacher(self) -> TeacherShape:
@@ -66,15 +71,13 @@ class CombinedMethod(nn.Module):
 def combine(
     trainer: Any, build: Callable[[type[DistillationMethod]], DistillationMethod], settings: Settings
 ) -> CombinedMethod:
-    """The method of a trainer class with factor 1, unless `weights` names it, and what else `weights` names.
+    """The method of a trainer class and those that `weights` names; what `weights` does not name has factor 1.
 
     Raises:
-        ValueError: for an unknown method.
+        ValueError: for a name in `weights` that is neither a method's nor a term's.
     """
-    factors = {_own(trainer): 1.0, **(settings.weights or {})}
-    return CombinedMethod(
-        {name: build(each.method_class) for name, each in _trainers(trainer, settings).items()}, factors
-    )
+    methods = {name: build(each.method_class) for name, each in _trainers(trainer, settings).items()}
+    return CombinedMethod(methods, settings.weights or {})
 
 
 def other_defaults(trainer: Any, settings: Settings) -> list[str]:
@@ -91,8 +94,9 @@ def other_defaults(trainer: Any, settings: Settings) -> list[str]:
 
 def _trainers(trainer: Any, settings: Settings) -> dict[str, Any]:
     """Name -> trainer class of every method of the training, its own first."""
-    own = _own(trainer)
-    return {own: trainer, **{name: find_trainer(name) for name in settings.weights or {} if name != own}}
+    own, valid = _own(trainer), method_names()
+    added = [name for name in settings.weights or {} if name in valid and name != own]
+    return {own: trainer, **{name: find_trainer(name) for name in added}}
 
 
 def _own(trainer: Any) -> str:

@@ -94,14 +94,18 @@ class HLFD(DistillationMethod):
 
     def _pixel_terms(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
         temperature = self.settings.temperature
-        late = teacher.probabilities(temperature, self.task.regions)
-        mid = mean_map([self._unified_probabilities(each, teacher.taps.heads) for each in teacher.networks])
+        mid, late = self._pixel_targets(teacher, target)
         early_logits, *mid_logits = self._student_maps(student)
         upd = self.divergence(resize(at_least_float32(early_logits), mid.shape[2:]), mid, target, temperature)
         if self.settings.pixel_grid == "image":
             mid_logits = [resize(at_least_float32(each), late.shape[2:]) for each in mid_logits]
         ipd = [self.divergence(each, resize(late, each.shape[2:]), target, temperature) for each in mid_logits]
         return {"upd": upd, "ipd": torch.stack(ipd).mean()}
+
+    def _pixel_targets(self, teacher: TeacherOutputs, _target: Tensor) -> tuple[Tensor, Tensor]:
+        """p_mid^t and p_late^t, (B, C, *spatial)."""
+        mid = mean_map([self._unified_probabilities(each, teacher.taps.heads) for each in teacher.networks])
+        return mid, teacher.probabilities(self.settings.temperature, self.task.regions)
 
     def _student_maps(self, student: Outputs) -> list[Tensor]:
         """Pixel logits in decoder order: deepest first."""

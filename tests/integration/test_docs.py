@@ -237,7 +237,7 @@ def allowed(rule):
     if rule["choices"]:
         return ", ".join(rule["choices"])
     words = {
-        dict: f"METHOD=number ≥ {rule['least']}, ...",
+        dict: f"NAME=number ≥ {rule['least']}, ...",
         int: "integer",
         float: "number",
         bool: "true, false",

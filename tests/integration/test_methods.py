@@ -143,7 +143,9 @@ def test_an_added_methods_other_default_is_told(nnunet, variant, teachers):
 def test_an_unknown_method_in_the_weights_is_refused_with_the_nearest_name(nnunet, variant, teachers):
     plans = variant("misspelled", weights={"FitNets": 1}, base="nnUNetPlans_short")
     trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", plans)
-    with pytest.raises(ValueError, match=r"Unknown method 'FitNets'\. Did you mean 'FitNet'\?"):
+    with pytest.raises(
+        ValueError, match=r"Unknown method or term 'FitNets' in the setting weights\. Did you mean 'FitNet'\?"
+    ):
         trainer.run_training()
 
 

@@ -10,7 +10,7 @@ from nnunetv2_hlfd.methods.base import Roles
 from nnunetv2_hlfd.methods.combined import CombinedMethod
 
 NAMES = ("HLFD", "KD", "AT", "EMKD", "DSKD", "SKD", "IMF")
-ALL = tuple(name for name in METHODS if name not in ("HLFD_noFeature", "HLFD_noPixel", "EMKD"))  # no shared terms
+ALL = tuple(name for name in METHODS if not name.startswith("HLFD_") and name != "EMKD")  # no shared terms
 
 
 def combine(names, factors=None):
@@ -18,7 +18,7 @@ def combine(names, factors=None):
 
     def build(*arguments):
         methods = {name: find_trainer(name).method_class(*arguments) for name in names}
-        return CombinedMethod(methods, dict.fromkeys(names, 1.0) | (factors or {}))
+        return CombinedMethod(methods, factors or {})
 
     return build
 
@@ -59,6 +59,21 @@ def test_factors_multiply_the_weights_of_their_method():
         "ufd": 1.8, "ifd": 1.8, "upd": 0.2, "ipd": 0.2, "kd": 0.0, "skd_pixel": 5.0, "skd_pair": 0.5
     }  # fmt: skip
     assert method.methods["SKD"].weights == {"skd_pixel": 10.0, "skd_pair": 1.0}
+
+
+def test_a_factor_of_a_term_multiplies_that_term_alone():
+    factors = {"ufd": 0.0, "ipd": 3.0, "HLFD": 2.0, "skd_pair": 0.5}
+    method = Scene(combine(("HLFD", "SKD"), factors), FLAT).method
+    assert method.weights == pytest.approx(
+        {"ufd": 0.0, "ifd": 1.8, "upd": 0.2, "ipd": 0.6, "skd_pixel": 10.0, "skd_pair": 0.5}
+    )
+
+
+@pytest.mark.parametrize(("name", "hint"), [("ifdd", "ifd"), ("skd_pixels", "skd_pixel"), ("FitNets", "FitNet")])
+def test_a_factor_for_nothing_is_refused_with_the_nearest_name(name, hint):
+    message = rf"Unknown method or term '{name}' in the setting weights\. Did you mean '{hint}'\?$"
+    with pytest.raises(ValueError, match=message):
+        Scene(combine(("HLFD", "SKD"), {name: 1.0}), FLAT)
 
 
 def test_factors_leave_the_terms_alone():

@@ -123,7 +123,7 @@ def test_whole_numbers_stand_for_floats():
         *(("seed", value, "an integer or null of at least 0") for value in (-1, 0.5, "1", True)),
         *(("teacher_checkpoint", value, "a text") for value in (None, 3, True)),
         *(("student", value, f"one of {STUDENTS}") for value in (None, 18, ["auto"], True)),
-        *(("weights", value, "METHOD=FACTOR,... with numbers or null of at least 0")
+        *(("weights", value, "NAME=FACTOR,... with numbers or null of at least 0")
           for value in ({"KD": -1}, {"KD": nan}, {"KD": "1"}, {"KD": True}, {"": 1.0}, {1: 1.0}, "KD=1", 1.0, ["KD"])),
         *(("recipe", value, "one of paper, nnunet") for value in (None, 1)),
         *(("augmentation", value, "one of nnunet, paper") for value in (None, True)),
@@ -230,7 +230,7 @@ def test_text_of_the_command_line_becomes_a_value_of_the_settings_type(name, tex
         ("distill_ignored", "yes", "true or false"),
         ("temperature", "4,0", "a number above 0"),
         *(
-            ("weights", text, "METHOD=FACTOR,... with numbers or null of at least 0")
+            ("weights", text, "NAME=FACTOR,... with numbers or null of at least 0")
             for text in ("KD", "KD=", "KD=high", "KD=1=2", "KD:1", "")
         ),
     ],

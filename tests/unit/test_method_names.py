@@ -13,7 +13,7 @@ from nnunetv2_hlfd.methods.base import DistillationMethod
 from nnunetv2_hlfd.trainer import DistillationTrainer
 from nnunetv2_hlfd.training import trainers_path
 
-VARIANTS = {"HLFD_noFeature": "HLFD", "HLFD_noPixel": "HLFD", "EMKD_region": "EMKD"}
+VARIANTS = {"HLFD_noFeature": "HLFD", "HLFD_noPixel": "HLFD", "HLFD_pixelTruth": "HLFD", "EMKD_region": "EMKD"}
 
 
 # This package's methods

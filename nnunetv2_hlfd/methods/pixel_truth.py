@@ -1,0 +1,44 @@
+r"""A control for HLFD's pixel level: the same heads on the same stages, taught by the ground truth, not by the teacher.
+
+What HLFD gains over this is what the teacher's maps know beyond the annotation; what this gains over the student alone
+is deep supervision of the encoder.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from nnunetv2_hlfd.config import Settings
+from nnunetv2_hlfd.losses.attention import smallest_size
+from nnunetv2_hlfd.losses.resize import at_least_float32, resize
+from nnunetv2_hlfd.methods.base import Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.methods.emkd import class_membership
+from nnunetv2_hlfd.methods.hlfd import HLFD, nnUNetTrainerHLFD
+from nnunetv2_hlfd.taps import Stage
+
+
+class PixelTruth(HLFD):
+    """HLFD with p_mid^t and p_late^t (Eq. 3 and 4) replaced by the annotation, averaged over the cells of their grids.
+
+    The annotation is a hard label, so the temperature is 1 whatever the setting; voxels with the ignore label teach
+    nothing whatever distill_ignored says. ufd and ifd (beta) still come from the teacher.
+    """
+
+    title: ClassVar = "HLFD with ground truth for pixel maps"
+
+    def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
+        super().__init__(student_stages, teacher, task, replace(settings, temperature=1.0, distill_ignored=False))
+
+    def _pixel_targets(self, teacher: TeacherOutputs, target: Tensor) -> tuple[Tensor, Tensor]:
+        heads = [teacher.networks[0].logits[head] for head in teacher.taps.heads or (0,)]
+        truth = class_membership(target, self.task)[:, -self.task.num_heads :]  # regions: without what lies in none
+        truth = truth.to(at_least_float32(heads[0]).dtype)
+        return resize(truth, smallest_size(heads)), truth
+
+
+class nnUNetTrainerHLFD_pixelTruth(nnUNetTrainerHLFD):
+    """HLFD whose pixel level is taught by the ground truth: a control."""
+
+    method_class = PixelTruth
