@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="SUBCOMMAND", required=True)
     _add_plan(commands)
     _add_train(commands)
+    _add_benchmark(commands)
     _add_demo(commands)
     path = commands.add_parser(
         "trainers_path", help="print the folder for nnUNet_extTrainer",
@@ -99,6 +100,23 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train.set_defaults(run=_train)
 
 
+def _add_benchmark(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    benchmark = commands.add_parser(
+        "benchmark", allow_abbrev=False, help="measure what training steps cost, side by side",
+        description="Seconds, parts and peak memory of the training steps of distillation trainers, beside the student "
+        "alone and the teacher's forward pass, interleaved in one run on the same batch. Trains and writes nothing.",
+    )  # fmt: skip
+    benchmark.add_argument("-training", action="store_true", required=True, help="measure training steps")
+    benchmark.add_argument("-d", required=True, help="data set name or ID")
+    benchmark.add_argument("-c", required=True, help="configuration, such as 2d")
+    benchmark.add_argument("-f", default="0", help="fold whose teacher is trained (default: 0)")
+    benchmark.add_argument("-p", default="nnUNetPlans", help="plans or a variant of them (default: nnUNetPlans)")
+    benchmark.add_argument("-tr", nargs="+", default=[f"{PREFIX}HLFD"], help=f"trainers (default: {PREFIX}HLFD)")
+    benchmark.add_argument("-device", default="cuda", choices=("cpu", "cuda", "mps"), help="(default: cuda)")
+    benchmark.add_argument("-o", type=Path, metavar="FILE.csv", help="write the table there, too")
+    benchmark.set_defaults(run=_benchmark)
+
+
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     demo = commands.add_parser(
         "demo", allow_abbrev=False, help="teacher, student alone and HLFD on a built-in phantom, in minutes",
@@ -126,6 +144,12 @@ def _train(options: argparse.Namespace) -> None:
     from nnunetv2_hlfd.training import train
 
     train(options.rest, dry_run=options.dry_run, overwrite=options.overwrite)
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    from nnunetv2_hlfd.step_benchmark import benchmark_training
+
+    benchmark_training(options.d, options.c, options.f, options.p, options.tr, options.device, options.o)
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from torch import Tensor, autocast
+from torch.profiler import record_function
 
 from nnunetv2_hlfd.distillation_log import DistillationLog
 from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Task, TeacherShape
@@ -21,6 +22,7 @@ from nnunetv2_hlfd.tap_table import tap_table
 from nnunetv2_hlfd.taps import EncoderCapture, Stage, TeacherTaps, read_stages
 from nnunetv2_hlfd.teacher import StudentSide, Teacher, check_same_teacher, load_teacher
 
+STEP_PARTS = ("teacher", "student and its loss", "terms", "backward and optimizer")  # as profiles name them
 _CLIP_NORM = 12  # nnU-Net's
 
 
@@ -135,20 +137,23 @@ class DistillationTrainer(nnUNetTrainerStudent):
         target = [each.to(self.device, non_blocking=True) for each in batch["target"]]
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device.type, enabled=self.device.type == "cuda"):
-            taught = self.teacher(data)
-            self.capture.enabled = True
-            logits = self.network(data)
-            self.capture.enabled = False
-            segmentation = self.loss(logits, target)
+            with record_function(STEP_PARTS[0]):
+                taught = self.teacher(data)
+            with record_function(STEP_PARTS[1]):
+                self.capture.enabled = True
+                logits = self.network(data)
+                self.capture.enabled = False
+                segmentation = self.loss(logits, target)
         student = Outputs(features=self.capture.take(), logits=logits)
-        with autocast(self.device.type, enabled=False):
+        with autocast(self.device.type, enabled=False), record_function(STEP_PARTS[2]):
             terms = self.method(student, taught, target[0])
         factors = self._factors()
         total = segmentation
         for name, factor in factors.items():
             if factor != 0:
                 total = total + factor * terms[name]
-        self._optimize(total)
+        with record_function(STEP_PARTS[3]):
+            self._optimize(total)
         values = torch.stack([each.detach().float() for each in (total, segmentation, *terms.values())]).cpu().numpy()
         self._check_finite(dict(zip(("loss", "segmentation", *terms), values, strict=True)))
         return {"loss": values[0], "terms": values[1:]}

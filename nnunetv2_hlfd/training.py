@@ -7,10 +7,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from nnunetv2_hlfd.identity import RECORD_FILE
+
+if TYPE_CHECKING:
+    from nnunetv2_hlfd.scheduled_trainer import ScheduledTrainer
 
 
 def trainers_path() -> Path:
@@ -84,50 +88,67 @@ def _set_aside(options: argparse.Namespace) -> Iterator[None]:
 
 
 def _dry_run(options: argparse.Namespace) -> None:
+    with throwaway_trainer(options.dataset, options.configuration, options.fold, options.tr, options.p,
+                           options.device) as trainer:  # fmt: skip
+        trainer.check_start()
+        seconds = _seconds_per_step(trainer)
+    steps = trainer.num_epochs * trainer.num_iterations_per_epoch
+    print(f"{seconds:.3g} s per training step (batch {trainer.batch_size}, {options.device}); {steps} steps: about "
+          f"{seconds * steps / 3600:.2g} h, validation apart. Dry run: nothing was trained or written.")  # fmt: skip
+
+
+@contextlib.contextmanager
+def throwaway_trainer(
+    dataset: str, configuration: str, fold: str, name: str, plans: str, device_name: str
+) -> Iterator["ScheduledTrainer"]:
+    """A trainer of this package as nnUNetv2_train builds it, which leaves neither folder nor log behind.
+
+    Raises:
+        ValueError: for what nnU-Net does not find, a device that is not there, or another package's trainer.
+    """
     from nnunetv2.run.run_training import get_trainer_from_args
 
     from nnunetv2_hlfd.scheduled_trainer import ScheduledTrainer
 
-    device = torch.device(options.device)
+    device = torch.device(device_name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("This machine has no GPU that torch can use. Add -device cpu.")
-    if not options.fold.isdigit() and options.fold != "all":
-        raise ValueError(f"Expected a fold number or 'all', got '{options.fold}'.")
+    if not fold.isdigit() and fold != "all":
+        raise ValueError(f"Expected a fold number or 'all', got '{fold}'.")
     if device.type == "cpu":
         torch.set_num_threads(os.cpu_count() or 1)
-    fold = options.fold if options.fold == "all" else int(options.fold)
+    number = fold if fold == "all" else int(fold)
     try:
-        trainer = get_trainer_from_args(
-            options.dataset, options.configuration, fold, options.tr, options.p, device=device
-        )
+        trainer = get_trainer_from_args(dataset, configuration, number, name, plans, device=device)
     except (RuntimeError, FileNotFoundError) as error:  # nnU-Net's words for a data set, trainer or file it lacks
         raise ValueError(str(error)) from error
     try:
         if not isinstance(trainer, ScheduledTrainer):
-            raise ValueError(f"Expected a trainer of this package for --dry_run, such as -tr nnUNetTrainerHLFD, got "
-                             f"{options.tr}.")  # fmt: skip
-        trainer.check_start()
-        seconds = _seconds_per_step(trainer)
+            raise ValueError(f"Expected a trainer of this package, such as -tr nnUNetTrainerHLFD, got {name}.")
+        yield trainer
     finally:
         _remove_traces(Path(trainer.log_file))
-    steps = trainer.num_epochs * trainer.num_iterations_per_epoch
-    print(f"{seconds:.3g} s per training step (batch {trainer.batch_size}, {device.type}); {steps} steps: about "
-          f"{seconds * steps / 3600:.2g} h, validation apart. Dry run: nothing was trained or written.")  # fmt: skip
 
 
-def _seconds_per_step(trainer: "object", repeats: int = 3) -> float:
+def _seconds_per_step(trainer: "ScheduledTrainer", repeats: int = 3) -> float:
     """Time of a step on real batches, augmentation apart."""
-    loader, validation_loader = trainer.get_dataloaders()  # type: ignore[attr-defined]
-    batches = [next(loader) for _ in range(repeats + 1)]
-    for each in (loader, validation_loader):
-        if hasattr(each, "_finish"):
-            each._finish()
-    trainer.network.train()  # type: ignore[attr-defined]
-    trainer.train_step(batches[0])  # type: ignore[attr-defined]
+    batches = real_batches(trainer, repeats + 1)
+    trainer.network.train()
+    trainer.train_step(batches[0])
     start = time.perf_counter()
     for batch in batches[1:]:
-        trainer.train_step(batch)  # type: ignore[attr-defined]
+        trainer.train_step(batch)
     return (time.perf_counter() - start) / repeats
+
+
+def real_batches(trainer: "ScheduledTrainer", number: int) -> list[dict[str, Any]]:
+    """Augmented training batches of a trainer."""
+    loaders = trainer.get_dataloaders()
+    batches = [next(loaders[0]) for _ in range(number)]
+    for each in loaders:
+        if hasattr(each, "_finish"):
+            each._finish()
+    return batches
 
 
 def _remove_traces(log_file: Path) -> None:

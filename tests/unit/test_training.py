@@ -110,7 +110,7 @@ def test_a_dry_run_works_for_a_trainer_without_teacher(nnunet, variant, capsys):
 def test_a_dry_run_of_a_stock_trainer_is_refused(nnunet, variant, capsys):
     before = tree(nnunet / "results")
     assert dry_run("nnUNetTrainer", variant("dry_stock")) == 2
-    message = "Expected a trainer of this package for --dry_run, such as -tr nnUNetTrainerHLFD, got nnUNetTrainer."
+    message = "Expected a trainer of this package, such as -tr nnUNetTrainerHLFD, got nnUNetTrainer."
     assert capsys.readouterr().err == f"nnUNetv2_hlfd train: {message}\n"
     assert tree(nnunet / "results") == before
 

@@ -1,0 +1,201 @@
+"""`nnUNetv2_hlfd benchmark -training`: what a training step costs beside the student's own and the teacher's pass."""
+
+import contextlib
+import csv
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+from tqdm import tqdm
+
+from nnunetv2_hlfd.trainer import STEP_PARTS, DistillationTrainer
+from nnunetv2_hlfd.training import extend_trainer_search, real_batches, throwaway_trainer
+
+STUDENT, TEACHER = "student alone", "teacher forward pass"
+_WARM_UP, _ROUNDS, _PROFILED = 2, 9, 3
+_LINUX_PEAK = Path("/proc/self/clear_refs")  # writing 5 resets the peak of the resident memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What was measured of one kind of step.
+
+    Attributes:
+        seconds: median over the rounds.
+        to_student: median over the rounds of the ratio to the student's step of the same round.
+        to_sum: the same to the student's step plus the teacher's forward pass; the target is at most 1.05.
+        parts: share of the step, in percent, of each of STEP_PARTS.
+        memory: bytes that the step needs above what is loaded, at its peak; None where the system does not tell.
+        adapters: parameters that exist in training only.
+    """
+
+    name: str
+    seconds: float
+    to_student: float
+    to_sum: float
+    parts: Mapping[str, float]
+    memory: int | None
+    adapters: int
+
+
+def benchmark_training(
+    dataset: str, configuration: str, fold: str, plans: str, trainers: Sequence[str], device: str, output: Path | None
+) -> list[Row]:
+    """Measure the steps of trainers, interleaved on the same real batch, and print the table.
+
+    Args:
+        dataset: nnU-Net's name or ID.
+        configuration: such as 2d.
+        fold: whose teacher is trained.
+        plans: identifier of the plans, or of a variant of them.
+        trainers: distillation trainers; nnUNetTrainerStudent and the teacher's forward pass are measured beside them.
+        device: cpu, cuda or mps.
+        output: CSV to write.
+
+    Raises:
+        ValueError: for trainers that cannot start, or that are no distillation trainers.
+    """
+    extend_trainer_search()
+    with contextlib.ExitStack() as stack:
+
+        def build(name: str) -> Any:
+            return stack.enter_context(throwaway_trainer(dataset, configuration, fold, name, plans, device))
+
+        student = build("nnUNetTrainerStudent")
+        distilling = {name: build(name) for name in trainers}
+        _start(student, distilling)
+        [batch] = real_batches(student, 1)
+        rows = _measure(student, distilling, batch)
+    title = f"{dataset} {configuration}, plans {plans}, batch {student.batch_size}, {_machine(student.device)}"
+    print(f"{title}\n\n{_table(rows)}")
+    if output is not None:
+        _write(rows, output)
+    return rows
+
+
+def _start(student: Any, distilling: Mapping[str, Any]) -> None:
+    """Make all checks, build the networks; the teacher is loaded once."""
+    student.check_start()
+    first: DistillationTrainer | None = None
+    for name, trainer in distilling.items():
+        if not isinstance(trainer, DistillationTrainer):
+            raise ValueError(f"Expected distillation trainers for -tr, such as nnUNetTrainerHLFD, got {name}.")
+        if first is not None:
+            trainer.teacher, trainer.teacher_shape = first.teacher, first.teacher_shape
+        trainer.check_start()
+        trainer.network.train()
+        first = first or trainer
+    student.network.train()
+
+
+def _measure(student: Any, distilling: Mapping[str, Any], batch: dict[str, Any]) -> list[Row]:
+    device = student.device
+    teacher, data = next(iter(distilling.values())).teacher, batch["data"].to(device)
+    steps: dict[str, Callable[[], Any]] = {
+        STUDENT: partial(student.train_step, batch), TEACHER: partial(teacher, data)
+    }  # fmt: skip
+    steps |= {name: partial(trainer.train_step, batch) for name, trainer in distilling.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in tqdm(range(_WARM_UP + _ROUNDS), desc="rounds"):
+        for name, step in steps.items():
+            seconds[name].append(_time(step, device))
+    times = {name: np.array(each[_WARM_UP:]) for name, each in seconds.items()}
+    return [
+        Row(
+            name=name,
+            seconds=float(np.median(times[name])),
+            to_student=float(np.median(times[name] / times[STUDENT])),
+            to_sum=float(np.median(times[name] / (times[STUDENT] + times[TEACHER]))),
+            parts=_parts(step, device) if name in distilling else {},
+            memory=_peak_memory(step, device),
+            adapters=sum(each.numel() for each in distilling[name].method.parameters()) if name in distilling else 0,
+        )
+        for name, step in steps.items()
+    ]
+
+
+def _time(step: Callable[[], Any], device: torch.device) -> float:
+    _wait(device)
+    start = time.perf_counter()
+    step()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _parts(step: Callable[[], Any], device: torch.device) -> dict[str, float]:
+    """Share of each part of the step in percent, by torch's profiler."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    with profile(activities=activities) as profiler:
+        for _ in range(_PROFILED):
+            step()
+        _wait(device)
+    events = {event.key: event for event in profiler.key_averages()}
+    spent = {
+        part: events[part].device_time_total if device.type == "cuda" else events[part].cpu_time_total
+        for part in STEP_PARTS
+    }
+    return {part: 100 * each / sum(spent.values()) for part, each in spent.items()}
+
+
+def _peak_memory(step: Callable[[], Any], device: torch.device) -> int | None:
+    """Bytes that a step adds at its peak: of the GPU's memory, or of the process's resident memory on Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
+    if device.type != "cpu" or not _LINUX_PEAK.exists():
+        return None
+    _LINUX_PEAK.write_text("5")
+    before = _resident("VmRSS")
+    step()
+    return _resident("VmHWM") - before
+
+
+def _resident(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    return f"{torch.get_num_threads()} threads of {platform.machine()}, torch {torch.__version__}"
+
+
+def _table(rows: Sequence[Row]) -> str:
+    """Markdown."""
+    head = ["", "s per step", "to student alone", "to student + teacher", *STEP_PARTS, "MiB per step", "adapters"]
+    cells = [head, ["---"] * len(head), *([*_cells(row)] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
+
+
+def _cells(row: Row) -> Iterator[str]:
+    yield from (row.name, f"{row.seconds:.3f}", f"{row.to_student:.2f}", f"{row.to_sum:.2f}")
+    yield from (f"{row.parts[part]:.1f} %" if row.parts else "-" for part in STEP_PARTS)
+    yield "-" if row.memory is None else f"{row.memory / 2**20:.0f}"
+    yield str(row.adapters)
+
+
+def _write(rows: Sequence[Row], output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*(key for key in asdict(rows[0]) if key != "parts"), *STEP_PARTS])
+        writer.writeheader()
+        for row in rows:
+            values = asdict(row)
+            writer.writerow({**values.pop("parts"), **values})
