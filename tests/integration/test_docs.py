@@ -70,7 +70,11 @@ nnUNetv2_train() {  # a stock model that is there is validated again, any other 
   fi
 }
 nnUNetv2_hlfd() {
-  if [ "$1" = train ]; then once nnUNetv2_hlfd "$@" -device cpu; else command nnUNetv2_hlfd "$@"; fi
+  case "$1" in
+    train) once nnUNetv2_hlfd "$@" -device cpu ;;
+    benchmark) command nnUNetv2_hlfd "$@" -device cpu ;;
+    *) command nnUNetv2_hlfd "$@" ;;
+  esac
 }
 pip() {  # into a folder of this page
   python -m pip "$1" --quiet --disable-pip-version-check --no-deps --target "$PACKAGES" "${@:2}"

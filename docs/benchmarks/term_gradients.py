@@ -1,0 +1,84 @@
+"""How each distillation term pulls at the student, beside the segmentation loss, stage by stage.
+
+python docs/benchmarks/term_gradients.py DATASET CONFIGURATION TRAINER PLANS OUTPUT.csv [CHECKPOINT]
+
+For a student at its start, or with CHECKPOINT (a name such as checkpoint_final.pth) as that left it: the gradient of
+each weighted term with respect to the weights of each encoder stage and of the decoder, summed over BATCHES augmented
+training batches of fold 0, as its norm relative to that of the segmentation loss, and its cosine with it.
+"""
+
+import csv
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnunetv2_hlfd.methods.base import Outputs
+from nnunetv2_hlfd.training import extend_trainer_search, real_batches, throwaway_trainer
+
+BATCHES = 20
+
+
+def main(dataset: str, configuration: str, name: str, plans: str, output: Path, checkpoint: str | None) -> None:
+    """Write one row for each part of the student and each term."""
+    extend_trainer_search()
+    with throwaway_trainer(dataset, configuration, "0", name, plans, "cpu") as trainer:
+        if checkpoint:
+            trainer.load_checkpoint(str(Path(trainer.output_folder) / checkpoint))
+            trainer.teacher = trainer.load_teacher()
+        else:
+            trainer.check_start()
+        trainer.network.train()
+        sums: dict[str, dict[str, Tensor]] = {}
+        for batch in real_batches(trainer, BATCHES):
+            _add(sums, trainer, _losses(trainer, batch))
+    with output.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["part", "term", "norm_to_segmentation", "cosine_with_segmentation"])
+        for part, gradients in sums.items():
+            reference = gradients["segmentation"]
+            for term, gradient in gradients.items():
+                ratio = (gradient.norm() / reference.norm()).item()
+                cosine = torch.nn.functional.cosine_similarity(gradient, reference, dim=0).item()
+                writer.writerow([part, term, f"{ratio:.4f}", f"{cosine:.4f}"])
+    print(output.read_text())
+
+
+def _losses(trainer: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
+    """The segmentation loss and every weighted term of one batch."""
+    target = batch["target"]
+    taught = trainer.teacher(batch["data"])
+    trainer.capture.enabled = True
+    logits = trainer.network(batch["data"])
+    trainer.capture.enabled = False
+    terms = trainer.method(Outputs(features=trainer.capture.take(), logits=logits), taught, target[0])
+    weighted = {name: trainer.method.weights[name] * term for name, term in terms.items()}
+    return {"segmentation": trainer.loss(logits, target), **weighted}
+
+
+def _add(sums: dict[str, dict[str, Tensor]], trainer: Any, losses: Mapping[str, Tensor]) -> None:
+    named = [(name, each) for name, each in trainer.network.named_parameters() if "decoder.encoder" not in name]
+    for term, loss in losses.items():
+        gradients = torch.autograd.grad(loss, [each for _, each in named], retain_graph=True, allow_unused=True)
+        parts: dict[str, list[Tensor]] = {}
+        for (name, parameter), gradient in zip(named, gradients, strict=True):
+            value = torch.zeros_like(parameter) if gradient is None else gradient
+            parts.setdefault(_part(name), []).append(value.flatten())
+        for part, values in parts.items():
+            place = sums.setdefault(part, {})
+            place[term] = place.get(term, torch.zeros(())) + torch.cat(values)
+
+
+def _part(name: str) -> str:
+    """Encoder stage N, or decoder."""
+    words = name.split(".")
+    if words[0] == "encoder":
+        return "encoder stem" if words[1] == "stem" else f"encoder stage {words[2]}"
+    return words[0]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:5], Path(sys.argv[5]), sys.argv[6] if len(sys.argv) > 6 else None)
