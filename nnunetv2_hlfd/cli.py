@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_train(commands)
     _add_benchmark(commands)
+    _add_export(commands)
     _add_demo(commands)
     path = commands.add_parser(
         "trainers_path", help="print the folder for nnUNet_extTrainer",
@@ -117,6 +118,24 @@ def _add_benchmark(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     benchmark.set_defaults(run=_benchmark)
 
 
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = commands.add_parser(
+        "export", allow_abbrev=False, help="a trained model as small files for stock nnU-Net",
+        description="Writes OUTPUT/DATASET/TRAINER__{PLANS}HLFD__CONFIGURATION and a zip of it: weights and what "
+        "prediction needs, nothing of the training. nnUNetv2_install_pretrained_model_from_zip installs it, "
+        "nnUNetv2_predict uses it, without this package.",
+    )  # fmt: skip
+    export.add_argument("-m", type=Path, required=True, metavar="MODEL_FOLDER",
+                        help=".../TRAINER__PLANS__CONFIGURATION")  # fmt: skip
+    export.add_argument("-o", type=Path, required=True, metavar="OUTPUT", help="folder to write to")
+    export.add_argument("-to", default="nnunet", choices=("nnunet",), help="format (default: nnunet)")
+    export.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all that are finished)")
+    export.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint (default: checkpoint_final.pth)")
+    export.add_argument("--half", action="store_true", help="store the weights in float16: half the size")
+    export.add_argument("--no_mirroring", action="store_true", help="predict without test-time mirroring")
+    export.set_defaults(run=_export)
+
+
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     demo = commands.add_parser(
         "demo", allow_abbrev=False, help="teacher, student alone and HLFD on a built-in phantom, in minutes",
@@ -150,6 +169,18 @@ def _benchmark(options: argparse.Namespace) -> None:
     from nnunetv2_hlfd.step_benchmark import benchmark_training
 
     benchmark_training(options.d, options.c, options.f, options.p, options.tr, options.device, options.o)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from nnunetv2_hlfd.deploy.export import export_nnunet, needs_trainer
+
+    exported = export_nnunet(
+        options.m, options.o, folds=options.f, checkpoint=options.chk, half=options.half,
+        mirroring=not options.no_mirroring,
+    )  # fmt: skip
+    print(f"Wrote {exported.folder}\nand {exported.archive}: {exported.archive.stat().st_size / 1e6:.2f} MB")
+    if trainer := needs_trainer(exported):
+        print(f"Prediction needs the trainer {trainer}: no plans describe its network.")
 
 
 def _demo(options: argparse.Namespace) -> None:
