@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="SUBCOMMAND", required=True)
     _add_plan(commands)
     _add_train(commands)
+    _add_report(commands)
     _add_benchmark(commands)
     _add_export(commands)
     _add_demo(commands)
@@ -99,6 +100,19 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--overwrite", action="store_true", help="replace an earlier run of this fold that had other settings"
     )
     train.set_defaults(run=_train)
+
+
+def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    report = commands.add_parser(
+        "report", allow_abbrev=False, help="compare finished models",
+        description="Compares finished nnU-Net model folders by nnU-Net's own validation: Dice, RVD, lesions, paired "
+        "tests, bootstrap intervals, sizes, curves. Folders that differ in nothing but the seed are runs of one arm. "
+        "Writes report.html, report.md and CSV tables.",
+    )  # fmt: skip
+    report.add_argument("-m", nargs="+", type=Path, required=True, metavar="MODEL_FOLDER",
+                        help=".../TRAINER__PLANS__CONFIGURATION, the teacher first, then students")  # fmt: skip
+    report.add_argument("-o", type=Path, required=True, metavar="FOLDER", help="where to write the report")
+    report.set_defaults(run=_report)
 
 
 def _add_benchmark(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -163,6 +177,15 @@ def _train(options: argparse.Namespace) -> None:
     from nnunetv2_hlfd.training import train
 
     train(options.rest, dry_run=options.dry_run, overwrite=options.overwrite)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from nnunetv2_hlfd.report.write import write_report
+
+    teacher, *students = options.m
+    if not students:
+        raise ValueError("Expected the teacher's model folder and at least one student's for -m, got one folder.")
+    print(f"Wrote {write_report(teacher, students, options.o)}")
 
 
 def _benchmark(options: argparse.Namespace) -> None:

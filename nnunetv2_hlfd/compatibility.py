@@ -129,9 +129,10 @@ def check_validation_cases(student_cases: Sequence[str], fold_folder: Path, file
     if unseen != others:
         raise ValueError(
             f"The teacher in {fold_folder} was validated on other cases than this student's fold holds out: "
-            f"{_some(others - unseen)} only in the student's, {_some(unseen - others)} only in the teacher's. Either "
-            f"splits_final.json changed or its validation is incomplete (run it with --val). Validating on cases that "
-            f"the teacher has learned from would be wrong; to do so anyway, set teacher_fold explicitly (recorded)."
+            f"{some_names(others - unseen)} only in the student's, {some_names(unseen - others)} only in the "
+            f"teacher's. Either splits_final.json changed or its validation is incomplete (run it with --val). "
+            f"Validating on cases that the teacher has learned from would be wrong; to do so anyway, set teacher_fold "
+            f"explicitly (recorded)."
         )
 
 
@@ -169,7 +170,7 @@ def _contract(plans: PlansManager, configuration: str, dataset_json: Mapping[str
     }
 
 
-def _some(cases: set[str]) -> str:
+def some_names(cases: set[str]) -> str:
     """A few names of a set."""
     names = sorted(cases)
     return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}" if names else "none"

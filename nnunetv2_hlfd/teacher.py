@@ -163,7 +163,7 @@ def _load_network(folder: Path, checkpoint_file: Path, student: StudentSide, set
         )  # fmt: skip
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"The plans, data set description or checkpoint in {folder} are damaged: {error!r}") from error
-    network = _build(checkpoint, plans, configuration, dataset_json, checkpoint_file)
+    network = restore_network(checkpoint, plans, configuration, dataset_json, checkpoint_file)
     stages = read_stages(network)
     patch_size = student.plans.get_configuration(student.configuration).patch_size
     check_patch(patch_size, stages[-1].stride, folder)
@@ -181,10 +181,14 @@ def _load_network(folder: Path, checkpoint_file: Path, student: StudentSide, set
     return TeacherNetwork(network=network, stages=stages, taps=taps, origin=origin)
 
 
-def _build(
+def restore_network(
     checkpoint: Mapping[str, Any], plans: PlansManager, configuration: Any, dataset_json: Mapping[str, Any], file: Path
 ) -> nn.Module:
-    """Build the network as nnU-Net's predictor does, with deep supervision, and freeze it."""
+    """Build the network as nnU-Net's predictor does, with deep supervision, and freeze it.
+
+    Raises:
+        ValueError: for a trainer that is not found, plans that no network fits, or weights that do not fit it.
+    """
     try:
         trainer = recursive_find_trainer_class_by_name(checkpoint["trainer_name"])
     except RuntimeError as error:

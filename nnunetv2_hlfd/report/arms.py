@@ -1,0 +1,93 @@
+"""Which model folders are runs of the same arm, and how arms are called."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_hlfd.config import PLANS_KEY, Settings
+from nnunetv2_hlfd.report.models import Model
+
+_ALONE = "nnUNetTrainerStudent"
+_WITHOUT_EFFECT = ("save_every",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """Models that differ in nothing but their seed."""
+
+    name: str
+    models: Sequence[Model]
+
+    @property
+    def is_student_alone(self) -> bool:
+        """Whether no teacher took part."""
+        return self.models[0].trainer == _ALONE
+
+
+def group_models(models: Sequence[Model]) -> list[Arm]:
+    """Arms in the order in which their first models are given.
+
+    Arms are called by the title of their method, and by those settings in which arms of that title differ, where they
+    are not the default.
+    """
+    groups: dict[str, list[Model]] = {}
+    for model in models:
+        groups.setdefault(repr(_identity(model)), []).append(model)
+    arms = [Arm(name=_name(each[0], [group[0] for group in groups.values()]), models=each) for each in groups.values()]
+    return _with_different_names(arms)
+
+
+def student_alone(arms: Sequence[Arm]) -> Arm | None:
+    """The arm that the others are compared with: the first that was trained without a teacher."""
+    return next((arm for arm in arms if arm.is_student_alone), None)
+
+
+def _identity(model: Model) -> tuple[Any, ...]:
+    """What makes two models runs of the same arm. A model without settings is one of its own."""
+    settings = {name: value for name, value in model.settings.items() if name not in _WITHOUT_EFFECT}
+    if not settings:
+        return (model.folder,)
+    base = model.plans.get(PLANS_KEY, {}).get("base_plans", model.plans_name)
+    return (
+        model.trainer,
+        model.configuration,
+        base,
+        _teachers(model),
+        sorted(settings.items(), key=lambda pair: pair[0]),
+    )
+
+
+def _teachers(model: Model) -> list[tuple[int, list[str]]]:
+    """Names of the teachers' model folders of each fold."""
+    return [
+        (fold, [Path(network["folder"]).name for network in record.get("teacher", {}).get("networks", [])])
+        for fold, record in sorted(model.records.items())
+    ]
+
+
+def _name(model: Model, others: Sequence[Model]) -> str:
+    same = [other for other in others if other.title == model.title]
+    defaults = Settings().to_dict()
+    told = [
+        f"{name} {_text(value)}"
+        for name, value in model.settings.items()
+        if value != defaults.get(name) and any(other.settings.get(name) != value for other in same)
+        and name not in _WITHOUT_EFFECT
+    ]  # fmt: skip
+    return ", ".join([model.title, *told])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={number:g}" for name, number in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _with_different_names(arms: Sequence[Arm]) -> list[Arm]:
+    """Add the plans' name where two arms would be called the same."""
+    names = [arm.name for arm in arms]
+    return [
+        Arm(name=f"{arm.name} ({arm.models[0].plans_name})", models=arm.models) if names.count(arm.name) > 1 else arm
+        for arm in arms
+    ]

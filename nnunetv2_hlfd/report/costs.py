@@ -1,0 +1,97 @@
+"""What a network costs to store and to run, and how its training went: read from its checkpoint."""
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_hlfd.checkpoints import read_checkpoint
+from nnunetv2_hlfd.compatibility import check_imports
+from nnunetv2_hlfd.report.models import Model
+from nnunetv2_hlfd.student import Size, measure_network
+from nnunetv2_hlfd.teacher import restore_network
+
+_CURVES = ("mean_fg_dice", "val_losses")
+_PASSES = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Size of the network, bytes of its checkpoint, seconds for one patch; None where not available, and why."""
+
+    size: Size | None = None
+    checkpoint_bytes: int | None = None
+    latency: float | None = None
+    missing: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Values of each epoch: nnU-Net's pseudo Dice on validation patches, and its validation loss."""
+
+    fold: int
+    values: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+def measure_cost(model: Model) -> Cost:
+    """Size and latency of a model's network: median of a few forward passes of one patch on this machine's CPU."""
+    file = _checkpoint(model, model.folds[0])
+    if file is None:
+        return Cost(missing="no checkpoint")
+    bytes_ = file.stat().st_size
+    try:
+        check_imports(model.plans["configurations"][model.configuration]["architecture"], model.folder / "plans.json")
+        plans = PlansManager(dict(model.plans))
+        configuration = plans.get_configuration(model.configuration)
+        network: Any = restore_network(read_checkpoint(file), plans, configuration, dict(model.dataset_json), file)
+    except (ValueError, KeyError) as error:
+        return Cost(checkpoint_bytes=bytes_, missing=str(error))
+    channels = determine_num_input_channels(plans, configuration, dict(model.dataset_json))
+    network.decoder.deep_supervision = False
+    size = measure_network(network, configuration.patch_size, channels)
+    latency = _latency(network, torch.zeros(1, channels, *configuration.patch_size))
+    return Cost(size=size, checkpoint_bytes=bytes_, latency=latency)
+
+
+def read_curves(model: Model, folds: Sequence[int]) -> list[Curve]:
+    """Training curves of the folds that have a readable checkpoint."""
+    curves = []
+    for fold in folds:
+        file = _checkpoint(model, fold)
+        if file is None:
+            continue
+        try:
+            logging = read_checkpoint(file)["logging"]
+            values = {name: [float(each) for each in logging[name]] for name in _CURVES}
+        except (ValueError, KeyError, TypeError):
+            continue
+        curves.append(Curve(fold=fold, values=values))
+    return curves
+
+
+def machine() -> str:
+    """Where latency was measured."""
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def _checkpoint(model: Model, fold: int) -> Path | None:
+    folder = model.folder / f"fold_{fold}"
+    files = [folder / f"checkpoint_{name}.pth" for name in ("final", "best")]
+    return next((each for each in files if each.is_file()), None)
+
+
+@torch.no_grad()
+def _latency(network: torch.nn.Module, patch: torch.Tensor) -> float:
+    seconds = []
+    for _ in range(_PASSES + 1):
+        start = time.perf_counter()
+        network(patch)
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[1:]))

@@ -1,0 +1,82 @@
+"""From model folders to report.md, report.html and CSV tables."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from nnunetv2_hlfd.report.arms import Arm, group_models
+from nnunetv2_hlfd.report.costs import Cost, measure_cost, read_curves
+from nnunetv2_hlfd.report.lesions import lesion_recall, measure_lesions
+from nnunetv2_hlfd.report.models import check_same_cases, read_models
+from nnunetv2_hlfd.report.page import to_html, to_markdown, to_png
+from nnunetv2_hlfd.report.sections import Findings, compose
+from nnunetv2_hlfd.report.summary import Summary, summarize
+
+
+def write_report(
+    teacher: Path, students: Sequence[Path], output: Path, arms: Mapping[str, Sequence[Path]] | None = None
+) -> Path:
+    """Compare models by nnU-Net's own validation of their folds.
+
+    Args:
+        teacher: model folder TRAINER__PLANS__CONFIGURATION.
+        students: model folders; those that differ in nothing but the seed are runs of one arm.
+        output: folder for report.md, report.html, the pictures of report.md, and CSV tables.
+        arms: names of arms and their folders, where they are to be called and grouped otherwise.
+
+    Returns:
+        The HTML page.
+
+    Raises:
+        ValueError: for folders that are no finished models, or not of the same data and cases.
+    """
+    models = read_models([teacher, *students])
+    folds = check_same_cases(models)
+    by_folder = {model.folder: model for model in models}
+    if arms is None:
+        groups = group_models(models[1:])
+    else:
+        groups = [Arm(name=name, models=[by_folder[each] for each in folders]) for name, folders in arms.items()]
+    first = Arm(name="teacher", models=models[:1])
+    output.mkdir(parents=True, exist_ok=True)
+
+    summary = summarize(first, groups, folds)
+    lesions, missing = measure_lesions(models, folds)
+    recall = lesion_recall(lesions)
+    everyone = [first, *groups]
+    costs = {arm.name: measure_cost(arm.models[0]) for arm in everyone}
+    curves = {arm.name: [curve for model in arm.models for curve in read_curves(model, folds)] for arm in everyone}
+    page = compose(Findings(
+        teacher=first, students=groups, folds=folds, summary=summary, recall=recall, without_lesions=missing,
+        costs=costs, curves={name: each for name, each in curves.items() if each},
+    ))  # fmt: skip
+
+    for picture in page.pictures:
+        (output / picture.name).write_bytes(to_png(picture.figure))
+    (output / "report.md").write_text(to_markdown(page), encoding="utf-8")
+    html = output / "report.html"
+    html.write_text(to_html(page), encoding="utf-8")
+    _write_tables(summary, recall, lesions, costs, output)
+    return html
+
+
+def _write_tables(
+    summary: Summary, recall: pd.DataFrame, lesions: pd.DataFrame, costs: Mapping[str, Cost], output: Path
+) -> None:
+    runs = summary.runs.merge(recall, on=["run", "label"], how="left")
+    comparisons = pd.DataFrame(
+        [{**vars(each), "difference": each.difference.value, "low": each.difference.low, "high": each.difference.high}
+         for each in summary.comparisons]
+    )  # fmt: skip
+    sizes = pd.DataFrame(
+        [{"arm": name, "parameters": cost.size and cost.size.parameters, "macs": cost.size and cost.size.macs,
+          "checkpoint_bytes": cost.checkpoint_bytes, "latency_seconds": cost.latency, "missing": cost.missing}
+         for name, cost in costs.items()]
+    )  # fmt: skip
+    tables = {
+        "arms": summary.arms, "runs": runs, "cases": summary.cases, "comparisons": comparisons, "networks": sizes,
+        "lesions": lesions,
+    }  # fmt: skip
+    for name, table in tables.items():
+        table.to_csv(output / f"{name}.csv", index=False)

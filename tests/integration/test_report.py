@@ -1,0 +1,158 @@
+"""`nnUNetv2_hlfd report` on models that nnU-Net has trained and validated, and on made-up folders of every kind."""
+
+import base64
+import csv
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnunetv2_hlfd.cli import main
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+from report_folders import cases, write_model
+
+TABLES = ("arms", "runs", "cases", "comparisons", "networks", "lesions")
+
+
+def report(output, *models):
+    return main(["report", "-m", *map(str, models), "-o", str(output)])
+
+
+def read(file):
+    with file.open() as opened:
+        return list(csv.DictReader(opened))
+
+
+@pytest.fixture(scope="module")
+def models(train, variant, teacher_2d):
+    """A teacher, two students alone that differ in the seed, one with HLFD."""
+    plans = [variant(f"report.s{seed}", base="nnUNetPlans_short", seed=seed) for seed in (1, 2)]
+    students = [train("nnUNetTrainerStudent", plans=each).parent for each in plans]
+    return [teacher_2d.parent, *students, train("nnUNetTrainerHLFD", plans=plans[0]).parent]
+
+
+def test_the_report_of_real_models_agrees_with_nnunets_own_numbers(models, tmp_path, capsys):
+    assert report(tmp_path / "new" / "report", *models) == 0
+    folder = tmp_path / "new" / "report"
+    assert f"Wrote {folder / 'report.html'}" in capsys.readouterr().out
+    assert {each.name for each in folder.iterdir()} == {
+        "report.html", "report.md", "dice_size.png", "cases.png", "curves.png", *(f"{each}.csv" for each in TABLES)
+    }  # fmt: skip
+    runs = {(row["run"], row["label"]): row for row in read(folder / "runs.csv")}
+    for model in models:
+        summary = json.loads((model / "fold_0/validation/summary.json").read_text())
+        for value, label in (("1", "kidney"), ("2", "tumor")):
+            assert float(runs[model.name, label]["dice"]) == pytest.approx(summary["mean"][value]["Dice"])
+            assert 0 <= float(runs[model.name, label]["recall"]) <= 1
+    arms = {(row["arm"], row["label"]): row for row in read(folder / "arms.csv")}
+    means = [float(runs[each.name, "kidney"]["dice"]) for each in models[1:3]]
+    alone = arms["student alone", "kidney"]
+    assert [float(alone["dice_mean"]), float(alone["dice_std"])] == pytest.approx(
+        [np.mean(means), np.std(means, ddof=1)]
+    )
+    networks = {row["arm"]: row for row in read(folder / "networks.csv")}
+    record = json.loads((models[3] / "fold_0/distillation.json").read_text())
+    assert int(float(networks["HLFD"]["parameters"])) == record["student"]["parameters"]
+    assert int(float(networks["teacher"]["macs"])) == record["teacher"]["macs"]
+    assert all(float(row["latency_seconds"]) > 0 for row in networks.values())
+    text = (folder / "report.md").read_text()
+    assert "cases cannot carry a conclusion about a method" in text
+    assert "Arms with a single run" in text
+
+
+class Page(HTMLParser):
+    """Tags that load something, and headings."""
+
+    def __init__(self):
+        super().__init__()
+        self.loaded, self.alternatives, self.cells = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        named = dict(attributes)
+        self.loaded += [named[each] for each in ("src", "href") if each in named]
+        if tag == "img":
+            self.alternatives.append(named["alt"])
+
+
+def test_the_page_is_one_file_with_its_pictures_inside(models, tmp_path):
+    assert report(tmp_path, *models) == 0
+    text = (tmp_path / "report.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert len(page.loaded) == 3
+    assert all(each.startswith("data:image/png;base64,") for each in page.loaded)
+    assert all(base64.b64decode(each.split(",")[1]).startswith(b"\x89PNG") for each in page.loaded)
+    assert all(page.alternatives)
+    assert "url(" not in text
+    assert "<script" not in text
+    assert re.search(r'name="viewport"', text)
+
+
+def test_folders_with_nothing_but_results_are_compared_and_what_is_missing_is_said(tmp_path):
+    teacher = write_model(tmp_path, "nnUNetTrainer", cases(0.9, 0.8))
+    student = write_model(tmp_path, "nnUNetTrainerOther<b>", cases(0.5, 0.6))
+    assert report(tmp_path / "out", teacher, student) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "No student alone (nnUNetTrainerStudent) among the folders" in text
+    assert "Not available: teacher: no checkpoint; Other<b>: no checkpoint" in text
+    assert "Lesions are not available for 2 cases (case_000: no " in text
+    assert "<b>" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_teacher_that_may_have_seen_the_cases_is_a_warning(tmp_path):
+    teacher = write_model(tmp_path, "nnUNetTrainer", cases(0.9, 0.8))
+    student = write_model(tmp_path, "nnUNetTrainerHLFD", cases(0.5, 0.6), settings={}, title="HLFD", seen=True)
+    assert report(tmp_path / "out", teacher, student) == 0
+    warning = "The teacher of HLFD may have seen validation cases: these results mean little."
+    assert f"**Warning:** {warning}" in (tmp_path / "out" / "report.md").read_text()
+    assert f'<p class="warning">{warning}</p>' in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_where_there_is_nothing_to_distil_it_is_said(tmp_path):
+    students = [
+        write_model(tmp_path, f"nnUNetTrainer{name}", cases(0.5, 0.6, 0.7), settings={}, title=name, seed=1)
+        for name in ("Student", "HLFD")
+    ]
+    teacher = write_model(tmp_path, "nnUNetTrainer", cases(0.51, 0.61, 0.71))
+    assert report(tmp_path / "out", teacher, *students) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "Teacher minus student alone: +0.010 [+0.010, +0.010]. Nothing to distil: the gap is below 0.02" in text
+    assert "Share of the gap |" not in text
+
+
+def test_many_cases_runs_and_folds(tmp_path):
+    random = np.random.default_rng(0)
+    folds = tuple(range(5))
+
+    def dice(shift):
+        return {fold: {f"case_{fold}_{i}": random.uniform(0.2, 0.6) + shift for i in range(12)} for fold in folds}
+
+    teacher = write_model(tmp_path, "nnUNetTrainer", dice(0.3), folds=folds)
+    students = [
+        write_model(tmp_path, f"nnUNetTrainer{name}", dice(shift), folds=folds, plans=f"{name}.s{seed}",
+                    settings={"beta": 0.9}, seed=seed, title=name)
+        for name, shift in (("Student", 0.0), ("HLFD", 0.1), ("KD", 0.05)) for seed in range(3)
+    ]  # fmt: skip
+    assert report(tmp_path / "out", teacher, *students) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "validation of fold 0, 1, 2, 3, 4, 60 cases" in text
+    assert "**Warning:**" not in text
+    assert "Share of the gap" in text
+    assert len(read(tmp_path / "out" / "cases.csv")) == 60 * 10
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["teacher"], "Expected the teacher's model folder and at least one student's for -m, got one folder."),
+    (["teacher", "nowhere"], "named TRAINER__PLANS__CONFIGURATION, got "),
+    (["teacher", "a__b__2d"], "Expected a model folder of nnU-Net with plans.json, got "),
+])  # fmt: skip
+def test_what_cannot_be_compared_is_refused(arguments, message, tmp_path, capsys):
+    folders = {"teacher": write_model(tmp_path, "nnUNetTrainer", cases(0.9))}
+    assert report(tmp_path / "out", *(folders.get(each, tmp_path / each) for each in arguments)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

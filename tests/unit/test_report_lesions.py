@@ -1,0 +1,108 @@
+"""Lesions found, missed and made up, on small label maps drawn by hand."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK
+from report_folders import cases, write_model
+
+from nnunetv2_hlfd.report.lesions import lesion_recall, measure_lesions
+from nnunetv2_hlfd.report.models import read_models
+
+
+def write_map(file, array):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.asarray(array, dtype=np.uint8)), str(file))
+
+
+@pytest.fixture
+def scene(tmp_path, monkeypatch):
+    """Write the true and each model's label map of one case; returns the models."""
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+
+    def write(truth, *predictions, kind="one", ignore=None):
+        write_map(tmp_path / "preprocessed/Dataset901_Made/gt_segmentations/case_000.nii.gz", truth)
+        folders = []
+        for index, prediction in enumerate(predictions):
+            dice = cases(0.5 if kind == "one" else (0.5, 0.5))
+            folder = write_model(tmp_path, "nnUNetTrainer", dice, plans=f"p{index}", kind=kind)
+            write_map(folder / "fold_0/validation/case_000.nii.gz", prediction)
+            if ignore is not None:
+                content = json.loads((folder / "dataset.json").read_text())
+                content["labels"]["ignore"] = ignore
+                (folder / "dataset.json").write_text(json.dumps(content))
+            folders.append(folder)
+        return read_models(folders)
+
+    return write
+
+
+def volume(*boxes, size=(4, 12, 12)):
+    """Boxes of (label, slices...), the later ones on top."""
+    array = np.zeros(size, dtype=int)
+    for label, *where in boxes:
+        array[tuple(slice(*each) for each in where)] = label
+    return array
+
+
+LARGE, SMALL = (1, (0, 3), (0, 4), (0, 4)), (1, (2, 3), (8, 10), (8, 10))
+
+
+def recall(models):
+    lesions, missing = measure_lesions(models, [0])
+    assert missing == []
+    return lesion_recall(lesions).set_index(["run", "label"])
+
+
+def test_a_lesion_is_found_by_one_voxel_and_recall_counts_lesions(scene):
+    models = scene(volume(LARGE, SMALL), volume((1, (0, 1), (0, 1), (0, 1))), volume(LARGE, SMALL), volume())
+    found = recall(models)
+    assert found["recall"].tolist() == [0.5, 1, 0]
+    assert found["lesions"].tolist() == [2, 2, 2]
+    assert found["small_recall"].tolist() == [0, 1, 0]
+    assert found["false_positives"].tolist() == [0, 0, 0]
+
+
+def test_lesions_that_touch_at_a_corner_are_one(scene):
+    truth = volume((1, (0, 1), (0, 1), (0, 1)), (1, (1, 2), (1, 2), (1, 2)))
+    assert recall(scene(truth, truth))["lesions"].tolist() == [1]
+
+
+def test_a_predicted_component_without_a_true_voxel_is_a_false_positive(scene):
+    spots = [(1, (0, 1), (6, 7), (0, 1)), (1, (3, 4), (11, 12), (0, 2))]
+    [row] = recall(scene(volume(LARGE), volume(LARGE, *spots))).itertuples()
+    assert (row.recall, row.false_positives) == (1, 2)
+
+
+def test_regions_are_unions_of_labels(scene):
+    """The tumor (2) lies in the kidney (1): one region `whole`, found by its kidney part alone."""
+    truth = volume((1, (0, 3), (0, 6), (0, 6)), (2, (0, 2), (0, 2), (0, 2)))
+    predicted = volume((1, (0, 3), (3, 6), (3, 6)))
+    found = recall(scene(truth, predicted, kind="regions"))
+    assert found["recall"].to_dict() == {("nnUNetTrainer__p0__2d", "whole"): 1, ("nnUNetTrainer__p0__2d", "tumor"): 0}
+
+
+def test_ignored_voxels_count_for_nothing(scene):
+    truth = volume(LARGE, (7, (0, 4), (6, 12), (0, 12)))
+    predicted = volume(LARGE, (1, (0, 4), (8, 10), (0, 4)))
+    [row] = recall(scene(truth, predicted, ignore=7)).itertuples()
+    assert (row.lesions, row.false_positives) == (1, 0)
+
+
+def test_cases_without_images_are_told_and_the_others_measured(scene, tmp_path):
+    models = scene(volume(LARGE), volume(LARGE))
+    (tmp_path / "preprocessed/Dataset901_Made/gt_segmentations/case_000.nii.gz").unlink()
+    lesions, missing = measure_lesions(models, [0])
+    assert len(lesions) == 0
+    assert len(missing) == 1
+    assert missing[0].startswith("case_000: no ")
+    assert len(lesion_recall(lesions)) == 0
+
+
+def test_the_recorded_reference_is_taken_where_it_is(scene, tmp_path):
+    [model] = scene(volume(LARGE), volume(LARGE))
+    write_map(tmp_path / "elsewhere.nii.gz", volume(LARGE, SMALL))
+    recorded = replace(model, cases=model.cases.assign(reference=str(tmp_path / "elsewhere.nii.gz")))
+    assert recall([recorded])["recall"].tolist() == [0.5]
