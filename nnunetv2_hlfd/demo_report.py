@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from nnunetv2_hlfd.identity import RECORD_FILE
+from nnunetv2_hlfd.markdown import markdown_table
 
 Array = npt.NDArray[Any]
 
@@ -114,11 +115,7 @@ def result_table(results: Sequence[Result]) -> str:
         ]
         for each in results
     ]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-             for row in (head, *rows)]  # fmt: skip
-    lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
-    return "\n".join(lines)
+    return markdown_table(head, rows)
 
 
 def read_rows(raw: Path, predictions: Sequence[Path], results: Sequence[Result]) -> list[PictureRow]:

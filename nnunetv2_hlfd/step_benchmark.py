@@ -15,6 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
+from nnunetv2_hlfd.markdown import markdown_table
 from nnunetv2_hlfd.trainer import STEP_PARTS, DistillationTrainer
 from nnunetv2_hlfd.training import extend_trainer_search, real_batches, throwaway_trainer
 
@@ -178,10 +179,8 @@ def _machine(device: torch.device) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    """Markdown."""
     head = ["", "s per step", "to student alone", "to student + teacher", *STEP_PARTS, "MiB per step", "adapters"]
-    cells = [head, ["---"] * len(head), *([*_cells(row)] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
+    return markdown_table(head, [list(_cells(row)) for row in rows])
 
 
 def _cells(row: Row) -> Iterator[str]:

@@ -14,7 +14,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1d2433; background: #fff; margin: 0 auto; max-width: 76rem;
        padding: 1.5rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem; }
-p, li { max-width: 52rem; } .table { overflow-x: auto; } .note { color: #566072; font-size: .9rem; }
+p, li { max-width: 52rem; } .table { overflow-x: auto; margin: .8rem 0; } .note { color: #566072; font-size: .9rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #dde2ea; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #98a2b3; }
@@ -25,10 +25,11 @@ img { max-width: 100%; height: auto; }
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Cells as text; the first column names the row."""
+    """Cells as text; the first column names the row. One with a `summary` opens on a click in HTML."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    summary: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,8 @@ def _html(each: Table | Picture | str) -> str:
         return f'<img src="data:image/png;base64,{data}" alt="{html.escape(each.text)}">'
     head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in each.head)
     rows = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in each.rows)
-    return f'<div class="table"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>'
+    table = f'<div class="table"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>'
+    return f"<details><summary>{html.escape(each.summary)}</summary>\n{table}</details>" if each.summary else table
 
 
 def to_png(figure: Figure) -> bytes:

@@ -111,7 +111,7 @@ def _results(found: Findings) -> list[Section]:
 
 def _result_table(table: pd.DataFrame, recall: pd.DataFrame) -> Table:
     lesions = recall.groupby("arm")[["recall", "small_recall", "false_positives"]].mean()
-    head = ["", "Runs", "Dice", "RVD", "|RVD|", "Lesion recall", "Smaller half", "False positives per case"]
+    head = ["", "Runs", "Dice", "RVD", "Absolute RVD", "Lesion recall", "Smaller half", "False positives per case"]
     rows = []
     for arm, row in table.iterrows():
         found = lesions.loc[arm] if arm in lesions.index else {}
@@ -124,7 +124,7 @@ def _result_table(table: pd.DataFrame, recall: pd.DataFrame) -> Table:
 
 
 def _result_note(found: Findings, label: str) -> str:
-    note = "Mean over the cases of a run, then mean ± standard deviation over runs ('-' deviation: one run)."
+    note = "Mean over the cases of a run, then mean ± standard deviation over runs, where there are several."
     if label == MEAN:
         return note + " Each case's Dice is the mean over its labels."
     excluded = int(found.summary.arms.loc[found.summary.arms["label"] == label, "without_rvd"].max())
@@ -148,7 +148,7 @@ def _comparisons(found: Findings) -> list[Section]:
             content.append(_comparison_table(against_alone, gap))
         between = [each for each in rows if each not in against_alone]
         if between:
-            content.append(_comparison_table(between, None))
+            content.append(_comparison_table(between, None, f"Between the methods: {len(between)} pairs"))
         if content:
             sections.append(Section(title=f"Differences in Dice: {label}", content=content, note=_comparison_note()))
     return sections
@@ -161,11 +161,11 @@ def _gap_text(gap: Gap) -> str:
     return text
 
 
-def _comparison_table(rows: Sequence[Comparison], gap: Gap | None) -> Table:
+def _comparison_table(rows: Sequence[Comparison], gap: Gap | None, summary: str = "") -> Table:
     shares = gap.recovered if gap else {}
     head = ["", "Compared with", "Difference", "Lose > 0.05", "Wilcoxon p", "Holm p", "Cases"]
     return Table(
-        head=[*head, "Share of the gap"] if shares else head,
+        summary=summary, head=[*head, "Share of the gap"] if shares else head,
         rows=[
             [
                 each.arm, each.reference, _interval(each.difference), f"{100 * each.losing:.0f} %",
@@ -237,7 +237,7 @@ def _pictures(found: Findings) -> list[Section]:
 def _spread(mean: float, deviation: float) -> str:
     if math.isnan(mean):
         return "-"
-    return f"{mean:.3f} ± {'-' if math.isnan(deviation) else f'{deviation:.3f}'}"
+    return f"{mean:.3f}" if math.isnan(deviation) else f"{mean:.3f} ± {deviation:.3f}"
 
 
 def _number(value: float, digits: int) -> str:

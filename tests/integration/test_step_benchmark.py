@@ -35,7 +35,8 @@ def test_every_trainer_stands_beside_the_student_alone_and_the_teacher(
         rows = {row["name"]: row for row in csv.DictReader(file)}
     assert list(rows) == [STUDENT, TEACHER, *trainers]
     for name, row in rows.items():
-        assert f"| {name} | {float(row['seconds']):.3f} | {float(row['to_student']):.2f}" in printed
+        cells = [f"| {name}", f"| {float(row['seconds']):.3f}", f"| {float(row['to_student']):.2f}"]
+        assert any(all(cell in line for cell in cells) for line in printed.splitlines())
         assert float(row["seconds"]) > 0
         assert int(row["memory"]) >= 0
     assert float(rows[STUDENT]["to_student"]) == 1
