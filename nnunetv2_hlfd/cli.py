@@ -28,11 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
     try:
-        options.run(options)
+        return options.run(options) or 0
     except ValueError as error:
         print(f"nnUNetv2_hlfd {options.command}: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _check_setting_names(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -54,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="SUBCOMMAND", required=True)
     _add_plan(commands)
     _add_train(commands)
+    _add_study(commands)
     _add_report(commands)
     _add_benchmark(commands)
     _add_export(commands)
@@ -100,6 +100,23 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--overwrite", action="store_true", help="replace an earlier run of this fold that had other settings"
     )
     train.set_defaults(run=_train)
+
+
+def _add_study(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    study = commands.add_parser(
+        "study", allow_abbrev=False, help="a grid of trainings, and the report of what came out",
+        description="Trains teachers and students for every arm, seed and fold of STUDY.yaml by nnUNetv2_train's own "
+        "code, into ordinary nnU-Net folders. Finished runs are skipped, interrupted ones continued, failed ones "
+        "isolated; started again at any time, it goes on. Then writes the report of all complete models.",
+    )  # fmt: skip
+    study.add_argument("file", type=Path, metavar="STUDY.yaml", help="docs/reference/study.md")
+    study.add_argument("-device", default="cuda", choices=("cpu", "cuda", "mps"), help="(default: cuda)")
+    study.add_argument("-np", type=int, metavar="N", help="trainings at a time (default: one for each GPU, or for "
+                       "every four cores)")  # fmt: skip
+    how = study.add_mutually_exclusive_group()
+    how.add_argument("--dry_run", action="store_true", help="print the runs and what they will take, and stop")
+    how.add_argument("--commands", action="store_true", help="write the plans, print one command for each run")
+    study.set_defaults(run=_study)
 
 
 def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -177,6 +194,23 @@ def _train(options: argparse.Namespace) -> None:
     from nnunetv2_hlfd.training import train
 
     train(options.rest, dry_run=options.dry_run, overwrite=options.overwrite)
+
+
+def _study(options: argparse.Namespace) -> int:
+    from nnunetv2_hlfd.study import command
+
+    if options.np is not None and options.np < 1:
+        raise ValueError(f"Expected at least 1 training at a time for -np, got {options.np}.")
+    if options.dry_run:
+        command.show(options.file, options.device, options.np)
+    elif options.commands:
+        command.print_commands(options.file, options.device)
+    else:
+        try:
+            return command.run(options.file, options.device, options.np)
+        except KeyboardInterrupt:
+            sys.exit("nnUNetv2_hlfd study: interrupted. The same command goes on from here.")
+    return 0
 
 
 def _report(options: argparse.Namespace) -> None:

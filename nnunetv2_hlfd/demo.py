@@ -16,6 +16,7 @@ from nnunetv2_hlfd import __version__
 from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
 from nnunetv2_hlfd.demo_process import Step, Workspace, run_steps
 from nnunetv2_hlfd.demo_report import Model, write_report
+from nnunetv2_hlfd.training import continuation
 
 DATASET_ID = "900"
 DATASET = f"Dataset{DATASET_ID}_HLFDDemo"
@@ -126,12 +127,10 @@ def _training(folder: Path, model: Model, device: str) -> Step:
 
 def _continuation(fold: Path) -> list[str]:
     """How to go on with a training that was interrupted, if it was."""
-    if (fold / "checkpoint_final.pth").is_file():
-        return ["--val"]
-    if any((fold / f"checkpoint_{each}.pth").is_file() for each in ("latest", "best")):
-        return ["--c"]
-    shutil.rmtree(fold, ignore_errors=True)
-    return []
+    words = continuation(fold)
+    if not words:
+        shutil.rmtree(fold, ignore_errors=True)
+    return words
 
 
 def _prediction(folder: Path, model: Model, device: str) -> Step:

@@ -2,19 +2,17 @@
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_hlfd.child_process import executable, last_lines
 from nnunetv2_hlfd.demo_progress import follow, progress_bar
 
 _STATE_FILE = "demo.json"
-_TAIL_LINES = 25
 
 
 class StepFailedError(RuntimeError):
@@ -127,7 +125,7 @@ def _run(workspace: Workspace, step: Step, command: Sequence[str]) -> None:
     # planning divides by the number of augmentation processes; training without them is reproducible
     workers = "0" if "train" in command else "2"
     child = subprocess.Popen(  # noqa: S603 (the demo's own commands)
-        [_executable(command[0]), *command[1:]], env={**workspace.environment(), "nnUNet_n_proc_DA": workers},
+        [executable(command[0]), *command[1:]], env={**workspace.environment(), "nnUNet_n_proc_DA": workers},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     )  # fmt: skip
     assert child.stdout is not None
@@ -142,18 +140,10 @@ def _run(workspace: Workspace, step: Step, command: Sequence[str]) -> None:
             child.terminate()
             child.wait()
     if code != 0:
-        tail = "\n".join(log_file.read_text(encoding="utf-8").splitlines()[-_TAIL_LINES:])
-        raise StepFailedError(f"Step '{step.title}' failed with exit code {code}. The last lines of {log_file}:\n\n"
-                              f"{tail}\n\nRun the same command again to continue from this step.")  # fmt: skip
-
-
-def _executable(name: str) -> str:
-    """The command beside this Python, where pip installed it, else anywhere on the PATH."""
-    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-    if found is None:
-        raise ValueError(f"Expected the command {name} beside {sys.executable} or on the PATH. Install the package "
-                         f"again: pip install nnunetv2-hlfd")  # fmt: skip
-    return found
+        raise StepFailedError(
+            f"Step '{step.title}' failed with exit code {code}. The last lines of {log_file}:\n\n"
+            f"{last_lines(log_file)}\n\nRun the same command again to continue from this step."
+        )
 
 
 def _clock(seconds: float) -> str:

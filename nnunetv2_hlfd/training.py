@@ -34,6 +34,15 @@ def extend_trainer_search() -> None:
         os.environ["nnUNet_extTrainer"] = os.pathsep.join([*paths, ours])
 
 
+def continuation(fold_folder: Path) -> list[str]:
+    """What nnUNetv2_train has to be told to go on with a fold: --val, --c, or nothing for a new start."""
+    if (fold_folder / "checkpoint_final.pth").is_file():
+        return ["--val"]
+    if any((fold_folder / f"checkpoint_{each}.pth").is_file() for each in ("latest", "best")):
+        return ["--c"]
+    return []
+
+
 def train(arguments: Sequence[str], *, dry_run: bool, overwrite: bool) -> None:
     """Run nnU-Net's own nnUNetv2_train with these arguments; nnU-Net sets the thread count.
 

@@ -13,6 +13,16 @@ from nnunetv2_hlfd.identity import base_plans_name, different_settings
 from nnunetv2_hlfd.json_file import read_json
 
 
+def check_variant_name(name: str) -> None:
+    """Refuse what nnU-Net's folder names cannot hold.
+
+    Raises:
+        ValueError: saying what a name is made of.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*", name):
+        raise ValueError(f"Expected a name of letters, digits and single '_', '-' or '.' between them, got '{name}'.")
+
+
 def write_variant(dataset: str, base: str, name: str, settings: dict[str, Any], *, overwrite: bool = False) -> Path:
     """Write `{base}_{name}.json`: its own plans_name, the base's preprocessed data, an `hlfd` block with the settings.
 
@@ -30,8 +40,7 @@ def write_variant(dataset: str, base: str, name: str, settings: dict[str, Any], 
         ValueError: for a name that nnU-Net's folder names cannot hold, missing plans, bad settings, or an existing
             variant with other settings.
     """
-    if not re.fullmatch(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*", name):
-        raise ValueError(f"Expected -name of letters, digits and single '_', '-' or '.' between them, got '{name}'.")
+    check_variant_name(name)
     try:
         folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(dataset)
     except RuntimeError as error:  # nnU-Net's message says which data set or variable is missing

@@ -129,7 +129,7 @@ def test_plan_writes_a_variant_and_says_how_to_use_it(folder, capsys):
         (["-p", "NoPlans"], "Expected plans at "),
         (["-d", "955"], "955"),
         (["-d", "Phantom"], "Phantom"),
-        (["-name", "a__b"], "Expected -name of letters, digits and single '_', '-' or '.' between them, got 'a__b'."),
+        (["-name", "a__b"], "Expected a name of letters, digits and single '_', '-' or '.' between them, got 'a__b'."),
     ],
 )
 def test_a_mistake_in_plan_ends_with_one_message_and_exit_code_2(folder, capsys, options, message):

@@ -62,7 +62,7 @@ def test_good_names(folder, name):
 @pytest.mark.parametrize("name", ["", "_a", "a_", "a__b", "a b", "../a", "a/b", "a.", "-a", "größer", "a\n"])
 def test_names_that_nnunets_folders_cannot_hold_are_refused(folder, name):
     """nnU-Net splits its folder names at `__`."""
-    with pytest.raises(ValueError, match="Expected -name of letters, digits and single") as caught:
+    with pytest.raises(ValueError, match="Expected a name of letters, digits and single") as caught:
         write_variant(DATASET, "nnUNetPlans", name, {})
     assert str(caught.value).endswith(f"between them, got '{name}'.")
     assert [each.name for each in folder.iterdir()] == ["nnUNetPlans.json"]

@@ -1,0 +1,25 @@
+"""Commands of nnU-Net and of this package as child processes."""
+
+import shutil
+import sys
+from pathlib import Path
+
+_TAIL_LINES = 25
+
+
+def executable(name: str) -> str:
+    """The command beside this Python, where pip installed it, else anywhere on the PATH.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
+        raise ValueError(f"Expected the command {name} beside {sys.executable} or on the PATH. Install the package "
+                         f"again: pip install nnunetv2-hlfd")  # fmt: skip
+    return found
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log."""
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:])

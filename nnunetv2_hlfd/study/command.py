@@ -1,0 +1,98 @@
+"""`nnUNetv2_hlfd study STUDY.yaml`: show, print or run it, then report."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from nnunetv2_hlfd.markdown import markdown_table
+from nnunetv2_hlfd.study.cost import Estimator
+from nnunetv2_hlfd.study.runner import Runner, default_parallel
+from nnunetv2_hlfd.study.runs import (
+    Run,
+    check_teachers_were_blind,
+    plan_runs,
+    study_folder,
+    teacher_folder,
+    write_plans,
+)
+from nnunetv2_hlfd.study.spec import Study, read_study
+
+
+def show(file: Path, device: str, parallel: int | None) -> None:
+    """Print the runs and an estimate of what they take. Writes nothing."""
+    study = read_study(file)
+    runs = plan_runs(study)
+    parallel = parallel or default_parallel(device)
+    if device == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // parallel))
+    estimator = Estimator(runs, device)
+    hours = {run.name: estimator.seconds(run) / 3600 for run in runs}
+    head = ["Arm", "Seed", "Fold", "Trainer", "Plans", "Teacher", "State", "Steps", "Hours"]
+    rows = [
+        [
+            run.arm, str(run.settings.seed), str(run.fold), run.trainer.__name__, run.plans_name,
+            run.teacher.name if run.teacher else "-", run.state,
+            f"{run.settings.epochs} x {run.settings.num_iterations_per_epoch}", f"{hours[run.name]:.2f}",
+        ]
+        for run in runs
+    ]  # fmt: skip
+    print(markdown_table(head, rows))
+    print(
+        f"\n{len(runs)} runs, {sum(run.is_finished for run in runs)} finished. About {sum(hours.values()):.1f} h of "
+        f"steps, {sum(hours.values()) / parallel:.1f} h with {parallel} at a time: step times measured now on this "
+        f"machine, without augmentation and validation. Dry run: nothing was written."
+    )
+
+
+def print_commands(file: Path, device: str) -> None:
+    """Write the plans variants; print a command for each run that is not finished, teachers of a fold first."""
+    runs = plan_runs(read_study(file))
+    write_plans(runs)
+    print("Wrote the plans. A fold's teachers have to be finished before its other runs start.", file=sys.stderr)
+    for run in runs:
+        if not run.is_finished:
+            print(run.shell_line(device))
+
+
+def run(file: Path, device: str, parallel: int | None) -> int:
+    """Run what is not finished, then write the report of all complete models. Returns the exit code."""
+    study = read_study(file)
+    runs = plan_runs(study)
+    write_plans(runs)
+    folder = study_folder(study, runs)
+    failed = Runner(runs, folder, device, parallel or default_parallel(device))()
+    check_teachers_were_blind(runs)
+    _report(study, runs, folder / "report")
+    for name, reason in failed.items():
+        print(f"FAILED {name}: {reason}")
+    if failed:
+        print(f"{len(failed)} of {len(runs)} runs failed. The same command tries them again.")
+    return 1 if failed else 0
+
+
+def _report(study: Study, runs: Sequence[Run], output: Path) -> None:
+    from nnunetv2_hlfd.report.write import write_report
+
+    teacher, arms = teacher_folder(study, runs), complete_arms(study, runs)
+    trained = [each for each in runs if each.model_folder == teacher]
+    if not arms or not all(each.is_finished for each in trained):
+        print("No report: neither a teacher nor an arm is complete.")
+        return
+    students = [folder for folders in arms.values() for folder in folders]
+    print(f"Wrote {write_report(teacher, students, output, arms)}")
+
+
+def complete_arms(study: Study, runs: Sequence[Run]) -> Mapping[str, list[Path]]:
+    """Arm -> model folders of its seeds of which every fold is finished."""
+    arms: dict[str, list[Path]] = {}
+    for arm in study.arms:
+        models = dict.fromkeys(run.model_folder for run in runs if run.arm == arm.name and not run.is_teacher)
+        complete = [
+            model for model in models if all(run.is_finished for run in runs if run.model_folder == model)
+        ]  # fmt: skip
+        if complete:
+            arms[arm.name] = complete
+    return arms

@@ -1,0 +1,177 @@
+"""What STUDY.yaml says, checked."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nnunetv2_hlfd.config import Settings, nearest
+from nnunetv2_hlfd.variants import check_variant_name
+
+_DEFAULT_TEACHER_TRAINER = "nnUNetTrainerTeacher"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSpec:
+    """A teacher to train, or (folder) one that is there."""
+
+    name: str
+    trainer: str = _DEFAULT_TEACHER_TRAINER
+    settings: Mapping[str, Any]
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSpec:
+    """A student trainer with its settings, without the seed; `teacher` is a name."""
+
+    name: str
+    trainer: str
+    settings: Mapping[str, Any]
+    teacher: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A checked study.
+
+    Attributes:
+        study: its name, part of the name of every plans variant.
+        settings: of every run; those of a teacher or an arm come on top.
+    """
+
+    study: str
+    dataset: str
+    configuration: str
+    plans: str
+    folds: Sequence[int]
+    seeds: Sequence[int]
+    settings: Mapping[str, Any]
+    teachers: Sequence[TeacherSpec]
+    arms: Sequence[ArmSpec]
+
+
+def read_study(file: Path) -> Study:
+    """Read and check a study.
+
+    Raises:
+        ValueError: naming the entry, what was expected and the nearest valid name.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"Expected a study in YAML at {file}: {error}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is no valid YAML: {error}") from error
+    content = _mapping(content, str(file))
+    _known(content, [each.name for each in fields(Study)], str(file))
+    for key in ("study", "dataset", "configuration", "arms"):
+        if key not in content:
+            raise ValueError(f"{file} lacks '{key}'.")
+    name = str(content["study"])
+    check_variant_name(name)
+    settings = _settings(content.get("settings"), "settings", {})
+    seeds = _numbers(content.get("seeds", [1]), "seeds")
+    teachers = _teachers(_mapping(content.get("teachers", {"teacher": None}), "teachers"), settings, seeds[0])
+    arms = _mapping(content["arms"], "arms")
+    read = [each for key, value in arms.items() for each in _arms(str(key), value, settings, teachers)]
+    _distinct([each.name for each in read], "arms")
+    if not read:
+        raise ValueError(f"{file} has no arms.")
+    return Study(
+        study=name, dataset=str(content["dataset"]), configuration=str(content["configuration"]),
+        plans=str(content.get("plans", "nnUNetPlans")), folds=_numbers(content.get("folds", [0]), "folds"), seeds=seeds,
+        settings=settings, teachers=teachers, arms=read,
+    )  # fmt: skip
+
+
+def _teachers(entries: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> list[TeacherSpec]:
+    teachers = []
+    for name, value in entries.items():
+        place = f"teachers: {name}"
+        check_variant_name(str(name))
+        entry = _mapping(value or {}, place)
+        _known(entry, ["trainer", "settings", "folder"], place)
+        if "folder" in entry and len(entry) > 1:
+            raise ValueError(f"{place}: an existing teacher (folder) has no trainer and settings of its own here.")
+        teachers.append(TeacherSpec(
+            name=str(name), trainer=str(entry.get("trainer", _DEFAULT_TEACHER_TRAINER)),
+            settings=_settings({"seed": seed, **_mapping(entry.get("settings") or {}, place)}, place, settings),
+            folder=Path(str(entry["folder"])).expanduser() if "folder" in entry else None,
+        ))  # fmt: skip
+    if not teachers:
+        raise ValueError("Expected at least one teacher in 'teachers'.")
+    return teachers
+
+
+def _arms(name: str, value: Any, settings: Mapping[str, Any], teachers: Sequence[TeacherSpec]) -> list[ArmSpec]:
+    """One arm for each combination of its grid."""
+    place = f"arms: {name}"
+    entry = _mapping(value, place)
+    _known(entry, ["trainer", "settings", "grid", "teacher"], place)
+    if "trainer" not in entry:
+        raise ValueError(f"{place} lacks 'trainer', such as nnUNetTrainerHLFD.")
+    names = [each.name for each in teachers]
+    teacher = str(entry.get("teacher", names[0]))
+    if teacher not in names:
+        raise ValueError(f"{place}: unknown teacher '{teacher}'.{nearest(teacher, names)}")
+    own = _mapping(entry.get("settings") or {}, place)
+    grid = _mapping(entry.get("grid") or {}, place)
+    if "seed" in {*own, *grid}:
+        raise ValueError(f"{place}: the seed comes from 'seeds'.")
+    values = [_list(each, f"{place}: grid: {key}") for key, each in grid.items()]
+    arms = []
+    for combination in itertools.product(*values):
+        chosen = dict(zip(grid, combination, strict=True))
+        full = ".".join([name, *(f"{key}{each}" for key, each in chosen.items())])
+        check_variant_name(full)
+        arms.append(ArmSpec(
+            name=full, trainer=str(entry["trainer"]), settings=_settings({**own, **chosen}, place, settings),
+            teacher=teacher,
+        ))  # fmt: skip
+    return arms
+
+
+def _settings(value: Any, place: str, common: Mapping[str, Any]) -> dict[str, Any]:
+    """Common settings with those of an entry on top, checked."""
+    settings = {**common, **_mapping(value or {}, place)}
+    try:
+        Settings.from_dict(settings)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+    return settings
+
+
+def _mapping(value: Any, place: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"Expected 'key: value' entries in {place}, got {value!r}.")
+    return value
+
+
+def _known(entry: Mapping[str, Any], keys: list[str], place: str) -> None:
+    for key in entry:
+        if key not in keys:
+            raise ValueError(f"{place}: unknown key '{key}'.{nearest(str(key), keys)}")
+
+
+def _numbers(value: Any, place: str) -> list[int]:
+    numbers = _list(value, place)
+    if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in numbers):
+        raise ValueError(f"Expected integers of at least 0 for '{place}', got {value!r}.")
+    _distinct(numbers, place)
+    return numbers
+
+
+def _list(value: Any, place: str) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"Expected a list such as [0, 1] for '{place}', got {value!r}.")
+    return value
+
+
+def _distinct(values: Sequence[Any], place: str) -> None:
+    twice = [each for each in values if values.count(each) > 1]
+    if twice:
+        raise ValueError(f"Expected different entries in '{place}', got {twice[0]!r} twice.")

@@ -1,0 +1,235 @@
+"""`nnUNetv2_hlfd study` on the tiny data set: what is planned, printed, run, continued, isolated and reported."""
+
+import csv
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.study.command import complete_arms
+from nnunetv2_hlfd.study.runs import check_teachers_were_blind, plan_runs, study_folder
+from nnunetv2_hlfd.study.spec import read_study
+
+DATASET = "Dataset901_Phantom"
+COMMAND = str(Path(sys.executable).parent / "nnUNetv2_hlfd")
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Write a study; its name keeps its folders apart from those of other tests."""
+
+    def write(name, arms, **more):
+        content = {
+            "study": name, "dataset": 901, "configuration": "2d", "seeds": [1, 2],
+            "settings": {"student": "resnet18_w8", "num_epochs": 2, "num_iterations_per_epoch": 2,
+                         "num_val_iterations_per_epoch": 1, "save_every": 1},
+            "arms": arms, **more,
+        }  # fmt: skip
+        file = tmp_path / "study.yaml"
+        file.write_text(json.dumps(content))  # JSON is YAML
+        return file
+
+    return write
+
+
+ARMS = {"alone": {"trainer": "nnUNetTrainerStudent"}, "HLFD": {"trainer": "nnUNetTrainerHLFD"}}
+
+
+def tree(folder):
+    return {str(each) for each in folder.rglob("*")}
+
+
+# Planning
+
+
+@pytest.mark.usefixtures("nnunet")
+def test_runs_are_ordinary_trainings_fold_by_fold_and_seed_by_seed(study):
+    runs = plan_runs(read_study(study("order", ARMS, folds=[0, 1])))
+    assert [(run.plans_name, run.trainer.__name__, run.fold) for run in runs] == [
+        (f"nnUNetPlans_order_{name}", f"nnUNetTrainer{trainer}", fold)
+        for fold in (0, 1)
+        for name, trainer in [("teacher", "Teacher"), ("alone.s1", "Student"), ("HLFD.s1", "HLFD"),
+                              ("alone.s2", "Student"), ("HLFD.s2", "HLFD")]
+    ]  # fmt: skip
+    teacher, alone, hlfd = runs[:3]
+    assert (teacher.teacher, alone.teacher, hlfd.teacher) == (None, None, teacher.model_folder)
+    assert (teacher.settings.seed, runs[3].settings.seed, runs[3].settings.num_epochs) == (1, 2, 2)
+    assert {run.state for run in runs} == {"new"}
+
+
+def test_commands_are_printed_for_what_is_not_finished(study, nnunet, capsys):
+    file = study("print", ARMS, seeds=[1])
+    results = tree(nnunet / "results")
+    assert main(["study", str(file), "-device", "cpu", "--commands"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    teacher = nnunet / "results" / DATASET / "nnUNetTrainerTeacher__nnUNetPlans_print_teacher__2d"
+    assert lines == [
+        f"nnUNetv2_hlfd train {DATASET} 2d 0 -tr nnUNetTrainerTeacher -p nnUNetPlans_print_teacher -device cpu",
+        f"nnUNetv2_hlfd train {DATASET} 2d 0 -tr nnUNetTrainerStudent -p nnUNetPlans_print_alone.s1 -device cpu",
+        f"nnUNet_hlfd_teacher={shlex.quote(str(teacher))} nnUNetv2_hlfd train {DATASET} 2d 0 -tr nnUNetTrainerHLFD "
+        f"-p nnUNetPlans_print_HLFD.s1 -device cpu",
+    ]
+    assert tree(nnunet / "results") == results
+    plans = json.loads((nnunet / "preprocessed" / DATASET / "nnUNetPlans_print_HLFD.s1.json").read_text())
+    assert plans["hlfd"]["settings"]["seed"] == 1
+    (teacher / "fold_0" / "validation").mkdir(parents=True)
+    (teacher / "fold_0" / "validation" / "summary.json").write_text("{}")
+    alone = nnunet / "results" / DATASET / "nnUNetTrainerStudent__nnUNetPlans_print_alone.s1__2d" / "fold_0"
+    alone.mkdir(parents=True)
+    (alone / "checkpoint_latest.pth").touch()
+    assert main(["study", str(file), "-device", "cpu", "--commands"]) == 0
+    again = capsys.readouterr().out.splitlines()
+    assert again == [f"{lines[1]} --c", lines[2]]
+    (alone / "checkpoint_final.pth").touch()
+    assert main(["study", str(file), "-device", "cpu", "--commands"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{lines[1]} --val", lines[2]]
+
+
+def test_a_dry_run_shows_every_run_and_an_estimate_and_writes_nothing(study, nnunet, capsys):
+    arms = {**ARMS, "pp": {"trainer": "nnUNetTrainerKD", "teacher": "pp", "settings": {"batch_size": 3}}}
+    file = study("dry", arms, teachers={"teacher": None, "pp": {"trainer": "nnUNetTrainerUNetPlusPlus"}})
+    before = tree(nnunet)
+    assert main(["study", str(file), "-device", "cpu", "-np", "2", "--dry_run"]) == 0
+    assert tree(nnunet) == before
+    output = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines() if "2 x 2" in line]
+    assert [(row[0], row[1], row[6]) for row in rows] == [
+        ("teacher", "1", "new"), ("pp", "1", "new"),
+        *((arm, seed, "new") for seed in "12" for arm in ("alone", "HLFD", "pp")),
+    ]  # fmt: skip
+    assert "8 runs, 0 finished. About " in output
+    assert " h with 2 at a time" in output
+
+
+# What is refused before anything is written
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"dataset": 899}, "899"),
+    ({"plans": "nnUNetOtherPlans"}, "Expected plans nnUNetOtherPlans of Dataset901_Phantom, found none."),
+    ({"arms": {"a": {"trainer": "nnUNetTrainerHLDF"}}}, "arms: a: unknown trainer nnUNetTrainerHLDF."),
+    ({"arms": {"a": {"trainer": "nnUNetTrainer"}}}, "expected a trainer of this package that is a nnUNetTrainerStude"),
+    ({"teachers": {"t": {"trainer": "nnUNetTrainer"}}}, "teachers: t: expected a trainer of this package"),
+    ({"teachers": {"t": {"folder": "/nowhere"}}}, "Expected the teacher's checkpoint /nowhere/fold_0/"),
+])  # fmt: skip
+def test_what_cannot_run_is_refused_at_once(study, change, message, nnunet, capsys):
+    before = tree(nnunet)
+    file = study("refused", **{"arms": ARMS, "seeds": [1], **change})
+    assert main(["study", str(file), "-device", "cpu"]) == 2
+    assert message in capsys.readouterr().err
+    assert tree(nnunet) == before
+
+
+def test_a_folder_with_other_settings_is_refused(study, train, variant, capsys):
+    train("nnUNetTrainerStudent", plans=variant("other_alone.s1", num_epochs=1))
+    assert main(["study", str(study("other", ARMS)), "-device", "cpu"]) == 2
+    assert "belongs to a run with other settings (num_epochs: 2 here, 1 there)" in capsys.readouterr().err
+
+
+def test_an_existing_teacher_of_another_split_is_refused(study, teacher_2d, tmp_path, capsys):
+    folder = tmp_path / "nnUNetTrainerTeacher__nnUNetPlans_moved__2d"
+    folder.mkdir()
+    (folder / "fold_0").symlink_to(teacher_2d)
+    file = study("blind", ARMS, folds=[0], teachers={"there": {"folder": str(folder)}})
+    assert plan_runs(read_study(file))[1].teacher == folder
+    (folder / "fold_1").symlink_to(teacher_2d)
+    assert main(["study", str(study("blind", ARMS, folds=[1], teachers={"there": {"folder": str(folder)}}))]) == 2
+    assert "was validated on other cases than this student's fold holds out" in capsys.readouterr().err
+
+
+def test_a_finished_run_whose_teacher_may_have_seen_its_cases_is_named(study, nnunet):
+    runs = plan_runs(read_study(study("seen", ARMS, seeds=[1])))
+    fold = runs[2].fold_folder
+    (fold / "validation").mkdir(parents=True)
+    (fold / "validation" / "summary.json").write_text("{}")
+    for seen in (False, True):
+        network = {"may_have_seen_validation_cases": seen}
+        (fold / "distillation.json").write_text(json.dumps({"teacher": {"networks": [network]}, "given": {}}))
+        if not seen:
+            check_teachers_were_blind(runs)
+    with pytest.raises(ValueError, match=r"may have seen the validation cases of nnUNetTrainerHLFD__nnUNetPlans_seen_"):
+        check_teachers_were_blind(runs)
+
+
+# Running
+
+
+def run_study(file, *more):
+    return subprocess.Popen(
+        [COMMAND, "study", str(file), "-device", "cpu", "-np", "2", *more], stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def children(folder):
+    """Process groups of trainings whose logs lie in a folder."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/1"):
+        try:
+            if link.readlink().is_relative_to(folder):
+                found.add(os.getpgid(int(link.parts[2])))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kills process groups")
+def test_a_study_survives_kills_isolates_a_broken_arm_and_reports(study, nnunet):
+    arms = {**ARMS, "broken": {"trainer": "nnUNetTrainerKD", "settings": {"teacher_fold": 3}}}
+    file = study("whole", arms)
+    spec = read_study(file)
+    runs = plan_runs(spec)
+    folder = study_folder(spec, runs)
+    before = tree(nnunet / "results" / DATASET)
+
+    first = run_study(file)
+    while not any("Epoch 0" in log.read_text() for log in folder.glob("*.log")):
+        assert first.poll() is None
+        time.sleep(0.2)
+    first.kill()
+    first.wait()
+    orphans = children(folder)
+    assert orphans
+    second = run_study(file)
+    output, _ = second.communicate()
+    assert second.returncode == 2
+    assert "still runs, from an earlier start of this study" in output
+    for group in orphans:
+        os.killpg(group, signal.SIGKILL)
+
+    third = run_study(file)
+    while not any(run.is_finished for run in runs):
+        assert third.poll() is None
+        time.sleep(0.2)
+    third.terminate()
+    output, _ = third.communicate()
+    assert "interrupted. The same command goes on from here." in output
+    assert not children(folder)
+
+    fourth = run_study(file)
+    output, _ = fourth.communicate()
+    assert fourth.returncode == 1, output
+    assert [run.arm for run in runs if not run.is_finished] == ["broken", "broken"]
+    assert "2 of 7 runs failed. The same command tries them again." in output
+    assert "No teacher found." in output
+    assert f"Wrote {folder / 'report' / 'report.html'}" in output
+    made = {
+        Path(each).relative_to(nnunet / "results" / DATASET).parts[0]
+        for each in tree(nnunet / "results" / DATASET) - before
+    }
+    assert made == {"study_whole", *(run.model_folder.name for run in runs)}
+    with (folder / "report" / "runs.csv").open() as opened:
+        assert {row["arm"] for row in csv.DictReader(opened)} == {"teacher", "alone", "HLFD"}
+    with (folder / "runs.csv").open() as opened:
+        rows = [row for row in csv.DictReader(opened) if row["result"] == "finished"]
+    assert len(rows) == 5
+    assert all(int(row["peak_memory_bytes"]) > 1e8 for row in rows)
+    assert {name: len(models) for name, models in complete_arms(spec, runs).items()} == {"alone": 2, "HLFD": 2}

@@ -1,0 +1,121 @@
+"""What a study file may say, and what is answered where it is wrong."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_hlfd.study.spec import read_study
+
+ARM = "{trainer: nnUNetTrainerStudent}"
+MINIMAL = "study: s\ndataset: 901\nconfiguration: 2d\narms: {alone: {trainer: nnUNetTrainerStudent}}\n"
+
+
+@pytest.fixture
+def read(tmp_path):
+    def parse(text):
+        file = tmp_path / "study.yaml"
+        file.write_text(text)
+        return read_study(file)
+
+    return parse
+
+
+def test_the_least_study_has_defaults(read):
+    study = read(MINIMAL)
+    assert (study.study, study.dataset, study.configuration, study.plans) == ("s", "901", "2d", "nnUNetPlans")
+    assert (study.folds, study.seeds, study.settings) == ([0], [1], {})
+    [teacher] = study.teachers
+    assert (teacher.name, teacher.trainer, teacher.settings, teacher.folder) == (
+        "teacher", "nnUNetTrainerTeacher", {"seed": 1}, None
+    )  # fmt: skip
+    [arm] = study.arms
+    assert (arm.name, arm.trainer, arm.settings, arm.teacher) == ("alone", "nnUNetTrainerStudent", {}, "teacher")
+
+
+def test_settings_of_an_arm_or_teacher_come_on_top_of_the_common_ones(read):
+    study = read("""
+study: s
+dataset: 901
+configuration: 2d
+seeds: [7, 8]
+settings: {beta: 0.5, num_epochs: 10}
+teachers:
+  trained: {settings: {num_epochs: 20}}
+  own: {trainer: nnUNetTrainerUNetPlusPlus, settings: {seed: 3}}
+  there: {folder: some/model}
+arms:
+  a: {trainer: nnUNetTrainerHLFD, settings: {beta: 0.7}, teacher: own}
+""")
+    assert [each.settings for each in study.teachers] == [
+        {"beta": 0.5, "num_epochs": 20, "seed": 7},
+        {"beta": 0.5, "num_epochs": 10, "seed": 3},
+        {"beta": 0.5, "num_epochs": 10, "seed": 7},
+    ]
+    assert study.teachers[2].folder == Path("some/model")
+    [arm] = study.arms
+    assert (arm.settings, arm.teacher) == ({"beta": 0.7, "num_epochs": 10}, "own")
+
+
+def test_a_grid_makes_an_arm_of_every_combination(read):
+    study = read("""
+study: s
+dataset: Dataset901_Phantom
+configuration: 2d
+arms:
+  h: {trainer: nnUNetTrainerHLFD, settings: {recipe: nnunet}, grid: {beta: [0.9, 1.8], student: [auto, unet_w8]}}
+""")
+    assert {arm.name: dict(arm.settings) for arm in study.arms} == {
+        f"h.beta{beta}.student{student}": {"recipe": "nnunet", "beta": beta, "student": student}
+        for beta in (0.9, 1.8) for student in ("auto", "unet_w8")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "Expected 'key: value' entries in "),
+    ("a: [", "is no valid YAML"),
+    ("- a", "Expected 'key: value' entries in "),
+    ("study: s\ndataset: 1\nconfiguration: 2d\n", "lacks 'arms'"),
+    (MINIMAL + "sedes: [1]\n", "unknown key 'sedes'. Did you mean 'seeds'?"),
+    (MINIMAL + "seeds: 3\n", "Expected a list such as [0, 1] for 'seeds', got 3."),
+    (MINIMAL + "seeds: []\n", "Expected a list such as [0, 1] for 'seeds', got []."),
+    (MINIMAL + "seeds: [1, 1]\n", "Expected different entries in 'seeds', got 1 twice."),
+    (MINIMAL + "folds: [all]\n", "Expected integers of at least 0 for 'folds', got ['all']."),
+    (MINIMAL + "settings: {betta: 1}\n", "settings: Unknown setting 'betta'. Did you mean 'beta'?"),
+    (MINIMAL + "settings: {beta: -1}\n", "settings: Expected a number of at least 0 for setting 'beta', got -1.0."),
+    (MINIMAL + "settings: 3\n", "Expected 'key: value' entries in settings, got 3."),
+    (MINIMAL + "teachers: {}\n", "Expected at least one teacher in 'teachers'."),
+    (MINIMAL + "teachers: {t: {folder: x, settings: {beta: 1}}}\n", "an existing teacher (folder) has no trainer and"),
+    (MINIMAL + "teachers: {t: {fold: x}}\n", "teachers: t: unknown key 'fold'. Did you mean 'folder'?"),
+    (MINIMAL.replace("study: s", "study: a__b"), "Expected a name of letters, digits and single"),
+    (MINIMAL.replace("alone:", "a b:"), "Expected a name of letters, digits and single"),
+    (MINIMAL.replace("{alone: {trainer: nnUNetTrainerStudent}}", "{}"), "has no arms"),
+    (MINIMAL.replace(ARM, "nnUNetTrainerStudent"), "Expected 'key: value' entries in arms: alone"),
+    (MINIMAL.replace(ARM, "{}"), "arms: alone lacks 'trainer', such as nnUNetTrainerHLFD."),
+    (MINIMAL.replace("Student}", "Student, teacher: techer}"), "unknown teacher 'techer'. Did you mean 'teacher'?"),
+    (MINIMAL.replace("Student}", "Student, settings: {seed: 1}}"), "arms: alone: the seed comes from 'seeds'."),
+    (MINIMAL.replace("Student}", "Student, grid: {beta: 1}}"), "Expected a list such as [0, 1] for 'arms: alone: grid"),
+    (MINIMAL.replace("Student}", "Student, grid: {beta: [x]}}"), "arms: alone: Expected a number of at least 0 for"),
+])  # fmt: skip
+def test_what_is_wrong_is_named(read, text, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read(text)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"Expected a study in YAML at .*none\.yaml"):
+        read_study(tmp_path / "none.yaml")
+
+
+def test_yaml_cannot_make_objects(read):
+    with pytest.raises(ValueError, match="is no valid YAML"):
+        read(MINIMAL + "settings: !!python/object/apply:os.system ['true']\n")
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[2] / "studies").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_the_studies_that_come_with_the_package_are_right(file):
+    study = read_study(file)
+    assert study.arms[0].trainer == "nnUNetTrainerStudent"
+    assert study.study
