@@ -1,4 +1,4 @@
-# What the scripts of this folder share. Device: first argument of the script, default cpu.
+# What first_runs.sh is made of. Device: first argument of the script, default cpu.
 export nnUNet_n_proc_DA=0 nnUNet_compile=f  # single-process augmentation: reproducible
 device=${1:-cpu}
 

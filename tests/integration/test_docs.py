@@ -3,7 +3,7 @@
 README.md and every page of docs (docs/benchmarks apart) is one shell session: its `bash` blocks are executed in order
 by `bash -euo pipefail` on the tiny phantom data set, in a folder of their own. Fences:
 
-- `bash`: executed. `python FILE`, `toml FILE`: written to FILE before the session. `json`, `python`: parsed.
+- `bash`: executed. `python FILE`, `toml FILE`, `yaml FILE`: written to FILE before it. `json`, `python`: parsed.
 - `console`: commands that cannot run here; each line has to start as one of NOT_RUN.
 - `text`: output and listings; no line may look like a command.
 
@@ -72,7 +72,7 @@ nnUNetv2_train() {  # a stock model that is there is validated again, any other 
 nnUNetv2_hlfd() {
   case "$1" in
     train) once nnUNetv2_hlfd "$@" -device cpu ;;
-    benchmark) command nnUNetv2_hlfd "$@" -device cpu ;;
+    benchmark | study) command nnUNetv2_hlfd "$@" -device cpu ;;
     *) command nnUNetv2_hlfd "$@" ;;
   esac
 }
@@ -167,14 +167,18 @@ def test_commands_of_the_page_run(page, request, tmp_path):
     here.mkdir()
     words = placeholders(workplace, OTHER_DATASET.get(name(page), DATASET))
     script = [SHELL, 'python "$SHORTEN"']
+
+    def filled(text):
+        return re.sub(r"\b[A-Z_]+\b", lambda match: words.get(match[0], match[0]), text)
+
     for language, file, text, line in blocks(page):
         if file:
             target = here / file
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text)
+            target.write_text(filled(text))
         elif language == "bash":
             script.append(f'echo "### {name(page)}, line {line}"')
-            script.append(re.sub(r"\b[A-Z_]+\b", lambda match: words.get(match[0], match[0]), text))
+            script.append(filled(text))
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("nnUNet_ext", "nnUNet_hlfd"))},
         **{f"nnUNet_{key}": str(workplace / key) for key in ("raw", "preprocessed", "results")},
@@ -198,7 +202,7 @@ def test_commands_of_the_page_run(page, request, tmp_path):
 def test_blocks_that_do_not_run_are_what_they_say(page):
     for language, file, text, line in blocks(page):
         where = f"{name(page)}, line {line}"
-        assert language in ("bash", "python", "json", "toml", "console", "text"), f"{where}: fence '{language}'"
+        assert language in ("bash", "python", "json", "toml", "yaml", "console", "text"), f"{where}: fence '{language}'"
         if language == "python":
             ast.parse(text)
         elif language == "json":

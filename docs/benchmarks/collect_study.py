@@ -1,0 +1,86 @@
+"""Collect the raw results of a study: its report, and the curves, terms and record of every finished run.
+
+python docs/benchmarks/collect_study.py STUDY.yaml OUTPUT
+
+OUTPUT gets the report's files and, in runs/, NAME_epochs.csv, NAME_terms.csv and NAME_record.json; terms.csv says how
+each raw term of each run fell, terms.png shows it.
+"""
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from collect_runs import _first_and_last_quarter, _write_curve, _write_record
+
+from nnunetv2_hlfd.study.runs import Run, plan_runs, study_folder
+from nnunetv2_hlfd.study.spec import read_study
+
+matplotlib.use("agg")
+from matplotlib import pyplot as plt
+
+_COLUMNS = 4
+
+
+def main(file: Path, output: Path) -> None:
+    """Write everything that is finished."""
+    study = read_study(file)
+    runs = plan_runs(study)
+    report = study_folder(study, runs) / "report"
+    if report.is_dir():
+        shutil.copytree(report, output, dirs_exist_ok=True)
+    (output / "runs").mkdir(parents=True, exist_ok=True)
+    finished = [run for run in runs if run.is_finished]
+    for run in finished:
+        _write_curve(run.fold_folder, output / "runs" / f"{run.name}_epochs.csv")
+        _write_record(run.fold_folder, output / "runs" / f"{run.name}_record.json")
+    taught = [run for run in finished if (run.fold_folder / "distillation_log.csv").is_file()]
+    for run in taught:
+        shutil.copyfile(run.fold_folder / "distillation_log.csv", output / "runs" / f"{run.name}_terms.csv")
+    _write_terms(taught, output)
+    if taught:
+        _plot_terms([run for run in taught if run.settings.seed == study.seeds[0]], output / "terms.png")
+
+
+def _write_terms(runs: list[Run], output: Path) -> None:
+    """How each raw term fell, the median seconds of an epoch and the peak memory."""
+    rows = []
+    for run in runs:
+        memory = run.fold_folder / "peak_memory_KiB.txt"
+        gib = round(int(memory.read_text()) / 2**20, 2) if memory.is_file() else ""
+        for name, (first, last) in _first_and_last_quarter(run.fold_folder / "distillation_log.csv").items():
+            rows.append([run.name, run.arm, run.settings.seed, name.split(" ")[0], first, last, gib])
+    with (output / "terms.csv").open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(["run", "arm", "seed", "term", "first_quarter", "last_quarter", "peak_memory_GiB"])
+        writer.writerows(rows)
+
+
+def _plot_terms(runs: list[Run], target: Path) -> None:
+    """Every raw term of every arm, relative to its first epoch."""
+    lines = (len(runs) + _COLUMNS - 1) // _COLUMNS
+    figure, axes = plt.subplots(lines, _COLUMNS, figsize=(14, 2.8 * lines), layout="constrained", squeeze=False)
+    for axis, run in zip(axes.ravel(), runs, strict=False):
+        with (run.fold_folder / "distillation_log.csv").open() as opened:
+            rows = list(csv.DictReader(opened))
+        for name in rows[0]:
+            if name != "epoch" and not name.endswith("_weighted"):
+                values = np.array([float(row[name]) for row in rows])
+                axis.plot(values / values[0], label=name, linewidth=2 if name == "segmentation" else 1.3)
+        axis.set(title=run.arm, ylim=(0, None))
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    for axis in axes.ravel()[len(runs) :]:
+        axis.remove()
+    figure.supxlabel("epoch")
+    figure.supylabel("raw term relative to the first epoch")
+    figure.savefig(target, dpi=80)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    print(json.dumps(sorted(each.name for each in Path(sys.argv[2]).iterdir()), indent=1))
