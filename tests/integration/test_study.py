@@ -205,8 +205,9 @@ def test_a_study_survives_kills_isolates_a_broken_arm_and_reports(study, nnunet)
     for group in orphans:
         os.killpg(group, signal.SIGKILL)
 
+    finished = sum(run.is_finished for run in runs)
     third = run_study(file)
-    while not any(run.is_finished for run in runs):
+    while sum(run.is_finished for run in runs) == finished:
         assert third.poll() is None
         time.sleep(0.2)
     third.terminate()
