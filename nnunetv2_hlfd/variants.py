@@ -56,12 +56,18 @@ def write_variant(dataset: str, base: str, name: str, settings: dict[str, Any], 
     plans[PLANS_KEY] = {**lineage, "settings": settings}
     plans["plans_name"] = f"{base}_{name}"
     target = folder / f"{base}_{name}.json"
-    if target.is_file() and not overwrite:
-        existing = given_settings(read_json(target))
-        if existing != settings:
-            changes = different_settings(settings, existing) or [f"{sorted(settings)} here, {sorted(existing)} there"]
-            raise ValueError(
-                f"{target} exists with other settings ({'; '.join(changes)}). Choose another -name, or add --overwrite."
-            )
+    if not overwrite and (differences := variant_differences(target, settings)):
+        raise ValueError(
+            f"{target} exists with other settings ({differences}). Choose another -name, or add --overwrite."
+        )
     save_json(plans, str(target), sort_keys=False)
     return target
+
+
+def variant_differences(file: Path, settings: dict[str, Any]) -> str:
+    """Settings in which a variant that is there already differs, in words; empty for none or the same one."""
+    existing = given_settings(read_json(file)) if file.is_file() else settings
+    if existing == settings:
+        return ""
+    changes = different_settings(settings, existing) or [f"{sorted(settings)} here, {sorted(existing)} there"]
+    return "; ".join(changes)

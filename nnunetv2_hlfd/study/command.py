@@ -8,16 +8,11 @@ from pathlib import Path
 import torch
 
 from nnunetv2_hlfd.markdown import markdown_table
+from nnunetv2_hlfd.study.checks import check_teachers_were_blind
 from nnunetv2_hlfd.study.cost import Estimator
+from nnunetv2_hlfd.study.plan import plan_runs, study_folder, teacher_folder, write_plans
 from nnunetv2_hlfd.study.runner import Runner, default_parallel
-from nnunetv2_hlfd.study.runs import (
-    Run,
-    check_teachers_were_blind,
-    plan_runs,
-    study_folder,
-    teacher_folder,
-    write_plans,
-)
+from nnunetv2_hlfd.study.runs import Run
 from nnunetv2_hlfd.study.spec import Study, read_study
 
 
@@ -61,9 +56,10 @@ def run(file: Path, device: str, parallel: int | None) -> int:
     """Run what is not finished, then write the report of all complete models. Returns the exit code."""
     study = read_study(file)
     runs = plan_runs(study)
-    write_plans(runs)
     folder = study_folder(study, runs)
-    failed = Runner(runs, folder, device, parallel or default_parallel(device))()
+    runner = Runner(runs, folder, device, parallel or default_parallel(device))
+    write_plans(runs)
+    failed = runner()
     check_teachers_were_blind(runs)
     _report(study, runs, folder / "report")
     for name, reason in failed.items():

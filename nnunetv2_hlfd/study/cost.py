@@ -36,14 +36,15 @@ class Estimator:
         self._seconds: dict[tuple[object, ...], tuple[float, float]] = {}
 
     def seconds(self, run: Run) -> float:
-        """Of a run that starts anew; 0 for one that is trained."""
-        if run.state in ("finished", "to be validated"):
-            return 0.0
+        """Of the epochs since the last checkpoint_latest.pth."""
         settings = run.settings
+        epochs = settings.epochs if run.is_trained else run.epochs_done // settings.save_every * settings.save_every
+        if epochs == settings.epochs:
+            return 0.0
         step, _ = self._measure(run, settings.student if issubclass(run.trainer, nnUNetTrainerStudent) else "plans")
         if run.teacher:
             step += self._measure(run, "plans")[1]
-        return step * settings.epochs * settings.num_iterations_per_epoch
+        return step * (settings.epochs - epochs) * settings.num_iterations_per_epoch
 
     def _measure(self, run: Run, student: str) -> tuple[float, float]:
         """Seconds of a step and of a forward pass alone."""

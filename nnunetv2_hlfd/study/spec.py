@@ -1,6 +1,7 @@
 """What STUDY.yaml says, checked."""
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,6 +13,24 @@ from nnunetv2_hlfd.config import Settings, nearest
 from nnunetv2_hlfd.variants import check_variant_name
 
 _DEFAULT_TEACHER_TRAINER = "nnUNetTrainerTeacher"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that reads 1e-4 as a number, and in which no entry silently replaces another of the same name."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that is there twice."""
+        merge = "tag:yaml.org,2002:merge"  # <<: *anchor
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key}' is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +80,7 @@ def read_study(file: Path) -> Study:
         ValueError: naming the entry, what was expected and the nearest valid name.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"Expected a study in YAML at {file}: {error}") from error
     except yaml.YAMLError as error:
@@ -77,7 +96,7 @@ def read_study(file: Path) -> Study:
     seeds = _numbers(content.get("seeds", [1]), "seeds")
     teachers = _teachers(_mapping(content.get("teachers", {"teacher": None}), "teachers"), settings, seeds[0])
     arms = _mapping(content["arms"], "arms")
-    read = [each for key, value in arms.items() for each in _arms(str(key), value, settings, teachers)]
+    read = [each for key, value in arms.items() for each in _arms(_name(key, "arms"), value, settings, teachers)]
     _distinct([each.name for each in read], "arms")
     if not read:
         raise ValueError(f"{file} has no arms.")
@@ -90,17 +109,18 @@ def read_study(file: Path) -> Study:
 
 def _teachers(entries: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> list[TeacherSpec]:
     teachers = []
-    for name, value in entries.items():
+    for key, value in entries.items():
+        name = _name(key, "teachers")
         place = f"teachers: {name}"
-        check_variant_name(str(name))
+        check_variant_name(name)
         entry = _mapping(value or {}, place)
         _known(entry, ["trainer", "settings", "folder"], place)
         if "folder" in entry and len(entry) > 1:
             raise ValueError(f"{place}: an existing teacher (folder) has no trainer and settings of its own here.")
         teachers.append(TeacherSpec(
-            name=str(name), trainer=str(entry.get("trainer", _DEFAULT_TEACHER_TRAINER)),
+            name=name, trainer=str(entry.get("trainer", _DEFAULT_TEACHER_TRAINER)),
             settings=_settings({"seed": seed, **_mapping(entry.get("settings") or {}, place)}, place, settings),
-            folder=Path(str(entry["folder"])).expanduser() if "folder" in entry else None,
+            folder=Path(str(entry["folder"])).expanduser().absolute() if "folder" in entry else None,
         ))  # fmt: skip
     if not teachers:
         raise ValueError("Expected at least one teacher in 'teachers'.")
@@ -126,13 +146,20 @@ def _arms(name: str, value: Any, settings: Mapping[str, Any], teachers: Sequence
     arms = []
     for combination in itertools.product(*values):
         chosen = dict(zip(grid, combination, strict=True))
-        full = ".".join([name, *(f"{key}{each}" for key, each in chosen.items())])
+        full = ".".join([name, *(f"{key}{_text(each)}" for key, each in chosen.items())])
         check_variant_name(full)
         arms.append(ArmSpec(
             name=full, trainer=str(entry["trainer"]), settings=_settings({**own, **chosen}, place, settings),
             teacher=teacher,
         ))  # fmt: skip
     return arms
+
+
+def _text(value: Any) -> str:
+    """The value of a setting as a part of a name."""
+    if isinstance(value, dict):
+        return "-".join(f"{key}{each}" for key, each in value.items())
+    return "null" if value is None else str(value)
 
 
 def _settings(value: Any, place: str, common: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,7 +169,19 @@ def _settings(value: Any, place: str, common: Mapping[str, Any]) -> dict[str, An
         Settings.from_dict(settings)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
+    if "teacher_fold" in settings:
+        raise ValueError(
+            f"{place}: a study has no teacher_fold: only the teacher of a student's own fold has not seen its "
+            f"validation cases."
+        )
     return settings
+
+
+def _name(key: Any, place: str) -> str:
+    """YAML reads names such as no, on and 1 as something else."""
+    if not isinstance(key, str):
+        raise ValueError(f"Expected a text as a name in {place}, got {key!r}. Put it in quotes.")
+    return key
 
 
 def _mapping(value: Any, place: str) -> dict[str, Any]:

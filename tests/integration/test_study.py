@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -12,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from nnunetv2_hlfd.checkpoints import sha256
 from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.study import children
+from nnunetv2_hlfd.study.checks import check_teachers_were_blind
 from nnunetv2_hlfd.study.command import complete_arms
-from nnunetv2_hlfd.study.runs import check_teachers_were_blind, plan_runs, study_folder
+from nnunetv2_hlfd.study.plan import plan_runs, study_folder
 from nnunetv2_hlfd.study.spec import read_study
 
 DATASET = "Dataset901_Phantom"
@@ -127,8 +129,51 @@ def test_what_cannot_run_is_refused_at_once(study, change, message, nnunet, caps
     assert tree(nnunet) == before
 
 
-def test_a_folder_with_other_settings_is_refused(study, train, variant, capsys):
-    train("nnUNetTrainerStudent", plans=variant("other_alone.s1", num_epochs=1))
+@pytest.mark.parametrize(("change", "message"), [
+    ({"configuration": "3d_lowres"}, "has no configuration '3d_lowres'."),
+    ({"folds": [5]}, "Expected folds 0-4, those of "),
+    ({"arms": {"a": ARMS["HLFD"], "A": ARMS["HLFD"]}}, "Expected names that differ in more than their case"),
+    ({"arms": {"a": {"trainer": "nnUNetTrainerTeacher"}}}, "that is a nnUNetTrainerStudent, got nnUNetTrainerTeacher."),
+    ({"arms": {"x": ARMS["HLFD"]}}, "x: "),
+])  # fmt: skip
+def test_what_would_fail_later_is_refused_at_once(study, change, message, nnunet, variant, capsys):
+    variant("early_x.s1", beta=0.3)
+    before = tree(nnunet)
+    file = study("early", **{"arms": ARMS, "seeds": [1], **change})
+    assert main(["study", str(file), "-device", "cpu", "--commands"]) == 2
+    assert message in capsys.readouterr().err
+    assert tree(nnunet) == before
+
+
+def test_plans_that_are_a_variant_hand_their_settings_on(study, variant):
+    base = variant("parent", num_epochs=7, late_max_stride=None)
+    file = study("child", ARMS, seeds=[1], plans=base, settings={"beta": 0.5})
+    for run in plan_runs(read_study(file)):
+        assert (run.settings.num_epochs, run.settings.late_max_stride, run.settings.beta) == (7, None, 0.5)
+        assert run.plans_name.startswith("nnUNetPlans_parent_child_")
+
+
+def test_a_trained_run_that_learned_from_another_teacher_is_refused(study, teacher_2d, tmp_path, capsys):
+    folder = tmp_path / "nnUNetTrainerTeacher__nnUNetPlans_moved__2d"
+    folder.mkdir()
+    (folder / "fold_0").symlink_to(teacher_2d)
+    file = study("taught", ARMS, seeds=[1], teachers={"there": {"folder": str(folder)}})
+    run = plan_runs(read_study(file))[1]
+    run.fold_folder.mkdir(parents=True)
+    (run.fold_folder / "checkpoint_final.pth").touch()
+    network = {"sha256": sha256(teacher_2d / "checkpoint_final.pth"), "folder": "f", "checkpoint": "c"}
+    record = run.fold_folder / "distillation.json"
+    record.write_text(json.dumps({"teacher": {"networks": [network]}, "given": {}}))
+    assert plan_runs(read_study(file))[1].is_trained
+    record.write_text(json.dumps({"teacher": {"networks": [{**network, "sha256": "0"}]}, "given": {}}))
+    assert main(["study", str(file), "-device", "cpu", "--dry_run"]) == 2
+    assert "learned from another teacher (f, c)" in capsys.readouterr().err
+
+
+def test_a_folder_with_other_settings_is_refused(study, nnunet, train, variant, capsys):
+    plans = variant("other_alone.s1", num_epochs=1)
+    train("nnUNetTrainerStudent", plans=plans)
+    (nnunet / "preprocessed" / DATASET / f"{plans}.json").unlink()
     assert main(["study", str(study("other", ARMS)), "-device", "cpu"]) == 2
     assert "belongs to a run with other settings (num_epochs: 2 here, 1 there)" in capsys.readouterr().err
 
@@ -161,6 +206,35 @@ def test_a_finished_run_whose_teacher_may_have_seen_its_cases_is_named(study, nn
 # Running
 
 
+def test_epochs_are_counted_from_nnunets_newest_log_where_a_run_can_be_continued(study, nnunet):
+    run = plan_runs(read_study(study("epochs", ARMS, settings={"num_epochs": 40})))[0]
+    assert run.epochs_done == 0
+    run.fold_folder.mkdir(parents=True)
+    (run.fold_folder / "training_log_1.txt").write_text("00:00: Epoch 31 \n")
+    log = run.fold_folder / "training_log_2.txt"
+    log.write_text(
+        "00:00: Epoch 0 \n" + "00:00: train_loss 0.5 \n" * 2000 + "00:00: Epoch 17 \n00:00: Epoch time: 2 s \n"
+    )
+    os.utime(run.fold_folder / "training_log_1.txt", (1, 1))
+    assert run.epochs_done == 0  # without a checkpoint it starts anew
+    (run.fold_folder / "checkpoint_best.pth").touch()
+    assert run.epochs_done == 17
+    (run.fold_folder / "checkpoint_final.pth").touch()
+    assert run.epochs_done == 40
+
+
+def test_a_study_does_not_start_while_one_of_its_trainings_runs(study, monkeypatch, capsys):
+    file = study("busy", ARMS)
+    runs = plan_runs(read_study(file))
+    log = study_folder(read_study(file), runs) / f"{runs[0].name}.log"
+    log.parent.mkdir()
+    monkeypatch.setattr(children, "_END_SECONDS", 0.1)
+    with log.open("ab") as held:
+        assert children.lock(held)
+        assert main(["study", str(file), "-device", "cpu"]) == 2
+    assert f"The training of {log} still runs" in capsys.readouterr().err
+
+
 def run_study(file, *more):
     return subprocess.Popen(
         [COMMAND, "study", str(file), "-device", "cpu", "-np", "2", *more], stdout=subprocess.PIPE,
@@ -168,7 +242,7 @@ def run_study(file, *more):
     )  # fmt: skip
 
 
-def children(folder):
+def trainings(folder):
     """Process groups of trainings whose logs lie in a folder."""
     found = set()
     for link in Path("/proc").glob("[0-9]*/fd/1"):
@@ -183,7 +257,7 @@ def children(folder):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills process groups")
 def test_a_study_survives_kills_isolates_a_broken_arm_and_reports(study, nnunet):
-    arms = {**ARMS, "broken": {"trainer": "nnUNetTrainerKD", "settings": {"teacher_fold": 3}}}
+    arms = {**ARMS, "broken": {"trainer": "nnUNetTrainerKD", "settings": {"weights": {"kdd": 1}}}}
     file = study("whole", arms)
     spec = read_study(file)
     runs = plan_runs(spec)
@@ -194,33 +268,26 @@ def test_a_study_survives_kills_isolates_a_broken_arm_and_reports(study, nnunet)
     while not any("Epoch 0" in log.read_text() for log in folder.glob("*.log")):
         assert first.poll() is None
         time.sleep(0.2)
+    assert trainings(folder)
     first.kill()
     first.wait()
-    orphans = children(folder)
-    assert orphans
-    second = run_study(file)
-    output, _ = second.communicate()
-    assert second.returncode == 2
-    assert "still runs, from an earlier start of this study" in output
-    for group in orphans:
-        os.killpg(group, signal.SIGKILL)
 
     finished = sum(run.is_finished for run in runs)
-    third = run_study(file)
+    second = run_study(file)  # the killed study's trainings have ended with it
     while sum(run.is_finished for run in runs) == finished:
-        assert third.poll() is None
+        assert second.poll() is None
         time.sleep(0.2)
-    third.terminate()
-    output, _ = third.communicate()
+    second.terminate()
+    output, _ = second.communicate()
     assert "interrupted. The same command goes on from here." in output
-    assert not children(folder)
+    assert not trainings(folder)
 
-    fourth = run_study(file)
-    output, _ = fourth.communicate()
-    assert fourth.returncode == 1, output
+    third = run_study(file)
+    output, _ = third.communicate()
+    assert third.returncode == 1, output
     assert [run.arm for run in runs if not run.is_finished] == ["broken", "broken"]
     assert "2 of 7 runs failed. The same command tries them again." in output
-    assert "No teacher found." in output
+    assert "Unknown method or term 'kdd' in the setting weights. Did you mean 'kd'?" in output
     assert f"Wrote {folder / 'report' / 'report.html'}" in output
     made = {
         Path(each).relative_to(nnunet / "results" / DATASET).parts[0]

@@ -52,7 +52,7 @@ arms:
         {"beta": 0.5, "num_epochs": 10, "seed": 3},
         {"beta": 0.5, "num_epochs": 10, "seed": 7},
     ]
-    assert study.teachers[2].folder == Path("some/model")
+    assert study.teachers[2].folder == Path.cwd() / "some" / "model"  # commands may be run elsewhere
     [arm] = study.arms
     assert (arm.settings, arm.teacher) == ({"beta": 0.7, "num_epochs": 10}, "own")
 
@@ -71,6 +71,29 @@ arms:
     }  # fmt: skip
 
 
+def test_values_that_are_no_plain_words_name_arms_of_a_grid_too(read):
+    study = read(MINIMAL.replace(
+        "Student}", "HLFD, grid: {weights: [{KD: 1}, {ufd: 0, ifd: 0.5}], late_max_stride: [null, 8]}}"
+    ))  # fmt: skip
+    assert [arm.name for arm in study.arms] == [
+        f"alone.weights{weights}.late_max_stride{stride}"
+        for weights in ("KD1", "ufd0-ifd0.5")
+        for stride in ("null", 8)
+    ]
+
+
+def test_numbers_with_an_exponent_need_no_point_and_anchors_can_be_merged(read):
+    study = read("""
+study: s
+dataset: 901
+configuration: 2d
+settings: &common {initial_lr: 1e-4, beta: 2E0}
+arms:
+  a: {trainer: nnUNetTrainerHLFD, settings: {<<: *common, beta: 1}}
+""")
+    assert study.arms[0].settings == {"initial_lr": 0.0001, "beta": 1}
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("", "Expected 'key: value' entries in "),
     ("a: [", "is no valid YAML"),
@@ -83,12 +106,15 @@ arms:
     (MINIMAL + "folds: [all]\n", "Expected integers of at least 0 for 'folds', got ['all']."),
     (MINIMAL + "settings: {betta: 1}\n", "settings: Unknown setting 'betta'. Did you mean 'beta'?"),
     (MINIMAL + "settings: {beta: -1}\n", "settings: Expected a number of at least 0 for setting 'beta', got -1.0."),
+    (MINIMAL + "settings: {teacher_fold: 1}\n", "settings: a study has no teacher_fold"),
+    (MINIMAL + "settings: {beta: 1, beta: 2}\n", "'beta' is there twice"),
     (MINIMAL + "settings: 3\n", "Expected 'key: value' entries in settings, got 3."),
     (MINIMAL + "teachers: {}\n", "Expected at least one teacher in 'teachers'."),
     (MINIMAL + "teachers: {t: {folder: x, settings: {beta: 1}}}\n", "an existing teacher (folder) has no trainer and"),
     (MINIMAL + "teachers: {t: {fold: x}}\n", "teachers: t: unknown key 'fold'. Did you mean 'folder'?"),
     (MINIMAL.replace("study: s", "study: a__b"), "Expected a name of letters, digits and single"),
     (MINIMAL.replace("alone:", "a b:"), "Expected a name of letters, digits and single"),
+    (MINIMAL.replace("{alone:", "{no:"), "Expected a text as a name in arms, got False. Put it in quotes."),
     (MINIMAL.replace("{alone: {trainer: nnUNetTrainerStudent}}", "{}"), "has no arms"),
     (MINIMAL.replace(ARM, "nnUNetTrainerStudent"), "Expected 'key: value' entries in arms: alone"),
     (MINIMAL.replace(ARM, "{}"), "arms: alone lacks 'trainer', such as nnUNetTrainerHLFD."),

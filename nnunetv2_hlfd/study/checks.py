@@ -1,0 +1,130 @@
+"""What refuses a study before anything is written, and what its teachers must not have seen."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.paths import nnUNet_preprocessed
+
+from nnunetv2_hlfd.checkpoints import sha256
+from nnunetv2_hlfd.compatibility import check_validation_cases
+from nnunetv2_hlfd.config import nearest
+from nnunetv2_hlfd.identity import RECORD_FILE, check_folder_is_ours
+from nnunetv2_hlfd.json_file import read_json
+from nnunetv2_hlfd.study.runs import Run, splits_file
+from nnunetv2_hlfd.variants import variant_differences
+
+_NUM_SPLITS = 5  # that nnU-Net makes
+
+
+def check_configuration(plans: Mapping[str, Any], configuration: str, preprocessed: Path) -> None:
+    """The plans have the configuration and its cases are preprocessed.
+
+    Raises:
+        ValueError: with nnU-Net's command that makes them.
+    """
+    configurations = plans["configurations"]
+    if configuration not in configurations:
+        raise ValueError(
+            f"{plans['plans_name']} has no configuration '{configuration}'.{nearest(configuration, [*configurations])}"
+        )
+    cases = preprocessed / configurations[configuration].get("data_identifier", f"nnUNetPlans_{configuration}")
+    if not cases.is_dir():
+        raise ValueError(f"Expected preprocessed cases in {cases}, found none. Make them with: nnUNetv2_preprocess")
+
+
+def check_folds(dataset: str, folds: Sequence[int]) -> None:
+    """The split has every fold; nnU-Net would draw other cases for one that is beyond it.
+
+    Raises:
+        ValueError: naming the split's file.
+    """
+    file = splits_file(dataset)
+    number = len(load_json(str(file))) if file.is_file() else _NUM_SPLITS
+    if beyond := [fold for fold in folds if fold >= number]:
+        raise ValueError(f"Expected folds 0-{number - 1}, those of {file}, got {beyond[0]}.")
+
+
+def check_existing_teacher(folder: Path, fold: int, dataset: str) -> None:
+    """The fold of an existing teacher is there and held out the cases that this split holds out.
+
+    Before nnU-Net has made a split there is nothing to compare; the trainers check again.
+
+    Raises:
+        ValueError: where it is not or did not.
+    """
+    checkpoint = folder / f"fold_{fold}" / "checkpoint_final.pth"
+    if not checkpoint.is_file():
+        raise ValueError(
+            f"Expected the teacher's checkpoint {checkpoint}, found none. Train that fold, or leave it out."
+        )
+    file = splits_file(dataset)
+    if file.is_file():
+        ending = read_json(Path(str(nnUNet_preprocessed)) / dataset / "dataset.json")["file_ending"]
+        check_validation_cases(load_json(str(file))[fold]["val"], checkpoint.parent, ending)
+
+
+def check_runs(runs: Sequence[Run]) -> None:
+    """No two runs share a folder; what is there already was made with the same settings and teacher.
+
+    Raises:
+        ValueError: naming the arm and what differs.
+    """
+    folders = Counter(str(run.fold_folder).lower() for run in runs)  # some file systems ignore the case
+    for run in runs:
+        if folders[str(run.fold_folder).lower()] > 1:
+            raise ValueError(f"Expected names that differ in more than their case, {run.plans_name} is there twice.")
+        try:
+            _check_variant(run)
+            check_folder_is_ours(run.model_folder, run.settings, run.fold)
+            _check_recorded_teacher(run)
+        except ValueError as error:
+            raise ValueError(f"{run.arm}: {error}") from error
+
+
+def _check_variant(run: Run) -> None:
+    """Plans of the run's name that are there already have just its settings."""
+    if differences := variant_differences(run.plans_file, dict(run.given)):
+        raise ValueError(
+            f"{run.plans_file} exists with other settings ({differences}). Give the study or the arm another name, or "
+            f"remove that file and what was trained with it."
+        )
+
+
+def _check_recorded_teacher(run: Run) -> None:
+    """A trained run learned from the teacher that the study names, as far as both are there."""
+    if not run.teacher or not run.is_trained:
+        return
+    checkpoint = run.teacher / run.fold_folder.name / run.settings.teacher_checkpoint
+    networks = _recorded_networks(run)
+    if networks and checkpoint.is_file() and [each["sha256"] for each in networks] != [sha256(checkpoint)]:
+        raise ValueError(
+            f"{run.fold_folder} learned from another teacher ({networks[0]['folder']}, {networks[0]['checkpoint']}) "
+            f"than {checkpoint} is now. Give the arm another name, or remove that run."
+        )
+
+
+def check_teachers_were_blind(runs: Sequence[Run]) -> None:
+    """Every finished student's record says that its teacher has not seen the fold's validation cases.
+
+    Raises:
+        ValueError: naming the runs whose does not.
+    """
+    seen = []
+    for run in runs:
+        if run.teacher and run.is_finished:
+            networks = _recorded_networks(run)
+            if not networks or any(each["may_have_seen_validation_cases"] for each in networks):
+                seen.append(run.name)
+    if seen:
+        raise ValueError(f"The teacher may have seen the validation cases of {', '.join(seen)}. Do not report them.")
+
+
+def _recorded_networks(run: Run) -> list[dict[str, Any]]:
+    record = run.fold_folder / RECORD_FILE
+    networks: list[dict[str, Any]] = (
+        read_json(record).get("teacher", {}).get("networks", []) if record.is_file() else []
+    )
+    return networks

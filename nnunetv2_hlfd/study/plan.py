@@ -1,0 +1,124 @@
+"""From a study to its runs."""
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+from nnunetv2_hlfd.config import given_settings
+from nnunetv2_hlfd.json_file import read_json
+from nnunetv2_hlfd.scheduled_trainer import ScheduledTrainer
+from nnunetv2_hlfd.student_trainer import nnUNetTrainerStudent
+from nnunetv2_hlfd.study.checks import check_configuration, check_existing_teacher, check_folds, check_runs
+from nnunetv2_hlfd.study.runs import Run
+from nnunetv2_hlfd.study.spec import ArmSpec, Study, TeacherSpec
+from nnunetv2_hlfd.trainer import DistillationTrainer
+from nnunetv2_hlfd.training import extend_trainer_search
+from nnunetv2_hlfd.variants import write_variant
+
+
+def plan_runs(study: Study) -> list[Run]:
+    """All runs in the order in which they are worth most: fold by fold, teachers, then all arms of a seed.
+
+    Raises:
+        ValueError: for a data set, plans, trainer or teacher that is not there, or folders with other settings.
+    """
+    extend_trainer_search()
+    try:
+        str(nnUNet_preprocessed), str(nnUNet_results)
+        dataset = maybe_convert_to_dataset_name(int(study.dataset) if study.dataset.isdigit() else study.dataset)
+    except RuntimeError as error:  # nnU-Net's message says which data set or variable is missing
+        raise ValueError(str(error)) from error
+    file = Path(str(nnUNet_preprocessed)) / dataset / f"{study.plans}.json"
+    if not file.is_file():
+        raise ValueError(
+            f"Expected plans {study.plans} of {dataset}, found none. Make them with: nnUNetv2_plan_and_preprocess"
+        )
+    plans = read_json(file)
+    check_configuration(plans, study.configuration, file.parent)
+    check_folds(dataset, study.folds)
+    planner = _Planner(study, dataset, given_settings(plans))
+    runs = [run for fold in study.folds for run in planner.fold(fold)]
+    check_runs(runs)
+    return runs
+
+
+class _Planner:
+    """What the runs of one study have in common."""
+
+    def __init__(self, study: Study, dataset: str, given: Mapping[str, Any]) -> None:
+        self.study, self.dataset = study, dataset
+        self.given = given  # plans that are a variant themselves hand their settings on
+        self.arms = [(arm, _trainer(arm.trainer, nnUNetTrainerStudent, f"arms: {arm.name}")) for arm in study.arms]
+        used = {arm.teacher for arm, trainer in self.arms if issubclass(trainer, DistillationTrainer)}
+        self.teachers = [each for each in study.teachers if each.name in used or each is study.teachers[0]]
+
+    def fold(self, fold: int) -> list[Run]:
+        """Teachers to train, then every arm, seed by seed."""
+        runs, folders = [], {}
+        for teacher in self.teachers:
+            if teacher.folder is None:
+                run = self._teacher_run(teacher, fold)
+                runs.append(run)
+                folders[teacher.name] = run.model_folder
+            else:
+                check_existing_teacher(teacher.folder, fold, self.dataset)
+                folders[teacher.name] = teacher.folder
+        arms = [(arm, trainer, seed) for seed in self.study.seeds for arm, trainer in self.arms]
+        return runs + [self._arm_run(arm, trainer, seed, fold, folders) for arm, trainer, seed in arms]
+
+    def _teacher_run(self, teacher: TeacherSpec, fold: int) -> Run:
+        trainer = _trainer(teacher.trainer, ScheduledTrainer, f"teachers: {teacher.name}")
+        variant = f"{self.study.study}_{teacher.name}"
+        return self._run(teacher.name, trainer, variant, fold, teacher.settings, is_teacher=True)
+
+    def _arm_run(
+        self, arm: ArmSpec, trainer: type[ScheduledTrainer], seed: int, fold: int, teachers: Mapping[str, Path]
+    ) -> Run:
+        taught_by = teachers[arm.teacher] if issubclass(trainer, DistillationTrainer) else None
+        variant = f"{self.study.study}_{arm.name}.s{seed}"
+        return self._run(arm.name, trainer, variant, fold, {**arm.settings, "seed": seed}, teacher=taught_by)
+
+    def _run(
+        self, arm: str, trainer: type[ScheduledTrainer], variant: str, fold: int, given: Mapping[str, Any], **more: Any
+    ) -> Run:
+        return Run(
+            arm=arm, trainer=trainer, dataset=self.dataset, configuration=self.study.configuration,
+            plans=self.study.plans, variant=variant, fold=fold, given={**self.given, **given}, **more,
+        )  # fmt: skip
+
+
+def teacher_folder(study: Study, runs: Sequence[Run]) -> Path:
+    """Model folder of the study's first teacher."""
+    first = study.teachers[0]
+    return first.folder or next(run.model_folder for run in runs if run.is_teacher and run.arm == first.name)
+
+
+def write_plans(runs: Sequence[Run]) -> None:
+    """Write the plans variants that are not there yet."""
+    for run in runs:
+        if not run.plans_file.is_file():
+            write_variant(run.dataset, run.plans, run.variant, dict(run.given))
+
+
+def study_folder(study: Study, runs: Sequence[Run]) -> Path:
+    """Where logs, the table of runs and the report go, beside the models."""
+    return Path(str(nnUNet_results)) / runs[0].dataset / f"study_{study.study}"
+
+
+def _trainer(name: str, base: type[ScheduledTrainer], place: str) -> type[ScheduledTrainer]:
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net tells every step of its search
+            trainer = recursive_find_trainer_class_by_name(name)
+    except RuntimeError as error:
+        raise ValueError(f"{place}: unknown trainer {name}. nnUNetv2_hlfd train -h lists those of this package.") from (
+            error
+        )
+    if not issubclass(trainer, base):
+        raise ValueError(f"{place}: expected a trainer of this package that is a {base.__name__}, got {name}.")
+    return trainer
