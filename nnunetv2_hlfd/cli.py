@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_hlfd import __version__
-from nnunetv2_hlfd.config import nearest, parse_value, setting_help
+from nnunetv2_hlfd.config import parse_value, setting_help
 from nnunetv2_hlfd.methods import PREFIX, method_names
+from nnunetv2_hlfd.setting_rules import nearest
 
 _DESCRIPTION = """Compress a trained nnU-Net into a small student by knowledge distillation (HLFD).
 
