@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_hlfd.cli_arguments import make_parser
-from nnunetv2_hlfd.config import nearest, parse_value, setting_help
+from nnunetv2_hlfd.config import parse_value, setting_help
+from nnunetv2_hlfd.setting_rules import nearest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

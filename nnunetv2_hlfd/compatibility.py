@@ -2,7 +2,7 @@
 
 import pydoc
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -127,12 +127,12 @@ def check_validation_cases(student_cases: Sequence[str], fold_folder: Path, file
         )
     unseen, others = set(teacher_cases), set(student_cases)
     if unseen != others:
+        ours, theirs = some_names(others - unseen), some_names(unseen - others)
         raise ValueError(
             f"The teacher in {fold_folder} was validated on other cases than this student's fold holds out: "
-            f"{some_names(others - unseen)} only in the student's, {some_names(unseen - others)} only in the "
-            f"teacher's. Either splits_final.json changed or its validation is incomplete (run it with --val). "
-            f"Validating on cases that the teacher has learned from would be wrong; to do so anyway, set teacher_fold "
-            f"explicitly (recorded)."
+            f"{ours} only in the student's, {theirs} only in the teacher's. Either "
+            f"splits_final.json changed or its validation is incomplete (run it with --val). Validating on cases that "
+            f"the teacher has learned from would be wrong; to do so anyway, set teacher_fold explicitly (recorded)."
         )
 
 
@@ -159,6 +159,7 @@ def _contract(plans: PlansManager, configuration: str, dataset_json: Mapping[str
         "regions_class_order": dataset_json.get("regions_class_order"),
         "channel_names": dict(dataset_json.get("channel_names", dataset_json.get("modality", {}))),
         "dimension": f"{len(config.patch_size)}d",
+        "input of a previous stage (cascade)": config.previous_stage_name is not None,
         "spacing": [round(float(each), 6) for each in config.spacing],
         "transpose_forward": list(plans.transpose_forward),
         "normalization_schemes": list(config.normalization_schemes),
@@ -170,7 +171,7 @@ def _contract(plans: PlansManager, configuration: str, dataset_json: Mapping[str
     }
 
 
-def some_names(cases: set[str]) -> str:
-    """A few names of a set."""
+def some_names(cases: Iterable[str]) -> str:
+    """A few of the names, and how many more there are."""
     names = sorted(cases)
     return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}" if names else "none"

@@ -11,13 +11,12 @@ import torch
 import torch.distributed as dist
 from batchgenerators.utilities.file_and_folder_operations import save_json
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
-from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
+from nnunetv2_hlfd.augmentation import keep_rotation_and_flips, make_reproducible
+from nnunetv2_hlfd.cascade import CascadeTrainer
 from nnunetv2_hlfd.checkpoints import read_checkpoint, write_checkpoint
 from nnunetv2_hlfd.compatibility import check_nnunet_version
 from nnunetv2_hlfd.config import PLANS_KEY, Settings, given_settings
@@ -25,7 +24,7 @@ from nnunetv2_hlfd.identity import RECORD_FILE, check_folder_is_ours, check_resu
 from nnunetv2_hlfd.schedule import draw_seed, keep_thread_limit, paper_optimizer, seed_everything
 
 
-class ScheduledTrainer(nnUNetTrainer):
+class ScheduledTrainer(CascadeTrainer):
     """Base of all trainers of this package. Trains the plans' network with nnU-Net's loss.
 
     Attributes:
@@ -50,11 +49,6 @@ class ScheduledTrainer(nnUNetTrainer):
         self.settings = Settings.from_dict({**self.defaults, **self.given})
         self.continues, self.resumed = bool(plans.get("continue_training")), False
         self.plans_lineage = plans_lineage(plans)
-        if PlansManager(plans).get_configuration(configuration).previous_stage_name:
-            raise ValueError(
-                f"{type(self).__name__} does not support cascade configurations yet, got {configuration}. Use "
-                f"3d_fullres, 3d_lowres or 2d."
-            )
         self._prepare_plans(plans, configuration, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.seed = self.settings.seed
@@ -77,6 +71,7 @@ class ScheduledTrainer(nnUNetTrainer):
         self.num_iterations_per_epoch = settings.num_iterations_per_epoch
         self.num_val_iterations_per_epoch = settings.num_val_iterations_per_epoch
         self.save_every = self.num_epochs  # nnU-Net would write `latest` before `best` is updated; see on_epoch_end
+        self.choose_previous_stage(settings.previous_stage)
 
     def initialize(self) -> None:
         """Seed, then build: for one seed every method starts from the same student weights."""
@@ -98,14 +93,8 @@ class ScheduledTrainer(nnUNetTrainer):
         """nnU-Net's augmentation; with augmentation=paper only rotation and mirroring of it."""
         pipeline = super().get_training_transforms(*args, **kwargs)
         if self.settings.augmentation == "paper":
-            pipeline.transforms = [each for each in pipeline.transforms if not isinstance(each, RandomTransform)]
-            for each in pipeline.transforms:
-                if isinstance(each, SpatialTransform):
-                    each.p_scaling = 0
-        for each in pipeline.transforms:
-            inner = each.transform if isinstance(each, RandomTransform) else each
-            if isinstance(inner, GaussianBlurTransform):
-                inner.benchmark = False  # it picks its algorithm by timing, which no seed can reproduce
+            keep_rotation_and_flips(pipeline)
+        make_reproducible(pipeline)
         return pipeline
 
     def on_train_start(self) -> None:
@@ -124,6 +113,7 @@ class ScheduledTrainer(nnUNetTrainer):
             )
         if not self.resumed:
             check_folder_is_ours(Path(self.output_folder_base), self.settings, self.fold)
+        self.check_previous_stage()
         if not self.was_initialized:
             self.initialize()
         self._prepare_training()
@@ -139,6 +129,7 @@ class ScheduledTrainer(nnUNetTrainer):
             "given": self.settings.to_dict(),
             "settings": self._resolved_settings(),
             "versions": {name: version(name) for name in packages},
+            "previous_stage": self.folder_with_segs_from_previous_stage,
         }
 
     def _resolved_settings(self) -> dict[str, Any]:

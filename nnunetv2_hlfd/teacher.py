@@ -1,4 +1,4 @@
-"""Finding, checking and loading the frozen teacher."""
+"""Checking and loading the frozen teacher."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -20,25 +20,11 @@ from nnunetv2_hlfd.compatibility import (
     check_validation_cases,
     validated_cases,
 )
-from nnunetv2_hlfd.config import TEACHER_VARIABLE, Settings, teacher_folder_from_environment
+from nnunetv2_hlfd.config import Settings
 from nnunetv2_hlfd.json_file import read_json
 from nnunetv2_hlfd.methods.base import Outputs, TeacherOutputs, TeacherShape
 from nnunetv2_hlfd.taps import Stage, TeacherTaps, read_stages, teacher_taps, trained_heads
-
-_TEACHER_TRAINERS = ("nnUNetTrainer", "nnUNetTrainerTeacher")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudentSide:
-    """What the teacher is checked against. `plans_names`: the student's own, then the base plans'."""
-
-    plans: PlansManager
-    plans_names: Sequence[str]
-    configuration: str
-    dataset_json: Mapping[str, Any]
-    fold: int | str
-    validation_cases: Sequence[str]
-    results_folder: Path
+from nnunetv2_hlfd.teacher_search import StudentSide, find_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +38,7 @@ class TeacherNetwork:
 
 
 class Teacher:
-    """Frozen networks (one, or one for each fold of an ensemble), in eval mode and without gradients."""
+    """Frozen networks (one, or one for each fold and folder), in eval mode and without gradients."""
 
     def __init__(self, networks: Sequence[TeacherNetwork]) -> None:
         self.networks = list(networks)
@@ -89,45 +75,14 @@ def load_teacher(student: StudentSide, settings: Settings) -> Teacher:
     Raises:
         ValueError: where none is found or it does not fit; the message says what to do.
     """
-    folder, folds = find_teacher(student, settings)
-    checkpoints = [folder / f"fold_{fold}" / settings.teacher_checkpoint for fold in folds]
+    checkpoints = find_teacher(student, settings)
     if settings.teacher_fold is None and student.fold != "all":
         for file in checkpoints:
             check_validation_cases(student.validation_cases, file.parent, student.dataset_json["file_ending"])
-    return Teacher([_load_network(folder, file, student, settings) for file in checkpoints])
-
-
-def find_teacher(student: StudentSide, settings: Settings) -> tuple[Path, list[int | str]]:
-    """Model folder and folds of the teacher.
-
-    Default: same configuration and same fold (a teacher of another fold has seen this fold's validation cases), under
-    the student's own plans name, then the base plans'. A student of fold `all` learns from fold_all, else from the
-    folds 0-4 together.
-
-    Raises:
-        ValueError: with every place that was looked at.
-    """
-    named = teacher_folder_from_environment()
-    folders = [named] if named else [
-        student.results_folder / f"{trainer}__{plans_name}__{student.configuration}"
-        for plans_name in student.plans_names for trainer in _TEACHER_TRAINERS
-    ]  # fmt: skip
-    wanted: int | str = student.fold if settings.teacher_fold is None else settings.teacher_fold
-    choices: list[list[int | str]] = [[wanted]]
-    if settings.teacher_fold is None and wanted == "all":
-        choices.append(list(range(5)))
-    for folder in folders:
-        for folds in choices:
-            if all((folder / f"fold_{fold}" / settings.teacher_checkpoint).is_file() for fold in folds):
-                return folder, folds
-    names = ["fold_" + ("0-4" if len(folds) > 1 else str(folds[0])) for folds in choices]
-    looked = "\n  ".join(str(folder / name / settings.teacher_checkpoint) for folder in folders for name in names)
-    raise ValueError(
-        f"No teacher found. Looked at:\n  {looked}\nTrain one with: nnUNetv2_train {student.plans.dataset_name} "
-        f"{student.configuration} {wanted} -p {student.plans_names[-1]}\nor name the folder of a trained model "
-        f"(.../TRAINER__PLANS__CONFIGURATION) with the environment variable {TEACHER_VARIABLE}; another fold than the "
-        f"student's needs the setting teacher_fold."
-    )
+    networks = [_load_network(file, student, settings) for file in checkpoints]
+    for each in networks[1:]:
+        _check_averaging(networks[0], each)
+    return Teacher(networks)
 
 
 def check_same_teacher(found: Sequence[Mapping[str, Any]], recorded: Sequence[Mapping[str, Any]]) -> None:
@@ -141,15 +96,42 @@ def check_same_teacher(found: Sequence[Mapping[str, Any]], recorded: Sequence[Ma
         ValueError: naming the files whose SHA-256 differ.
     """
     if recorded and [each["sha256"] for each in found] != [each["sha256"] for each in recorded]:
+        expected, got = (
+            ", ".join(f"{_place(each)} (SHA-256 {each['sha256'][:12]})" for each in side) for side in (recorded, found)
+        )
         raise ValueError(
-            f"This run was started with another teacher: expected {[each['checkpoint'] for each in recorded]} in "
-            f"{recorded[0]['folder']} with SHA-256 {[each['sha256'][:12] for each in recorded]}, found "
-            f"{[each['sha256'][:12] for each in found]} in {found[0]['folder']}. Put the recorded teacher back, or "
-            f"start again without --c."
+            f"This run was started with another teacher: expected {expected}, found {got}. Put the recorded teacher "
+            f"back, or start again without --c."
         )
 
 
-def _load_network(folder: Path, checkpoint_file: Path, student: StudentSide, settings: Settings) -> TeacherNetwork:
+def _check_averaging(first: TeacherNetwork, other: TeacherNetwork) -> None:
+    """Networks that teach together are averaged map by map, so their maps must correspond.
+
+    Raises:
+        ValueError: with what differs.
+    """
+    for name, ours, theirs in (
+        ("stages (channels and total strides)", *([_words(each.stages) for each in (first, other)])),
+        ("trained intermediate outputs", first.taps.heads, other.taps.heads),
+    ):
+        if ours != theirs:
+            raise ValueError(
+                f"The teachers' outputs cannot be averaged, their {name} differ: {ours} in {_place(first.origin)}, "
+                f"{theirs} in {_place(other.origin)}. Let one of them teach, or train them with the same plans."
+            )
+
+
+def _words(stages: Sequence[Stage]) -> str:
+    return ", ".join(f"{each.channels} at {'x'.join(map(str, each.stride))}" for each in stages)
+
+
+def _place(origin: Mapping[str, Any]) -> str:
+    return f"{origin['folder']}/{origin['checkpoint']}"
+
+
+def _load_network(checkpoint_file: Path, student: StudentSide, settings: Settings) -> TeacherNetwork:
+    folder = checkpoint_file.parent.parent
     plans = PlansManager(_read_json(folder / "plans.json"))
     dataset_json = _read_json(folder / "dataset.json")
     checkpoint = read_checkpoint(checkpoint_file)

@@ -1,6 +1,7 @@
 """A tiny phantom data set, planned and preprocessed by nnU-Net itself, and helpers to train on it."""
 
 import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,12 @@ from nnunetv2_hlfd.variants import write_variant
 
 DATASET = "Dataset901_Phantom"
 REGIONS_DATASET = "Dataset902_PhantomRegionsIgnore"
+DATASETS = {
+    "labels": DATASET,
+    "regions": "Dataset903_PhantomRegions",
+    "ignore": "Dataset904_PhantomIgnore",
+    "regions_ignore": REGIONS_DATASET,
+}
 SHORT = {"num_epochs": 2, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1, "save_every": 1, "seed": 1,
          "student": "resnet18_w8"}  # fmt: skip
 
@@ -36,10 +44,11 @@ def _single_process() -> None:
 
 @pytest.fixture(scope="session")
 def nnunet(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
-    """nnU-Net's three folders with two preprocessed data sets: plain labels, and regions with an ignore label.
+    """nnU-Net's three folders with the data sets of DATASETS, planned and preprocessed.
 
-    2d and (anisotropic) 3d_fullres; the plans' network is narrowed to keep the tests quick. The preprocessed data are
-    kept in pytest's cache for the next session, under the hash of what they are made by.
+    2d, (anisotropic) 3d_fullres, 3d_lowres and 3d_cascade_fullres; the plans' networks are narrowed to keep the tests
+    quick. The preprocessed data are kept in pytest's cache for the next session, under the hash of what they are made
+    by.
     """
     sources = [Path(__file__), *Path(datasets.__file__).parent.glob("*.py")]
     key = hashlib.sha256(b"".join(each.read_bytes() for each in sorted(sources)) + version("nnunetv2").encode())
@@ -66,11 +75,11 @@ def _use_folders(root: Path) -> None:
 
 def _make_data_sets(root: Path) -> None:
     _use_folders(root)
-    for name, mode in ((DATASET, "labels"), (REGIONS_DATASET, "regions_ignore")):
+    for mode, name in DATASETS.items():
         write_phantom_dataset(
             root / "raw" / name, num_training=6, num_test=1, size=(8, 48, 48), spacing=(10, 7.5, 7.5), label_mode=mode
         )
-    _plan_and_preprocess([int(name[7:10]) for name in (DATASET, REGIONS_DATASET)])
+    _plan_and_preprocess([int(name[7:10]) for name in DATASETS.values()])
 
 
 def _plan_and_preprocess(datasets: list[int]) -> None:
@@ -82,18 +91,32 @@ def _plan_and_preprocess(datasets: list[int]) -> None:
     os.environ["nnUNet_n_proc_DA"] = processes
     for dataset in datasets:
         [plans_file] = Path(os.environ["nnUNet_preprocessed"]).glob(f"Dataset{dataset}_*/nnUNetPlans.json")
-        _narrow(plans_file)
-    preprocess(datasets, configurations=("2d", "3d_fullres"), num_processes=(1, 1))
+        plans = json.loads(plans_file.read_text())
+        _add_cascade(plans)
+        _narrow(plans)
+        plans_file.write_text(json.dumps(plans))
+    preprocess(datasets, configurations=("2d", "3d_fullres", "3d_lowres"), num_processes=(1, 1, 1))
 
 
-def _narrow(plans_file: Path) -> None:
-    plans = json.loads(plans_file.read_text())
+def _add_cascade(plans: dict[str, Any]) -> None:
+    """3d_lowres and 3d_cascade_fullres, which nnU-Net plans for large images only, in the form that it gives them."""
+    fullres = plans["configurations"]["3d_fullres"]
+    plans["configurations"]["3d_lowres"] = {
+        **copy.deepcopy(fullres),
+        "data_identifier": "nnUNetPlans_3d_lowres",
+        "spacing": [fullres["spacing"][0], *(2 * each for each in fullres["spacing"][1:])],
+        "patch_size": [fullres["patch_size"][0], *(each // 2 for each in fullres["patch_size"][1:])],
+        "next_stage": "3d_cascade_fullres",
+    }
+    plans["configurations"]["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+
+
+def _narrow(plans: dict[str, Any]) -> None:
     for configuration in plans["configurations"].values():
         if "architecture" in configuration:
             kwargs = configuration["architecture"]["arch_kwargs"]
             kwargs["features_per_stage"] = [min(8 * 2**i, 32) for i in range(kwargs["n_stages"])]
             configuration["batch_size"] = 2
-    plans_file.write_text(json.dumps(plans))
 
 
 Train = Callable[..., Path]

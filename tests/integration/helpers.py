@@ -1,5 +1,9 @@
-"""Trainers without nnU-Net's final validation, and what their checkpoints hold."""
+"""Trainers without nnU-Net's final validation, what their checkpoints hold, and nnU-Net's commands."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,75 @@ def make_trainer(
     content = {**load_json(str(folder / f"{plans}.json")), "continue_training": continue_training}
     trainer_class = recursive_find_trainer_class_by_name(trainer)
     return trainer_class(content, configuration, fold, load_json(str(folder / "dataset.json")), torch.device("cpu"))
+
+
+def run_epoch(trainer: Any) -> None:
+    """One epoch as nnU-Net's `run_training` makes it, after `on_train_start`."""
+    trainer.on_epoch_start()
+    trainer.on_train_epoch_start()
+    steps = range(trainer.num_iterations_per_epoch)
+    trainer.on_train_epoch_end([trainer.train_step(next(trainer.dataloader_train)) for _ in steps])
+    with torch.no_grad():
+        trainer.on_validation_epoch_start()
+        steps = range(trainer.num_val_iterations_per_epoch)
+        trainer.on_validation_epoch_end([trainer.validation_step(next(trainer.dataloader_val)) for _ in steps])
+    trainer.on_epoch_end()
+
+
+def train_once(
+    nnunet: Path, train: Callable[..., Path], trainer: str, *, dataset: str = "Dataset901_Phantom", plans: str,
+    configuration: str = "2d", fold: int | str = 0,
+) -> Path:  # fmt: skip
+    """Fold folder of a trained and validated model, made by the first test that asks for it."""
+    folder = nnunet / "results" / dataset / f"{trainer}__{plans}__{configuration}" / f"fold_{fold}"
+    if not (folder / "validation/summary.json").is_file():
+        train(trainer, dataset=dataset, plans=plans, configuration=configuration, fold=fold)
+    return folder
+
+
+def command(name: str, *arguments: object, **environment: str) -> str:
+    """Run a console script that pip has installed beside this Python; returns its output."""
+    done = subprocess.run(
+        [Path(sys.executable).parent / name, *map(str, arguments)], env={**os.environ, **environment},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+_STOCK = """
+import importlib, sys
+sys.path += [path for path in sys.argv.pop(1).split(":") if path]
+try:
+    import nnunetv2_hlfd
+except ModuleNotFoundError:
+    pass
+else:
+    raise SystemExit("nnunetv2_hlfd is importable")
+module, function = sys.argv.pop(1).split(":")
+if __name__ == "__main__":  # nnU-Net's worker processes import this file again
+    getattr(importlib.import_module(module), function)()
+"""
+
+
+def stock(entry_point: str, *arguments: object, **environment: str) -> str:
+    """An nnU-Net command in a process that can import neither this package nor has nnUNet_extTrainer.
+
+    Args:
+        entry_point: `module:function` of nnU-Net's console script; -S leaves out what an editable installation adds.
+        arguments: of the command.
+        environment: other variables.
+    """
+    variables = {key: value for key, value in os.environ.items() if key not in ("nnUNet_extTrainer", "PYTHONPATH")}
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _STOCK, packages, entry_point, *map(str, arguments)],
+        env={**variables, **environment},
+        cwd=variables["nnUNet_results"],  # not in a checkout of this package
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_same, load, make_trainer
+from helpers import assert_same, load, make_trainer, run_epoch
 
 from nnunetv2_hlfd.methods import METHODS
 from nnunetv2_hlfd.student_trainer import nnUNetTrainerStudent
@@ -97,7 +97,7 @@ def test_interrupted_and_continued_run_equals_the_uninterrupted_one(nnunet, vari
     whole.run_training()
     first = make_trainer(nnunet, f"nnUNetTrainer{method}", plans[1])
     first.on_train_start()
-    _epoch(first)
+    run_epoch(first)
     latest = Path(first.output_folder) / "checkpoint_latest.pth"
     second = make_trainer(nnunet, f"nnUNetTrainer{method}", plans[1], continue_training=True)
     second.load_checkpoint(str(latest))
@@ -154,19 +154,6 @@ def test_the_student_alone_needs_no_teacher_whatever_the_weights(nnunet, variant
     assert isinstance(trainer, nnUNetTrainerStudent)
     trainer.initialize()
     assert not hasattr(trainer, "method")
-
-
-def _epoch(trainer):
-    """One epoch as `run_training` makes it."""
-    trainer.on_epoch_start()
-    trainer.on_train_epoch_start()
-    outputs = [trainer.train_step(next(trainer.dataloader_train)) for _ in range(trainer.num_iterations_per_epoch)]
-    trainer.on_train_epoch_end(outputs)
-    with torch.no_grad():
-        trainer.on_validation_epoch_start()
-        steps = range(trainer.num_val_iterations_per_epoch)
-        trainer.on_validation_epoch_end([trainer.validation_step(next(trainer.dataloader_val)) for _ in steps])
-    trainer.on_epoch_end()
 
 
 def _log(trainer):

@@ -1,14 +1,11 @@
 """Every student trains, validates and predicts through nnU-Net, the last without this package."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK
-from helpers import load
+from helpers import load, stock
 
 from nnunetv2_hlfd.config import STUDENTS
 
@@ -42,45 +39,14 @@ def test_anisotropic_3d_trains_validates_and_predicts(
 def _predict_and_check(nnunet: Path, fold: Path, configuration: str, output: Path) -> None:
     images = nnunet / "raw/Dataset901_Phantom/imagesTs"
     trainer, plans, _ = fold.parent.name.split("__")
-    done = stock_predict(
+    stock(
+        "nnunetv2.inference.predict_from_raw_data:predict_entry_point",
         "-d", "Dataset901_Phantom", "-c", configuration, "-f", "0", "-tr", trainer, "-p", plans,
-        "-i", str(images), "-o", str(output), "-device", "cpu", "--disable_tta",
+        "-i", images, "-o", output, "-device", "cpu", "--disable_tta", "-npp", "0", "-nps", "0",
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     [image_file] = images.glob("*.nii.gz")
     prediction = SimpleITK.ReadImage(str(output / image_file.name.replace("_0000", "")))
     image = SimpleITK.ReadImage(str(image_file))
     assert prediction.GetSize() == image.GetSize()
     np.testing.assert_allclose(prediction.GetSpacing(), image.GetSpacing())
     assert set(np.unique(SimpleITK.GetArrayFromImage(prediction))) <= {0, 1, 2}
-
-
-STOCK = """
-import sys
-sys.path += [path for path in sys.argv.pop(1).split(":") if path]
-try:
-    import nnunetv2_hlfd
-except ModuleNotFoundError:
-    pass
-else:
-    raise SystemExit("nnunetv2_hlfd is importable")
-from nnunetv2.inference.predict_from_raw_data import predict_entry_point
-predict_entry_point()
-"""
-
-
-def stock_predict(*arguments: str) -> subprocess.CompletedProcess:
-    """nnUNetv2_predict in a process that has nnU-Net's folders but neither nnUNet_extTrainer nor this package.
-
-    -S leaves out what an editable installation adds to the path.
-    """
-    environment = {key: value for key, value in os.environ.items() if key not in ("nnUNet_extTrainer", "PYTHONPATH")}
-    environment |= {"nnUNet_npp": "1", "nnUNet_nps": "1"}
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    return subprocess.run(
-        [sys.executable, "-S", "-c", STOCK, packages, *arguments],
-        env=environment,
-        cwd=environment["nnUNet_results"],  # not in a checkout of this package
-        capture_output=True,
-        text=True,
-    )

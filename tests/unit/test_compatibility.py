@@ -212,6 +212,15 @@ def test_another_dimension_is_refused():
         compare(teacher="3d_fullres")
 
 
+def test_a_teacher_that_sees_no_previous_stage_is_refused_for_a_cascade():
+    """It would lack the input channels of the previous segmentation."""
+    cascade = plans()
+    cascade["configurations"]["2d"]["previous_stage"] = "2d_lowres"
+    with pytest.raises(ValueError, match="does not fit") as caught:
+        check_compatible(PlansManager(cascade), PlansManager(plans()), ("2d", "2d"), (DATASET, DATASET), FOLDER)
+    assert "previous stage (cascade): the student has True, the teacher False" in str(caught.value)
+
+
 def test_all_differences_are_listed_at_once():
     with pytest.raises(ValueError, match="does not fit") as caught:
         compare(configuration("spacing", [1.0, 1.0]), lambda dataset: dataset.update(channel_names={"0": "MR"}))

@@ -1,5 +1,6 @@
 """Settings: their defaults, their rules, and what a mistake is answered with."""
 
+import os
 from dataclasses import FrozenInstanceError
 from math import inf, nan
 from pathlib import Path
@@ -11,13 +12,14 @@ from nnunetv2_hlfd.config import (
     given_settings,
     parse_value,
     setting_help,
-    teacher_folder_from_environment,
+    teacher_folders_from_environment,
     trust_checkpoints,
 )
 
 DEFAULTS = {
     "teacher_fold": None,
     "teacher_checkpoint": "checkpoint_final.pth",
+    "previous_stage": None,
     "student": "auto",
     "beta": 0.9,
     "lambda": 0.1,
@@ -90,7 +92,9 @@ def test_learning_rate_and_epochs_follow_the_recipe_unless_given(given, learning
         ("lambda", 2.5), ("temperature", 1e-3), ("attention_exponent", 1.0), ("late_max_stride", 2),
         ("late_max_stride", None), ("distill_ignored", False), ("warmup_epochs", 0), ("initial_lr", 1e-9),
         ("num_epochs", 1), ("batch_size", 1), ("save_every", 1), ("seed", 0),
-        ("teacher_checkpoint", "checkpoint_best.pth"), ("weights", {"KD": 0.5, "HLFD": 0.0}), ("weights", {}),
+        ("teacher_checkpoint", "checkpoint_best.pth"),
+        ("previous_stage", "nnUNetTrainer__nnUNetPlans_short.1__3d_lowres"), ("weights", {}),
+        ("weights", {"KD": 0.5, "HLFD": 0.0}),
         *(("student", choice) for choice in STUDENTS.split(", ")),
         *((name, choice) for name, choices in {"recipe": ("paper", "nnunet"), "augmentation": ("paper", "nnunet"),
           "pixel_maps": ("encoder", "decoder"), "pixel_grid": ("tap", "image")}.items() for choice in choices),
@@ -114,6 +118,9 @@ def test_whole_numbers_stand_for_floats():
         *(("temperature", value, "a number above 0") for value in (0.0, -4.0, nan, inf, "4", False)),
         *(("attention_exponent", value, "a number of at least 1") for value in (0.99, nan, None)),
         *(("late_max_stride", value, "an integer or null of at least 2") for value in (1, -16, 16.0, "16", True)),
+        *(("previous_stage", value, "TRAINER__PLANS__CONFIGURATION or null") for value in (
+            "nnUNetTrainer", "nnUNetTrainer__nnUNetPlans", "a__b__c__d", "__nnUNetPlans__3d_lowres", "a__b__",
+            "/results/a__b__c", "../a__b__c", 3, "")),
         *(("distill_ignored", value, "true or false") for value in (0, 1, "true", None)),
         *(("warmup_epochs", value, "an integer of at least 0") for value in (-1, 1.5, "1", None, True)),
         *(("initial_lr", value, "a number or null above 0") for value in (0.0, -1e-3, nan, inf, "fast", True)),
@@ -267,12 +274,20 @@ def test_a_malformed_block_in_the_plans_is_answered_with_its_form_and_the_comman
     assert message.endswith("Write one with: nnUNetv2_hlfd plan")
 
 
-@pytest.mark.parametrize(("value", "folder"), [(None, None), ("", None), ("/models/teacher", Path("/models/teacher"))])
-def test_the_environment_may_name_the_teachers_folder(monkeypatch, value, folder):
+@pytest.mark.parametrize(
+    ("value", "folders"),
+    [
+        (None, []),
+        ("", []),
+        ("/models/teacher", [Path("/models/teacher")]),
+        (os.pathsep.join(["/models/one", "", "/models/two"]), [Path("/models/one"), Path("/models/two")]),
+    ],
+)
+def test_the_environment_may_name_the_teachers_folders(monkeypatch, value, folders):
     monkeypatch.delenv("nnUNet_hlfd_teacher", raising=False)
     if value is not None:
         monkeypatch.setenv("nnUNet_hlfd_teacher", value)
-    assert teacher_folder_from_environment() == folder
+    assert teacher_folders_from_environment() == folders
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Finding, checking and loading a teacher: every refusal on an altered copy of a really trained model folder."""
+"""Checking and loading a teacher: every refusal on an altered copy of a really trained model folder."""
 
 import json
 import shutil
@@ -14,7 +14,8 @@ from torch import nn
 from nnunetv2_hlfd.checkpoints import sha256
 from nnunetv2_hlfd.config import Settings
 from nnunetv2_hlfd.student import build_network
-from nnunetv2_hlfd.teacher import StudentSide, check_same_teacher, find_teacher, load_teacher
+from nnunetv2_hlfd.teacher import check_same_teacher, load_teacher
+from nnunetv2_hlfd.teacher_search import StudentSide
 
 VARIABLE = "nnUNet_hlfd_teacher"
 OWN, BASE = "nnUNetPlans_short_x", "nnUNetPlans_short"
@@ -78,106 +79,6 @@ def model_in(tmp_path, fold_folder):
 @pytest.fixture
 def model(tmp_path, teacher_2d):
     return model_in(tmp_path, teacher_2d)
-
-
-# Finding
-
-
-def place(results, trainer, plans_name, *folds, checkpoint="checkpoint_final.pth"):
-    folder = results / f"{trainer}__{plans_name}__2d"
-    for fold in folds:
-        (folder / f"fold_{fold}").mkdir(parents=True, exist_ok=True)
-        (folder / f"fold_{fold}" / checkpoint).touch()
-    return folder
-
-
-@pytest.fixture
-def seeker(tmp_path):
-    """A student of fold 1 and an empty results folder."""
-    student = StudentSide(
-        plans=PlansManager({"plans_name": OWN, "dataset_name": "Dataset901_Phantom"}), plans_names=[OWN, BASE],
-        configuration="2d", dataset_json={}, fold=1, validation_cases=[], results_folder=tmp_path,
-    )  # fmt: skip
-    return student, tmp_path
-
-
-def test_own_plans_come_before_the_base_and_nnunets_trainer_before_ours(seeker):
-    student, results = seeker
-    order = [(trainer, plans) for plans in (OWN, BASE) for trainer in ("nnUNetTrainer", "nnUNetTrainerTeacher")]
-    for trainer, plans_name in reversed(order):  # each new one comes before all that are there
-        folder = place(results, trainer, plans_name, 1)
-        assert find_teacher(student, Settings()) == (folder, [1])
-
-
-def test_only_the_same_fold_is_taken(seeker):
-    student, results = seeker
-    place(results, "nnUNetTrainer", OWN, 0, 2)
-    folder = place(results, "nnUNetTrainerTeacher", BASE, 1)
-    assert find_teacher(student, Settings()) == (folder, [1])
-
-
-@pytest.mark.parametrize("fold", [0, 3, "all"])
-def test_another_fold_is_taken_on_request(seeker, fold):
-    student, results = seeker
-    folder = place(results, "nnUNetTrainer", OWN, 1, fold)
-    assert find_teacher(student, Settings(teacher_fold=fold)) == (folder, [fold])
-
-
-def test_another_checkpoint_is_taken_on_request(seeker):
-    student, results = seeker
-    place(results, "nnUNetTrainer", OWN, 1)
-    folder = place(results, "nnUNetTrainer", BASE, 1, checkpoint="checkpoint_best.pth")
-    assert find_teacher(student, Settings(teacher_checkpoint="checkpoint_best.pth")) == (folder, [1])
-
-
-def test_a_student_of_all_cases_learns_from_fold_all_or_else_from_the_five_folds_together(seeker):
-    student, results = seeker
-    student = replace(student, fold="all")
-    folder = place(results, "nnUNetTrainer", OWN, 0, 1, 2, 3)
-    with pytest.raises(ValueError, match="No teacher found"):
-        find_teacher(student, Settings())
-    place(results, "nnUNetTrainer", OWN, 4)
-    assert find_teacher(student, Settings()) == (folder, [0, 1, 2, 3, 4])
-    place(results, "nnUNetTrainer", OWN, "all")
-    assert find_teacher(student, Settings()) == (folder, ["all"])
-    assert find_teacher(student, Settings(teacher_fold=2)) == (folder, [2])
-
-
-def test_the_environment_names_the_only_folder_that_is_looked_at(seeker, monkeypatch):
-    student, results = seeker
-    place(results, "nnUNetTrainer", OWN, 1)
-    named = place(results / "elsewhere", "nnUNetTrainerX", "OtherPlans", 1)
-    monkeypatch.setenv(VARIABLE, str(named))
-    assert find_teacher(student, Settings()) == (named, [1])
-    monkeypatch.setenv(VARIABLE, str(results / "nowhere"))
-    with pytest.raises(ValueError, match="No teacher found") as caught:
-        find_teacher(student, Settings())
-    looked, _ = str(caught.value).split("Train one with")
-    assert looked.splitlines()[1:] == [f"  {results}/nowhere/fold_1/checkpoint_final.pth"]
-
-
-def test_a_teacher_that_is_not_found_is_answered_with_where_it_was_looked_for_and_how_to_get_one(seeker):
-    student, results = seeker
-    with pytest.raises(ValueError, match=r"^No teacher found\. Looked at:") as caught:
-        find_teacher(student, Settings())
-    assert str(caught.value).splitlines() == [
-        "No teacher found. Looked at:",
-        *(f"  {results}/{trainer}__{plans_name}__2d/fold_1/checkpoint_final.pth"
-          for plans_name in (OWN, BASE) for trainer in ("nnUNetTrainer", "nnUNetTrainerTeacher")),
-        f"Train one with: nnUNetv2_train Dataset901_Phantom 2d 1 -p {BASE}",
-        "or name the folder of a trained model (.../TRAINER__PLANS__CONFIGURATION) with the environment variable "
-        f"{VARIABLE}; another fold than the student's needs the setting teacher_fold.",
-    ]  # fmt: skip
-
-
-def test_the_folds_0_to_4_are_among_the_places_that_were_looked_at_for_fold_all(seeker):
-    student, results = seeker
-    place(results, "nnUNetTrainer", BASE, 0, 1, 2, 3)
-    with pytest.raises(ValueError, match="No teacher found") as caught:
-        find_teacher(replace(student, fold="all"), Settings())
-    message = str(caught.value)
-    assert "fold_all/checkpoint_final.pth" in message
-    assert "0-4" in message or f"nnUNetTrainer__{BASE}__2d/fold_4/checkpoint_final.pth" in message
 
 
 # Loading
@@ -478,5 +379,6 @@ def test_a_run_is_continued_with_the_same_teacher_only():
     with pytest.raises(ValueError, match=r"^This run was started with another teacher: expected") as caught:
         check_same_teacher([origin("ab")], [origin("cd")])
     message = str(caught.value)
-    assert "['cdcdcdcdcdcd'], found ['abababababab'] in /results/model" in message
+    file = "/results/model/fold_0/checkpoint_final.pth"
+    assert f"expected {file} (SHA-256 cdcdcdcdcdcd), found {file} (SHA-256 abababababab)." in message
     assert message.endswith("Put the recorded teacher back, or start again without --c.")

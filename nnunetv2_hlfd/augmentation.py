@@ -1,0 +1,51 @@
+"""What is changed in nnU-Net's augmentation."""
+
+from typing import Any
+
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.nnunet.random_binary_operator import ApplyRandomBinaryOperatorTransform
+from batchgeneratorsv2.transforms.nnunet.remove_connected_components import (
+    RemoveRandomConnectedComponentFromOneHotEncodingTransform,
+)
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+
+# They act on a cascade's previous segmentation, not on the image: without them the network copies it.
+_OF_THE_CASCADE = (ApplyRandomBinaryOperatorTransform, RemoveRandomConnectedComponentFromOneHotEncodingTransform)
+
+
+def keep_rotation_and_flips(pipeline: ComposeTransforms) -> None:
+    """Leave rotation and mirroring of the image, as in the paper, and what a cascade does to its previous stage."""
+    pipeline.transforms = [each for each in pipeline.transforms if not _changes_the_image_at_random(each)]
+    for each in pipeline.transforms:
+        if isinstance(each, SpatialTransform):
+            each.p_scaling = 0
+
+
+def make_reproducible(pipeline: ComposeTransforms) -> None:
+    """Take away what depends on something else than the seed: timing and earlier batches."""
+    for each in pipeline.transforms:
+        if not isinstance(each, RandomTransform):
+            continue
+        if isinstance(each.transform, GaussianBlurTransform):
+            each.transform.benchmark = False  # it picks its algorithm by timing
+        elif isinstance(each.transform, _OF_THE_CASCADE):
+            each.transform = _InFixedOrder(each.transform)
+
+
+class _InFixedOrder(BasicTransform):
+    """A transform of the cascade that forgets how it shuffled its channels: they are shuffled in place."""
+
+    def __init__(self, transform: BasicTransform) -> None:
+        super().__init__()
+        self.transform, self.channels = transform, tuple(transform.channel_idx)
+
+    def __call__(self, **data: Any) -> dict[str, Any]:
+        self.transform.channel_idx = list(self.channels)
+        return self.transform(**data)
+
+
+def _changes_the_image_at_random(transform: BasicTransform) -> bool:
+    return isinstance(transform, RandomTransform) and not isinstance(transform.transform, _OF_THE_CASCADE)

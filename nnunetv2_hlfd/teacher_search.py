@@ -1,0 +1,81 @@
+"""Where the teacher of a student is looked for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_hlfd.config import TEACHER_VARIABLE, Settings, teacher_folders_from_environment
+
+_TEACHER_TRAINERS = ("nnUNetTrainer", "nnUNetTrainerTeacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSide:
+    """What the teacher is checked against. `plans_names`: the student's own, then the base plans'."""
+
+    plans: PlansManager
+    plans_names: Sequence[str]
+    configuration: str
+    dataset_json: Mapping[str, Any]
+    fold: int | str
+    validation_cases: Sequence[str]
+    results_folder: Path
+
+
+def find_teacher(student: StudentSide, settings: Settings) -> list[Path]:
+    """The checkpoints of the teacher, one of each network.
+
+    Default: same configuration and same fold (a teacher of another fold has seen this fold's validation cases), under
+    the student's own plans name, then the base plans'; the first model folder that holds it. Folders that the
+    environment names teach together, each has to hold it. A student of fold `all` learns from fold_all, else from the
+    folds 0-4 together.
+
+    Raises:
+        ValueError: with every place that was looked at.
+    """
+    named = teacher_folders_from_environment()
+    if named:
+        found = [_checkpoints(folder, student, settings) for folder in named]
+        if all(found):
+            return [file for files in found for file in files]
+        looked_at = [folder for folder, files in zip(named, found, strict=True) if not files]
+    else:
+        looked_at = [
+            student.results_folder / f"{trainer}__{plans_name}__{student.configuration}"
+            for plans_name in student.plans_names for trainer in _TEACHER_TRAINERS
+        ]  # fmt: skip
+        for folder in looked_at:
+            if files := _checkpoints(folder, student, settings):
+                return files
+    raise ValueError(_not_found(looked_at, student, settings))
+
+
+def _checkpoints(folder: Path, student: StudentSide, settings: Settings) -> list[Path]:
+    """The checkpoints of the wanted fold or folds in a model folder; empty where one is missing."""
+    for folds in _fold_choices(student, settings):
+        files = [folder / f"fold_{fold}" / settings.teacher_checkpoint for fold in folds]
+        if all(each.is_file() for each in files):
+            return files
+    return []
+
+
+def _fold_choices(student: StudentSide, settings: Settings) -> list[list[int | str]]:
+    """Folds that may teach together, in order of preference."""
+    if settings.teacher_fold is not None:
+        return [[settings.teacher_fold]]
+    return [["all"], list(range(5))] if student.fold == "all" else [[student.fold]]
+
+
+def _not_found(looked_at: Sequence[Path], student: StudentSide, settings: Settings) -> str:
+    choices = _fold_choices(student, settings)
+    names = ["fold_" + ("0-4" if len(folds) > 1 else str(folds[0])) for folds in choices]
+    looked = "\n  ".join(str(folder / name / settings.teacher_checkpoint) for folder in looked_at for name in names)
+    return (
+        f"No teacher found. Looked at:\n  {looked}\nTrain one with: nnUNetv2_train {student.plans.dataset_name} "
+        f"{student.configuration} {choices[0][0]} -p {student.plans_names[-1]}\nor name the folder of a trained model "
+        f"(.../TRAINER__PLANS__CONFIGURATION) with the environment variable {TEACHER_VARIABLE}; another fold than the "
+        f"student's needs the setting teacher_fold."
+    )
