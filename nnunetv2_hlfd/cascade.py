@@ -27,6 +27,7 @@ class CascadeTrainer(nnUNetTrainer):
         if self.is_cascaded:
             training, validation = self.do_split()
             self._check_predictions([*training, *validation])
+            self.print_to_log_file(f"Previous stage: {self.folder_with_segs_from_previous_stage}", add_timestamp=False)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """As nnU-Net; `--val` comes here without a start of training."""

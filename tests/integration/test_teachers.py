@@ -121,16 +121,6 @@ def test_student_that_is_not_smaller_is_warned_about(nnunet, variant, teacher_2d
     assert "WARNING: the student is not smaller than its teacher" in trainer.describe()
 
 
-def test_cascade_is_refused(nnunet, variant):
-    plans = variant("cascade")
-    file = nnunet / "preprocessed/Dataset901_Phantom" / f"{plans}.json"
-    content = json.loads(file.read_text())
-    content["configurations"]["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
-    file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="does not support cascade configurations yet, got 3d_cascade_fullres"):
-        make_trainer(nnunet, "nnUNetTrainerHLFD", plans, configuration="3d_cascade_fullres")
-
-
 @pytest.mark.parametrize("configuration", ["2d", pytest.param("3d_fullres", marks=pytest.mark.slow)])
 def test_unet_plus_plus_trains_predicts_is_exported_and_teaches(
     nnunet, variant, train, tmp_path, monkeypatch, configuration
