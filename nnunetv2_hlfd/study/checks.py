@@ -1,7 +1,8 @@
 """What refuses a study before anything is written, and what its teachers must not have seen."""
 
+import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,15 @@ def check_runs(runs: Sequence[Run]) -> None:
     Raises:
         ValueError: naming the arm and what differs.
     """
-    folders = Counter(str(run.fold_folder).lower() for run in runs)  # some file systems ignore the case
+    names = Counter((run.plans_name.lower(), run.fold) for run in runs)  # some file systems ignore the case
+    checksum = functools.cache(sha256)  # many runs have the same teacher
     for run in runs:
-        if folders[str(run.fold_folder).lower()] > 1:
+        if names[run.plans_name.lower(), run.fold] > 1:
             raise ValueError(f"Expected names that differ in more than their case, {run.plans_name} is there twice.")
         try:
             _check_variant(run)
             check_folder_is_ours(run.model_folder, run.settings, run.fold)
-            _check_recorded_teacher(run)
+            _check_recorded_teacher(run, checksum)
         except ValueError as error:
             raise ValueError(f"{run.arm}: {error}") from error
 
@@ -93,13 +95,13 @@ def _check_variant(run: Run) -> None:
         )
 
 
-def _check_recorded_teacher(run: Run) -> None:
+def _check_recorded_teacher(run: Run, checksum: Callable[[Path], str]) -> None:
     """A trained run learned from the teacher that the study names, as far as both are there."""
     if not run.teacher or not run.is_trained:
         return
     checkpoint = run.teacher / run.fold_folder.name / run.settings.teacher_checkpoint
     networks = _recorded_networks(run)
-    if networks and checkpoint.is_file() and [each["sha256"] for each in networks] != [sha256(checkpoint)]:
+    if networks and checkpoint.is_file() and [each["sha256"] for each in networks] != [checksum(checkpoint)]:
         raise ValueError(
             f"{run.fold_folder} learned from another teacher ({networks[0]['folder']}, {networks[0]['checkpoint']}) "
             f"than {checkpoint} is now. Give the arm another name, or remove that run."

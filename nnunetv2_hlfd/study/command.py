@@ -60,12 +60,12 @@ def run(file: Path, device: str, parallel: int | None) -> int:
     runner = Runner(runs, folder, device, parallel or default_parallel(device))
     write_plans(runs)
     failed = runner()
-    check_teachers_were_blind(runs)
-    _report(study, runs, folder / "report")
     for name, reason in failed.items():
         print(f"FAILED {name}: {reason}")
     if failed:
         print(f"{len(failed)} of {len(runs)} runs failed. The same command tries them again.")
+    check_teachers_were_blind(runs)
+    _report(study, runs, folder / "report")
     return 1 if failed else 0
 
 

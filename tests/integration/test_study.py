@@ -13,7 +13,7 @@ import pytest
 
 from nnunetv2_hlfd.checkpoints import sha256
 from nnunetv2_hlfd.cli import main
-from nnunetv2_hlfd.study import children
+from nnunetv2_hlfd.study import children, progress
 from nnunetv2_hlfd.study.checks import check_teachers_were_blind
 from nnunetv2_hlfd.study.command import complete_arms
 from nnunetv2_hlfd.study.plan import plan_runs, study_folder
@@ -133,8 +133,9 @@ def test_what_cannot_run_is_refused_at_once(study, change, message, nnunet, caps
     ({"configuration": "3d_lowres"}, "has no configuration '3d_lowres'."),
     ({"folds": [5]}, "Expected folds 0-4, those of "),
     ({"arms": {"a": ARMS["HLFD"], "A": ARMS["HLFD"]}}, "Expected names that differ in more than their case"),
+    ({"arms": {"t": ARMS["alone"]}, "teachers": {"t.s1": None}}, "nnUNetPlans_early_t.s1 is there twice."),
     ({"arms": {"a": {"trainer": "nnUNetTrainerTeacher"}}}, "that is a nnUNetTrainerStudent, got nnUNetTrainerTeacher."),
-    ({"arms": {"x": ARMS["HLFD"]}}, "x: "),
+    ({"arms": {"x": ARMS["HLFD"]}}, "nnUNetPlans_early_x.s1.json exists with other settings ("),
 ])  # fmt: skip
 def test_what_would_fail_later_is_refused_at_once(study, change, message, nnunet, variant, capsys):
     variant("early_x.s1", beta=0.3)
@@ -223,6 +224,34 @@ def test_epochs_are_counted_from_nnunets_newest_log_where_a_run_can_be_continued
     assert run.epochs_done == 40
 
 
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(study, monkeypatch, capsys):
+    runs = plan_runs(read_study(study("lines", ARMS, seeds=[1])))  # three runs of two epochs
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress.Progress(runs) as shown:
+        shown.update(running=2, waiting=1, failed=0)
+        now[0] += 700
+        runs[0].fold_folder.mkdir(parents=True)
+        (runs[0].fold_folder / "checkpoint_final.pth").touch()
+        shown.update(running=2, waiting=1, failed=0)
+        shown.say("finished teacher")
+    assert capsys.readouterr().out == (
+        "2 of 6 epochs, runs: 0 finished, 2 running, 1 waiting, 0 failed, about 23:20 left\nfinished teacher\n"
+    )
+
+
+def test_progress_is_one_bar_on_a_terminal(study, monkeypatch, capsys):
+    runs = plan_runs(read_study(study("bar", ARMS, seeds=[1])))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    with progress.Progress(runs) as shown:
+        runs[0].fold_folder.mkdir(parents=True)
+        (runs[0].fold_folder / "checkpoint_final.pth").touch()
+        shown.update(running=1, waiting=1, failed=1)
+    last = capsys.readouterr().out.split("\r")[-1]
+    assert "2/6" in last
+    assert "runs: 0 finished, 1 running, 1 waiting, 1 failed" in last
+
+
 def test_a_study_does_not_start_while_one_of_its_trainings_runs(study, monkeypatch, capsys):
     file = study("busy", ARMS)
     runs = plan_runs(read_study(file))
@@ -271,9 +300,13 @@ def test_a_study_survives_kills_isolates_a_broken_arm_and_reports(study, nnunet)
     assert trainings(folder)
     first.kill()
     first.wait()
+    end = time.monotonic() + 20
+    while trainings(folder):  # the killed study's trainings end with it
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
     finished = sum(run.is_finished for run in runs)
-    second = run_study(file)  # the killed study's trainings have ended with it
+    second = run_study(file)
     while sum(run.is_finished for run in runs) == finished:
         assert second.poll() is None
         time.sleep(0.2)
@@ -298,6 +331,6 @@ def test_a_study_survives_kills_isolates_a_broken_arm_and_reports(study, nnunet)
         assert {row["arm"] for row in csv.DictReader(opened)} == {"teacher", "alone", "HLFD"}
     with (folder / "runs.csv").open() as opened:
         rows = [row for row in csv.DictReader(opened) if row["result"] == "finished"]
-    assert 0 < len(rows) <= 5  # what ended while no study watched has no row
+    assert 0 < len(rows) <= 5  # what ends as the study is told to end has no row
     assert all(int(row["peak_memory_bytes"]) > 1e8 for row in rows)
     assert {name: len(models) for name, models in complete_arms(spec, runs).items()} == {"alone": 2, "HLFD": 2}
