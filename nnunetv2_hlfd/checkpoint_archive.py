@@ -64,7 +64,7 @@ def check_tensors(content: Any, file_size: int) -> None:
     Raises:
         ValueError: for such a tensor.
     """
-    storages = {}
+    storages: dict[int, int] = {}
     for tensor in _tensors(content):
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = max(storages.get(storage.data_ptr(), 0), storage.nbytes())
@@ -106,7 +106,7 @@ def _scalar(dtype: _DType, data: bytes) -> Any:
     return value
 
 
-def numpy_stand_ins() -> list[tuple[Callable[..., Any], str]]:
+def numpy_stand_ins() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """For torch.serialization.safe_globals: NumPy's scalars under the names that NumPy 1 and 2 write."""
     return [
         (_scalar, "numpy._core.multiarray.scalar"),

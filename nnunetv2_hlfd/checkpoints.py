@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
@@ -30,15 +29,13 @@ def read_checkpoint(path: Path, *, required: Iterable[str] = _REQUIRED) -> dict[
         raise ValueError(f"Expected a checkpoint at {path}, found none.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=False) if trust_checkpoints() else _restricted(path)
-    except Exception as error:  # torch raises many kinds for damaged files
-        foreign = error if isinstance(error, ForeignObjectError) else re.search(r"but got <class '([^']+)'>", str(error))
-        if foreign is None:
-            raise ValueError(_damaged(path, error)) from error
-        name = foreign[1] if isinstance(foreign, re.Match) else foreign
+    except ForeignObjectError as error:
         raise ValueError(
-            f"{path} holds objects that could run code or fill the memory when loaded: {name}. If you trust where it "
+            f"{path} holds objects that could run code or fill the memory when loaded: {error}. If you trust where it "
             f"comes from, load it once with {TRUST_VARIABLE}=1 set in the environment."
         ) from error
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise ValueError(_damaged(path, error)) from error
     missing = [key for key in required if not isinstance(content, dict) or key not in content]
     if missing:
         raise ValueError(f"{path} is no nnU-Net checkpoint: expected the keys {', '.join(required)}; missing: "
@@ -47,10 +44,10 @@ def read_checkpoint(path: Path, *, required: Iterable[str] = _REQUIRED) -> dict[
 
 
 def _restricted(path: Path) -> Any:
-    """torch's restricted loading between our checks.
+    """Load by torch's restricted loader, between our checks.
 
-    mmap: a tensor that declares more than the file holds ends with it, where torch would read beyond its buffer. The
-    copy lets go of the file.
+    With mmap a tensor that declares more than the file holds ends with the file, in every version of torch. The copy
+    lets go of the file.
     """
     check_archive(path)
     with torch.serialization.safe_globals(numpy_stand_ins()):

@@ -41,7 +41,7 @@ def check_plans(plans: Mapping[str, Any], source: object) -> None:
     names |= {f"{PLANS_KEY}.{key}": block[key] for key in ("base_plans", "made_from") if key in block}
     for key, name in names.items():
         if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(name):
-            raise ValueError(f"{source} is damaged: expected a name that a folder can have as '{key}', got {name!r:.80}.")
+            raise ValueError(f"{source} is damaged: expected a folder's name as '{key}', got {name!r:.80}.")
 
 
 def check_configuration(plans: PlansManager, configuration: str, source: object) -> None:
@@ -57,7 +57,7 @@ def check_configuration(plans: PlansManager, configuration: str, source: object)
         if len(patch) not in (2, 3) or not all(_is_count(each) for each in patch) or math.prod(patch) > _MAX_VOXELS:
             raise ValueError(f"{source} is damaged: expected a patch_size of 2 or 3 extents, got {patch!r:.80}.")
         if not _is_count(config.batch_size):
-            raise ValueError(f"{source} is damaged: expected a batch_size of at least 1, got {config.batch_size!r:.80}.")
+            raise ValueError(f"{source} is damaged: expected a batch_size above 0, got {config.batch_size!r:.80}.")
         check_architecture(config.configuration["architecture"], source)
 
 

@@ -204,15 +204,15 @@ def _build(
             f"num_output_channels, enable_deep_supervision)."
         )
     from_plans = trainer.build_network_architecture is nnUNetTrainer.build_network_architecture
-    with refuse_damage(f"The plans.json or dataset.json of {file}"):
-        with torch.device("meta") if from_plans else nullcontext():
-            network = trainer.build_network_architecture(
-                plans,
-                configuration,
-                determine_num_input_channels(plans, configuration, dataset_json),
-                plans.get_label_manager(dataset_json).num_segmentation_heads,
-                enable_deep_supervision=True,
-            )
+    place = torch.device("meta") if from_plans else nullcontext()
+    with refuse_damage(f"The plans.json or dataset.json of {file}"), place:
+        network = trainer.build_network_architecture(
+            plans,
+            configuration,
+            determine_num_input_channels(plans, configuration, dataset_json),
+            plans.get_label_manager(dataset_json).num_segmentation_heads,
+            enable_deep_supervision=True,
+        )
     try:
         network.load_state_dict(checkpoint["network_weights"], assign=from_plans)
         network.float()

@@ -216,9 +216,9 @@ class DistillationTrainer(nnUNetTrainerStudent):
             "teacher_shape": asdict(self.method.teacher),
         }
 
-    def _adopt(self, plans: dict[str, Any], extras: Mapping[str, Any]) -> None:
+    def _adopt(self, content: Mapping[str, Any], extras: Mapping[str, Any], source: object) -> None:
         """Adapters are built from the shape of the teacher that the run was started with."""
-        super()._adopt(plans, extras)
+        super()._adopt(content, extras, source)
         shape = extras["teacher_shape"]
         self.teacher_shape = TeacherShape(
             stages=tuple(Stage(**each) for each in shape["stages"]),
