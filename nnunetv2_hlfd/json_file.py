@@ -34,11 +34,11 @@ def refuse_damage(source: object) -> Iterator[None]:
         source: the file or folder, named in the message.
 
     Raises:
-        ValueError: naming the source; errors that are one already pass.
+        ValueError: naming the source; errors that are one already, and those of the file system, pass.
     """
     try:
         yield
-    except ValueError:
+    except (ValueError, OSError):
         raise
     except Exception as error:
         raise ValueError(f"{source} is damaged: {type(error).__name__}: {str(error)[:300]}") from error

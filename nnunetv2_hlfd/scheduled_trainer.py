@@ -39,6 +39,7 @@ class ScheduledTrainer(nnUNetTrainer):
     defaults: ClassVar[Mapping[str, Any]] = {}
     checkpoint_trainer: ClassVar[str] = nnUNetTrainer.__name__
 
+    @refuse_damage("The plans file or dataset.json")
     def __init__(
         self,
         plans: dict,
