@@ -94,7 +94,9 @@ def damage_json(content: dict[str, Any], generator: random.Random) -> bytes:
     if kind < 0.97:
         return damage_bytes(text, generator)
     depth = generator.choice((900, 100_000))
-    return generator.choice((b"[" * depth, b'{"a":' * depth, b"[" * depth + b"]" * depth, b"9" * depth, text[:-1] + b',"x":' + b"[" * depth + b"]" * depth + b"}"))  # fmt: skip
+    nested = b"[" * depth + b"]" * depth
+    whole = text[:-1] + b', "x": ' + nested + b"}"
+    return generator.choice((b"[" * depth, b'{"a":' * depth, nested, b"9" * depth, whole))
 
 
 def saved(content: Any) -> bytes:

@@ -2,7 +2,8 @@
 
     python damage_series.py MODEL_FOLDER CHECKPOINT SAMPLES SEED
 
-MODEL_FOLDER: of a trained teacher. CHECKPOINT: of an interrupted nnUNetTrainerHLFD with it. nnU-Net's variables are set.
+MODEL_FOLDER: of a trained teacher. CHECKPOINT: of an interrupted nnUNetTrainerHLFD with it. nnU-Net's variables have to
+be set.
 """
 
 import collections
@@ -35,9 +36,9 @@ from nnunetv2_hlfd.teacher import StudentSide, load_teacher
 from nnunetv2_hlfd.variants import write_variant
 
 DATASET = "Dataset901_Phantom"
-SHARES = {"checkpoint": 44, "teacher checkpoint": 12, "teacher plans": 20, "teacher dataset.json": 12,
-          "own plans": 7, "resumed checkpoint": 5}  # fmt: skip
-SECONDS = 60  # a sample that takes longer hangs
+SHARES = {"checkpoint": 48, "teacher checkpoint": 12, "teacher plans": 20, "teacher dataset.json": 12,
+          "own plans": 5, "resumed checkpoint": 3}  # fmt: skip
+SECONDS = 30  # of the processor; a sample that takes longer hangs
 HEADROOM = 3 * 2**30  # address space beyond that of a good sample
 
 
@@ -109,7 +110,8 @@ class Series:
     def _own_plans(self, generator: random.Random | None) -> None:
         """`nnUNetv2_hlfd plan` on damaged plans, then a trainer with the variant."""
         base = self.root / "preprocessed" / DATASET / "Damaged.json"
-        base.write_bytes(json.dumps(self.own_plans).encode() if generator is None else damage_json(self.own_plans, generator))
+        whole = json.dumps(self.own_plans).encode()
+        base.write_bytes(whole if generator is None else damage_json(self.own_plans, generator))
         write_variant(DATASET, "Damaged", "x", {}, overwrite=True)
         make_trainer(self.root, "nnUNetTrainerStudent", "Damaged_x")
 
@@ -125,8 +127,8 @@ def run(series: Series, samples: int, seed: int) -> dict[str, Any]:
     for number in range(samples):
         generator = random.Random(f"{seed}-{number}")
         [kind] = generator.choices(list(SHARES), weights=list(SHARES.values()))
-        start = time.perf_counter()
-        signal.alarm(SECONDS)
+        start = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
             series.load(kind, generator)
             counts[kind]["loaded"] += 1
@@ -136,8 +138,8 @@ def run(series: Series, samples: int, seed: int) -> dict[str, Any]:
             failures.append({"number": number, "kind": kind, "error": repr(error)[:300],
                              "where": traceback.format_exc().splitlines()[-7:]})  # fmt: skip
         finally:
-            signal.alarm(0)
-        slowest = max(slowest, time.perf_counter() - start)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        slowest = max(slowest, time.process_time() - start)
         if series.marker.exists():
             failures.append({"number": number, "kind": kind, "error": "code was run"})
             shutil.rmtree(series.marker) if series.marker.is_dir() else series.marker.unlink()
@@ -166,10 +168,9 @@ def main() -> None:
     model, checkpoint, samples, seed = sys.argv[1:]
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    signal.signal(signal.SIGALRM, _hang)
-    with tempfile.TemporaryDirectory() as folder:
-        with contextlib.redirect_stdout(io.StringIO()):
-            result = run(Series(Path(folder), Path(model), Path(checkpoint)), int(samples), int(seed))
+    signal.signal(signal.SIGPROF, _hang)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        result = run(Series(Path(folder), Path(model), Path(checkpoint)), int(samples), int(seed))
     print(json.dumps(result, indent=1))
 
 

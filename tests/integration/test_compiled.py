@@ -49,9 +49,8 @@ def pair(nnunet, variant, teacher_2d, compiled_class, monkeypatch):
         torch._dynamo.reset()
         counters.clear()
         backend = CompileCounterWithBackend("aot_eager")
-        with monkeypatch.context() as patch:
-            patch.setattr("helpers.recursive_find_trainer_class_by_name", lambda _name: compiled_class(method, backend))
-            compiled = make_trainer(nnunet, f"nnUNetTrainer{method}", plans)
+        own = compiled_class(method, backend)
+        compiled = make_trainer(nnunet, f"nnUNetTrainer{method}", plans, trainer_class=own)
         for each in (eager, compiled):
             each.on_train_start()
             each.on_epoch_start()
@@ -129,11 +128,16 @@ def test_a_compiled_run_validates_and_its_checkpoint_is_that_of_a_plain_network(
         assert torch.equal(one, other)
 
 
-def test_the_check_for_gpus_runs_on_a_cpu_and_says_that_this_proves_nothing_about_gpus():
+def test_the_check_for_gpus_runs_on_a_cpu_and_says_that_this_proves_nothing_about_gpus(
+    nnunet, variant, teacher_2d, monkeypatch
+):
+    monkeypatch.setenv("nnUNet_hlfd_teacher", str(teacher_2d.parent))
     script = Path(__file__).parents[2] / "docs/benchmarks/gpu_check.py"
-    done = subprocess.run([sys.executable, str(script), "-device", "cpu"], capture_output=True, text=True)
+    command = [sys.executable, str(script), "Dataset901_Phantom", "2d", variant("gpucheck"), "-device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "No GPU was used: this run only shows that the script works." in done.stdout
-    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert len(rows) > 5
-    assert not any("FAILED" in row for row in rows)
+    assert done.stdout.rstrip().endswith("No GPU was used: this run only shows that the script works.")
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith(("| compiled", "| eager"))]
+    assert len(rows) == 3 * 8, "three modes; total, segmentation and four terms, gradients of student and adapters"
+    assert any(float(row[2]) > 0 for row in rows), "something was compared"
+    assert not any("FAILED" in row[-1] for row in rows)

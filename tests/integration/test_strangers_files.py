@@ -10,7 +10,7 @@ import pytest
 from helpers import make_trainer
 
 MEMORY_MIB = 300
-SECONDS = 20
+SECONDS = 20  # of the processor, for one file
 
 
 @pytest.fixture(scope="module")
