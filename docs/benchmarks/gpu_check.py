@@ -33,7 +33,7 @@ MODES = {
 }
 # relative, for losses and gradients: float32 sums in another order; float16 has 3 digits, bfloat16 has 2
 TOLERANCES = {("cuda", False): (1e-3, 1e-2), ("cuda", True): (2e-2, 1e-1),
-              ("cpu", False): (1e-3, 1e-2), ("cpu", True): (1e-1, 5e-1)}  # fmt: skip
+              ("cpu", False): (1e-3, 1e-2), ("cpu", True): (2e-2, 3e-1)}  # fmt: skip
 ATTEMPTS = 10  # loss scaling starts too high and skips steps until it fits
 
 
