@@ -2,26 +2,25 @@
 
 import hashlib
 import os
-import re
-from _codecs import encode
 from collections.abc import Iterable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from nnunetv2_hlfd.checkpoint_archive import ForeignObjectError, check_archive, check_tensors, numpy_stand_ins
 from nnunetv2_hlfd.config import TRUST_VARIABLE, trust_checkpoints
 
 _REQUIRED = ("network_weights", "init_args", "trainer_name")
 
 
 def read_checkpoint(path: Path, *, required: Iterable[str] = _REQUIRED) -> dict[str, Any]:
-    """Load an nnU-Net checkpoint to the CPU without running code from it.
+    """Load an nnU-Net checkpoint to the CPU without running code from it, in memory of about its file's size.
 
     nnU-Net's files hold NumPy scalars (in `logging`), which torch's restricted loader does not know; they, and
-    nothing else, are allowed in addition. A legacy file that needs full unpickling is loaded only if the user trusts
-    it through the environment.
+    nothing else, are allowed in addition. A legacy file (torch's format before 1.6, or one that needs full
+    unpickling) is loaded only if the user trusts it through the environment.
 
     Raises:
         ValueError: for a missing, damaged or foreign file, or one that would need to run code.
@@ -29,21 +28,32 @@ def read_checkpoint(path: Path, *, required: Iterable[str] = _REQUIRED) -> dict[
     if not path.is_file():
         raise ValueError(f"Expected a checkpoint at {path}, found none.")
     try:
-        with torch.serialization.safe_globals(_numpy_globals()):
-            content = torch.load(path, map_location="cpu", weights_only=not trust_checkpoints())
-    except Exception as error:  # torch raises many kinds for damaged files
-        foreign = re.search(r"GLOBAL (\S+)|but got (<class '[^']+'>)", str(error))
-        if foreign is None:
-            raise ValueError(_damaged(path, error)) from error
+        content = torch.load(path, map_location="cpu", weights_only=False) if trust_checkpoints() else _restricted(path)
+    except ForeignObjectError as error:
         raise ValueError(
-            f"{path} holds objects that could run code when loaded: {foreign[1] or foreign[2]}. If you trust where it "
+            f"{path} holds objects that could run code or fill the memory when loaded: {error}. If you trust where it "
             f"comes from, load it once with {TRUST_VARIABLE}=1 set in the environment."
         ) from error
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise ValueError(_damaged(path, error)) from error
     missing = [key for key in required if not isinstance(content, dict) or key not in content]
     if missing:
         raise ValueError(f"{path} is no nnU-Net checkpoint: expected the keys {', '.join(required)}; missing: "
                          f"{', '.join(missing)}.")  # fmt: skip
     return content
+
+
+def _restricted(path: Path) -> Any:
+    """Load by torch's restricted loader, between our checks.
+
+    With mmap a tensor that declares more than the file holds ends with the file, in every version of torch. The copy
+    lets go of the file.
+    """
+    check_archive(path)
+    with torch.serialization.safe_globals(numpy_stand_ins()):
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    check_tensors(content, path.stat().st_size)
+    return deepcopy(content)
 
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
@@ -81,19 +91,6 @@ def _digest(file: Any) -> str:
     while block := file.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
-
-
-def _numpy_globals() -> list[Any]:
-    """NumPy's scalars under the names that NumPy 1 and 2 write."""
-    scalar = np.float64(0).__reduce__()[0]
-    dtypes = {type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)}
-    return [
-        (scalar, "numpy._core.multiarray.scalar"),
-        (scalar, "numpy.core.multiarray.scalar"),
-        np.dtype,
-        *dtypes,
-        encode,
-    ]
 
 
 def _damaged(path: Path, error: Exception) -> str:

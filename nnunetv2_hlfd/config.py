@@ -142,7 +142,7 @@ def given_settings(plans: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: for a malformed block.
     """
-    block = plans.get(PLANS_KEY, {})
+    block = plans.get(PLANS_KEY, {}) if isinstance(plans, Mapping) else None
     settings = block.get("settings", {}) if isinstance(block, Mapping) else None
     if not isinstance(settings, Mapping):
         raise ValueError(

@@ -1,5 +1,7 @@
-"""Reading the JSON files of nnU-Net and of this package."""
+"""Reading the JSON files of nnU-Net and of this package, and one message for whatever is wrong inside a file."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,28 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = load_json(str(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: expected an object, got {type(content).__name__}.")
     return content
+
+
+@contextmanager
+def refuse_damage(source: object) -> Iterator[None]:
+    """Turn whatever nnU-Net or torch raise on the content of a file into one clear error.
+
+    A file from somebody else can hold anything in any place, so the kinds of errors cannot be listed.
+
+    Args:
+        source: the file or folder, named in the message.
+
+    Raises:
+        ValueError: naming the source; errors that are one already, and those of the file system, pass.
+    """
+    try:
+        yield
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{source} is damaged: {type(error).__name__}: {str(error)[:300]}") from error

@@ -17,10 +17,13 @@ from torch import nn
 
 from nnunetv2_hlfd.augmentation import keep_rotation_and_flips, make_reproducible
 from nnunetv2_hlfd.cascade import CascadeTrainer
-from nnunetv2_hlfd.checkpoints import read_checkpoint, write_checkpoint
+from nnunetv2_hlfd.checkpoints import write_checkpoint
 from nnunetv2_hlfd.compatibility import check_nnunet_version
 from nnunetv2_hlfd.config import PLANS_KEY, Settings, given_settings
 from nnunetv2_hlfd.identity import RECORD_FILE, check_folder_is_ours, check_resumed_settings, plans_lineage
+from nnunetv2_hlfd.json_file import refuse_damage
+from nnunetv2_hlfd.plans_check import check_configuration, check_plans
+from nnunetv2_hlfd.resume import check_network_fits, read_checkpoint_of_run, restore
 from nnunetv2_hlfd.schedule import draw_seed, keep_thread_limit, paper_optimizer, seed_everything
 
 
@@ -35,6 +38,7 @@ class ScheduledTrainer(CascadeTrainer):
     defaults: ClassVar[Mapping[str, Any]] = {}
     checkpoint_trainer: ClassVar[str] = nnUNetTrainer.__name__
 
+    @refuse_damage("The plans file or dataset.json")
     def __init__(
         self,
         plans: dict,
@@ -45,10 +49,12 @@ class ScheduledTrainer(CascadeTrainer):
     ) -> None:
         check_nnunet_version()
         plans = deepcopy(plans)
+        check_plans(plans, "The plans file")
         self.given = given_settings(plans)
         self.settings = Settings.from_dict({**self.defaults, **self.given})
         self.continues, self.resumed = bool(plans.get("continue_training")), False
         self.plans_lineage = plans_lineage(plans)
+        check_configuration(PlansManager(plans), configuration, "The plans file")
         self._prepare_plans(plans, configuration, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.seed = self.settings.seed
@@ -194,29 +200,38 @@ class ScheduledTrainer(CascadeTrainer):
         return {"trainer": type(self).__name__, "settings": self._resolved_settings()}
 
     def load_checkpoint(self, filename: Any) -> None:
-        """Adopt settings and architecture from the checkpoint, then load as nnU-Net does."""
-        content = read_checkpoint(Path(filename))
+        """Adopt settings and architecture from the checkpoint, then restore what `save_checkpoint` wrote.
+
+        Raises:
+            ValueError: for a damaged checkpoint, naming those beside it that are whole, or one of another run.
+        """
+        content = read_checkpoint_of_run(Path(filename))
         extras = content.get(PLANS_KEY)
         if not isinstance(extras, dict) or extras.get("trainer") != type(self).__name__:
             raise ValueError(
                 f"{filename} was not written by {type(self).__name__} but by "
                 f"{extras.get('trainer') if isinstance(extras, dict) else content['trainer_name']}."
             )
-        check_resumed_settings(self.given, extras["settings"], filename)
-        if not self.was_initialized:
-            self._adopt(content["init_args"]["plans"], extras)
-        super().load_checkpoint(filename)
+        with refuse_damage(filename):
+            check_resumed_settings(self.given, extras["settings"], filename)
+            if not self.was_initialized:
+                self._adopt(content, extras, filename)
+                self.initialize()
+            restore(self, self._inner_network(), content)
+            self._restore_extras(extras)
         self.resumed = True
-        self._restore_extras(extras)
 
-    def _adopt(self, plans: dict[str, Any], extras: Mapping[str, Any]) -> None:
+    def _adopt(self, content: Mapping[str, Any], extras: Mapping[str, Any], source: object) -> None:
         """Take what decides the network and the schedule from a checkpoint, before anything is built."""
-        settings = extras["settings"]
+        plans, settings = content["init_args"]["plans"], extras["settings"]
+        check_plans(plans, source)
+        self.plans_manager = PlansManager(plans)
+        check_configuration(self.plans_manager, self.configuration_name, source)
+        self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
         self.seed = settings["seed"]
         self.settings = Settings.from_dict({**settings, "seed": plans[PLANS_KEY]["settings"]["seed"]})
-        self.plans_manager = PlansManager(plans)
-        self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
         self._apply_settings()
+        check_network_fits(self, content["network_weights"])
 
     def _restore_extras(self, extras: Mapping[str, Any]) -> None:
         """Restore what `_checkpoint_extras` of a subclass added; nothing here."""

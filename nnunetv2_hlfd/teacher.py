@@ -2,11 +2,13 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -15,14 +17,14 @@ from torch import Tensor, nn
 from nnunetv2_hlfd.checkpoints import read_checkpoint, sha256
 from nnunetv2_hlfd.compatibility import (
     check_compatible,
-    check_imports,
     check_patch,
     check_validation_cases,
     validated_cases,
 )
 from nnunetv2_hlfd.config import Settings
-from nnunetv2_hlfd.json_file import read_json
+from nnunetv2_hlfd.json_file import read_json, refuse_damage
 from nnunetv2_hlfd.methods.base import Outputs, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.plans_check import check_configuration, check_plans
 from nnunetv2_hlfd.taps import Stage, TeacherTaps, read_stages, teacher_taps, trained_heads
 from nnunetv2_hlfd.teacher_search import StudentSide, find_teacher
 
@@ -135,21 +137,21 @@ def _load_network(checkpoint_file: Path, student: StudentSide, settings: Setting
     plans = PlansManager(_read_json(folder / "plans.json"))
     dataset_json = _read_json(folder / "dataset.json")
     checkpoint = read_checkpoint(checkpoint_file)
-    try:
+    with refuse_damage(f"A file in {folder} (plans.json, dataset.json or {checkpoint_file.name})"):
+        check_plans(plans.plans, folder / "plans.json")
         configuration_name = checkpoint["init_args"]["configuration"]
         configuration = plans.get_configuration(configuration_name)
-        check_imports(configuration.configuration["architecture"], folder / "plans.json")
+        check_configuration(plans, configuration_name, folder / "plans.json")
         check_compatible(
             student.plans, plans, (student.configuration, configuration_name),
             (student.dataset_json, dataset_json), folder,
         )  # fmt: skip
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"The plans, data set description or checkpoint in {folder} are damaged: {error!r}") from error
     network = restore_network(checkpoint, plans, configuration, dataset_json, checkpoint_file)
-    stages = read_stages(network)
     patch_size = student.plans.get_configuration(student.configuration).patch_size
-    check_patch(patch_size, stages[-1].stride, folder)
-    taps = teacher_taps(stages, trained_heads(network.decoder), settings.late_max_stride)  # type: ignore[arg-type]
+    with refuse_damage(folder / "plans.json"):
+        stages = read_stages(network)
+        check_patch(patch_size, stages[-1].stride, folder)
+        taps = teacher_taps(stages, trained_heads(network.decoder), settings.late_max_stride)  # type: ignore[arg-type]
     held_out = set(student.validation_cases)
     validated = set(validated_cases(checkpoint_file.parent, student.dataset_json["file_ending"]))
     origin = {
@@ -168,12 +170,14 @@ def restore_network(
 ) -> nn.Module:
     """Build the network as nnU-Net's predictor does, with deep supervision, and freeze it.
 
+    A network that nnU-Net builds from plans takes the checkpoint's own tensors: what the plans say allocates nothing.
+
     Raises:
         ValueError: for a trainer that is not found, plans that no network fits, or weights that do not fit it.
     """
     try:
-        trainer = recursive_find_trainer_class_by_name(checkpoint["trainer_name"])
-    except RuntimeError as error:
+        trainer = recursive_find_trainer_class_by_name(str(checkpoint["trainer_name"]))
+    except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"The teacher in {file} was trained by {checkpoint['trainer_name']}, which nnU-Net does not find. Name the "
             f"folder of that trainer in the environment variable nnUNet_extTrainer."
@@ -184,7 +188,9 @@ def restore_network(
             f"2.7. Expected build_network_architecture(plans_manager, configuration_manager, num_input_channels, "
             f"num_output_channels, enable_deep_supervision)."
         )
-    try:
+    from_plans = trainer.build_network_architecture is nnUNetTrainer.build_network_architecture
+    place = torch.device("meta") if from_plans else nullcontext()
+    with refuse_damage(f"The plans.json or dataset.json of {file}"), place:
         network = trainer.build_network_architecture(
             plans,
             configuration,
@@ -192,11 +198,10 @@ def restore_network(
             plans.get_label_manager(dataset_json).num_segmentation_heads,
             enable_deep_supervision=True,
         )
-    except (ImportError, AssertionError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise ValueError(f"The plans.json or dataset.json of {file} are damaged, no network fits: {error}") from error
     try:
-        network.load_state_dict(checkpoint["network_weights"])
-    except (RuntimeError, TypeError, AttributeError) as error:
+        network.load_state_dict(checkpoint["network_weights"], assign=from_plans)
+        network.float()
+    except Exception as error:
         raise ValueError(
             f"The weights in {file} do not fit the network of its plans.json: {_first_culprit(error)}"
         ) from error

@@ -107,11 +107,19 @@ class DistillationTrainer(nnUNetTrainerStudent):
         if self.current_epoch >= self.num_epochs:
             return
         if self.teacher is None:
-            self.teacher = self.load_teacher()
+            self.teacher = self._load_again() if self.teacher_origin else self.load_teacher()
         origin = [dict(each.origin) for each in self.teacher.networks]
         check_same_teacher(origin, self.teacher_origin)
         self.teacher_origin = origin
         self.print_to_log_file(self.describe(), add_timestamp=False)
+
+    def _load_again(self) -> Teacher:
+        """Load the teacher of a continued run."""
+        try:
+            return self.load_teacher()
+        except ValueError as error:
+            first = self.teacher_origin[0]
+            raise ValueError(f"{error}\nThis run was started with {first['folder']}/{first['checkpoint']}.") from error
 
     def describe(self) -> str:
         """Teacher, tap table and sizes, for the log and --dry_run; warns where the student is not smaller."""
@@ -222,9 +230,9 @@ class DistillationTrainer(nnUNetTrainerStudent):
             "teacher_shape": asdict(self.method.teacher),
         }
 
-    def _adopt(self, plans: dict[str, Any], extras: Mapping[str, Any]) -> None:
+    def _adopt(self, content: Mapping[str, Any], extras: Mapping[str, Any], source: object) -> None:
         """Adapters are built from the shape of the teacher that the run was started with."""
-        super()._adopt(plans, extras)
+        super()._adopt(content, extras, source)
         shape = extras["teacher_shape"]
         self.teacher_shape = TeacherShape(
             stages=tuple(Stage(**each) for each in shape["stages"]),

@@ -11,6 +11,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2_hlfd.config import PLANS_KEY, Settings, given_settings
 from nnunetv2_hlfd.identity import base_plans_name, different_settings
 from nnunetv2_hlfd.json_file import read_json
+from nnunetv2_hlfd.plans_check import check_plans
 
 
 def check_variant_name(name: str) -> None:
@@ -49,6 +50,7 @@ def write_variant(dataset: str, base: str, name: str, settings: dict[str, Any], 
     if not base_file.is_file():
         raise ValueError(f"Expected plans at {base_file}, found none. Make them with: nnUNetv2_plan_and_preprocess")
     plans = read_json(base_file)
+    check_plans(plans, base_file)
     settings = {**given_settings(plans), **settings}
     Settings.from_dict(settings)
     original = base_plans_name(plans)

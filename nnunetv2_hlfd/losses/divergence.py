@@ -1,6 +1,7 @@
 """Kullback-Leibler divergence of segmentation maps (the pixel-level half of HLFD, Eq. 3 and 4)."""
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
@@ -58,13 +59,20 @@ def kl_divergence(
 def masked_mean(values: Tensor, valid: Tensor | None) -> Tensor:
     """Mean over the valid entries; 0 (with a graph) where there are none.
 
+    Several processes (DDP) divide by their mean number of valid entries, so that the mean over the processes, which is
+    what DDP makes of gradients, is that of one process on the whole batch.
+
     Args:
         values: any shape.
         valid: boolean, same shape, or None for all.
     """
     if valid is None:
         return values.mean()
-    return torch.where(valid, values, 0).sum() / valid.sum().clamp_min(1)
+    count, processes = valid.sum(), 1
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(count)
+        processes = dist.get_world_size()
+    return torch.where(valid, values, 0).sum() * processes / count.clamp_min(1)
 
 
 def valid_cells(ignored: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -14,12 +14,12 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 def make_trainer(
     nnunet: Path, trainer: str, plans: str, *, dataset: str = "Dataset901_Phantom", configuration: str = "2d",
-    fold: Any = 0, continue_training: bool = False,
+    fold: Any = 0, continue_training: bool = False, trainer_class: Any = None,
 ) -> Any:  # fmt: skip
-    """A trainer as nnU-Net's `get_trainer_from_args` makes it."""
+    """A trainer as nnU-Net's `get_trainer_from_args` makes it; `trainer_class` is a test's own subclass of it."""
     folder = nnunet / "preprocessed" / dataset
     content = {**load_json(str(folder / f"{plans}.json")), "continue_training": continue_training}
-    trainer_class = recursive_find_trainer_class_by_name(trainer)
+    trainer_class = trainer_class or recursive_find_trainer_class_by_name(trainer)
     return trainer_class(content, configuration, fold, load_json(str(folder / "dataset.json")), torch.device("cpu"))
 
 

@@ -201,6 +201,71 @@ def test_resume_with_another_teacher_is_refused(nnunet, variant, teacher_2d, tmp
             again.on_train_start()
 
 
+@pytest.fixture
+def saved_run(nnunet, variant):
+    """checkpoint_latest.pth of the student alone, a function that alters it, and a trainer that continues it."""
+    plans = variant("altered")
+    trainer = make_trainer(nnunet, "nnUNetTrainerStudent", plans)
+    trainer.initialize()
+    file = Path(trainer.output_folder) / "checkpoint_altered.pth"
+
+    def altered(change):
+        trainer.save_checkpoint(str(file))
+        content = load(file)
+        change(content)
+        torch.save(content, file)
+        return str(file)
+
+    return altered, make_trainer(nnunet, "nnUNetTrainerStudent", plans, continue_training=True)
+
+
+@pytest.mark.parametrize("key", ["network_class_name", "nonlin"])
+def test_a_checkpoint_whose_plans_would_run_code_is_refused_before_they_do(saved_run, tmp_path, key):
+    altered, trainer = saved_run
+    marker = tmp_path / "marker"
+
+    def attack(content):
+        block = content["init_args"]["plans"]["configurations"]["2d"]["architecture"]
+        (block if key == "network_class_name" else block["arch_kwargs"])[key] = "os.system"
+        block["arch_kwargs"]["nonlin_kwargs"] = {"command": f"touch {marker}"}
+
+    with pytest.raises(ValueError, match=r"asks to import 'os\.system'"):
+        trainer.load_checkpoint(altered(attack))
+    assert not marker.exists()
+
+
+def test_a_checkpoint_whose_plans_ask_for_another_network_than_its_weights_builds_none(saved_run):
+    altered, trainer = saved_run
+
+    def enlarge(content):
+        block = content["init_args"]["plans"]["configurations"]["2d"]["architecture"]
+        block["arch_kwargs"]["features_per_stage"] = [8192] * 4  # 20 GB
+
+    with pytest.raises(ValueError, match=r"checkpoint_altered\.pth is damaged: .*size mismatch"):
+        trainer.load_checkpoint(altered(enlarge))
+    assert trainer.network is None
+
+
+@pytest.mark.parametrize("key", ["optimizer_state", "current_epoch", "logging", "_best_ema"])
+def test_a_checkpoint_that_lacks_something_is_damaged(saved_run, key):
+    altered, trainer = saved_run
+    with pytest.raises(ValueError, match=rf"checkpoint_altered\.pth is damaged: KeyError: '{key}'"):
+        trainer.load_checkpoint(altered(lambda content: content.pop(key)))
+
+
+def test_resuming_leaves_the_parameters_that_the_optimizer_holds(saved_run):
+    """torch keeps `assign` in the weights' metadata: loading once with it replaced the parameters the second time."""
+    altered, trainer = saved_run
+
+    def note_assign(content):
+        for each in content["network_weights"]._metadata.values():
+            each["assign_to_params_buffers"] = True
+
+    trainer.load_checkpoint(altered(note_assign))
+    held = {id(each) for group in trainer.optimizer.param_groups for each in group["params"]}
+    assert {id(each) for each in trainer.network.parameters()} == held
+
+
 def test_starting_over_a_run_with_other_settings_is_refused(nnunet, variant, teacher_2d):
     make_trainer(nnunet, "nnUNetTrainerStudent", variant("taken")).run_training()
     trainer = make_trainer(nnunet, "nnUNetTrainerStudent", variant("taken", initial_lr=0.5))

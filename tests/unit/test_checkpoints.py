@@ -3,7 +3,9 @@
 import hashlib
 import io
 import os
+import struct
 import zipfile
+from codecs import encode
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -65,8 +67,12 @@ def test_numpy_scalars_are_read(path, kind):
     assert type(value) is kind
 
 
-def test_a_file_in_torchs_old_format_is_read(path):
+def test_a_file_in_torchs_old_format_is_read_only_where_the_user_trusts_it(path, monkeypatch):
+    """nnU-Net 2 never wrote one, and it may declare any size."""
     torch.save(content(), path, _use_new_zipfile_serialization=False)
+    assert "torch's file format before 1.6" in refusal(path)
+    assert TRUST in refusal(path)
+    monkeypatch.setenv(TRUST, "1")
     assert read_checkpoint(path)["_best_ema"] == 0.75
 
 
@@ -158,7 +164,7 @@ class Runs:
     [
         ("posix.system", lambda marker: Runs(os.system, f"touch {marker}")),
         ("io.open", lambda marker: Runs(open, str(marker), "w")),
-        ("eval", lambda marker: Runs(eval, f"open({str(marker)!r}, 'w')")),
+        ("__builtin__.eval", lambda marker: Runs(eval, f"open({str(marker)!r}, 'w')")),
         ("posix.mkdir", lambda marker: Runs(os.mkdir, str(marker))),
     ],
 )
@@ -168,10 +174,73 @@ def test_a_file_that_would_run_code_is_refused_without_running_it(path, tmp_path
     torch.save(content(logging=attack(marker)), path, _use_new_zipfile_serialization=new_format)
     message = refusal(path)
     assert not marker.exists()
-    assert message.startswith(f"{path} holds objects that could run code when loaded: ")
+    which = name if new_format else "torch's file format before 1.6"
+    assert message.startswith(f"{path} holds objects that could run code or fill the memory when loaded: {which}")
     assert message.endswith(f"If you trust where it comes from, load it once with {TRUST}=1 set in the environment.")
-    assert name in message, "the message must say which object it is"
     assert "weights_only" not in message, "torch's advice is not for users of this package"
+
+
+# Files that would fill the memory
+
+
+def rewritten(path, change=lambda pickle: pickle, compression=zipfile.ZIP_STORED, extra=()):
+    """The checkpoint with another pickle, compressed, or with more entries."""
+    with zipfile.ZipFile(path) as archive:
+        entries = [(name, archive.read(name)) for name in archive.namelist()]
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in [*entries, *extra]:
+            archive.writestr(name, change(data) if name.endswith("/data.pkl") else data)
+
+
+@pytest.mark.parametrize("elements", [10**9, 10**4, -1])
+def test_a_tensor_that_declares_more_than_the_file_holds_is_damaged(path, elements):
+    """The loader must not read beyond its buffer."""
+    saved(path, content(network_weights={"weight": torch.arange(1000.0)}))
+    rewritten(path, lambda data: data.replace(b"M\xe8\x03", b"J" + struct.pack("<i", elements)))
+    assert "is damaged or no torch checkpoint" in refusal(path)
+
+
+def test_a_tensor_that_repeats_one_number_a_million_times_a_million_is_damaged(path):
+    saved(path, content(network_weights={"weight": torch.zeros(1).expand(10**6, 10**6)}))
+    assert "is damaged or no torch checkpoint" in refusal(path)
+
+
+def test_compressed_entries_are_refused_unread(path):
+    """10 GB of zeros are 10 MB compressed; here it is 64 MB of them."""
+    saved(path, content())
+    rewritten(path, compression=zipfile.ZIP_DEFLATED, extra=[("archive/data/99", bytes(2**26))])
+    assert path.stat().st_size < 2**17
+    assert "is damaged or no torch checkpoint" in refusal(path)
+
+
+def test_an_archive_with_two_pickles_is_damaged(path):
+    saved(path, content())
+    rewritten(path, extra=[("other/data.pkl", b"\x80\x02N.")])
+    assert "is damaged or no torch checkpoint" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "bomb"),
+    [
+        ("bytearray", Runs(bytearray, 10**11)),
+        ("torch.Tensor", Runs(torch.Tensor, 10**6, 10**6)),
+        ("numpy.dtype", Runs(np.dtype, "V2000000000")),
+        ("_codecs.encode", Runs(encode, Runs(encode, "00", "latin1"), "hex")),
+        ("_codecs.encode", Runs(encode, Runs(encode, "00", "latin1"), "Base64-Codec")),
+    ],
+)
+def test_a_constructor_that_allocates_what_a_file_asks_for_is_refused(path, name, bomb):
+    """torch's restricted loader allows them."""
+    message = refusal(saved(path, content(logging=bomb)))
+    assert "could run code or fill the memory when loaded: " in message
+    assert name in message
+
+
+def test_containers_nested_beyond_any_checkpoint_are_damaged(path):
+    saved(path, content(logging="deep"))
+    levels = b"]" * 100_000 + b"N" + b"a" * 100_000  # empty lists, None, append each to the one before
+    rewritten(path, lambda data: data.replace(b"X\x04\x00\x00\x00deep", levels))
+    assert "is damaged or no torch checkpoint" in refusal(path)
 
 
 def test_a_legacy_file_is_loaded_where_the_user_trusts_it(path, monkeypatch):

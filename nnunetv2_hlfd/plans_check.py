@@ -1,0 +1,91 @@
+"""Are plans what nnU-Net writes? Checked before anything is built or named after what they say.
+
+Plans come with teachers, checkpoints and shared data sets. They name classes, folders and sizes.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_hlfd.compatibility import check_imports
+from nnunetv2_hlfd.config import PLANS_KEY, given_settings
+from nnunetv2_hlfd.json_file import refuse_damage
+
+_FOLDER_NAME = re.compile(r"\w[\w.+-]*")
+# Far above any network that was ever planned; they bound the time and memory that plans can ask for.
+_MAX_VOXELS = 2**27  # of a patch
+_MAX_NUMBER = 2**13  # channels, kernel sizes, anything else
+_MAX_REPEATS = 2**7  # of stages, blocks and convolutions
+_MAX_ENTRIES = 2**11  # numbers and texts in one architecture
+
+
+def check_plans(plans: Mapping[str, Any], source: object) -> None:
+    """Check the names that become folders and the settings block.
+
+    Args:
+        plans: as read.
+        source: named in messages.
+
+    Raises:
+        ValueError: naming the entry.
+    """
+    if not isinstance(plans.get("configurations"), Mapping):
+        raise ValueError(f"{source} is damaged: expected 'configurations' with an object in the plans.")
+    given_settings(plans)
+    block = plans.get(PLANS_KEY, {})
+    names = {key: plans.get(key) for key in ("plans_name", "dataset_name")}
+    names |= {f"{PLANS_KEY}.{key}": block[key] for key in ("base_plans", "made_from") if key in block}
+    for key, name in names.items():
+        if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(name):
+            raise ValueError(f"{source} is damaged: expected a folder's name as '{key}', got {name!r:.80}.")
+
+
+def check_configuration(plans: PlansManager, configuration: str, source: object) -> None:
+    """Check sizes and the network of a configuration, without building anything.
+
+    Raises:
+        ValueError: naming the entry that is missing, of another kind or out of all proportion, or the class that is
+            none of a network's.
+    """
+    with refuse_damage(source):
+        config = plans.get_configuration(configuration)
+        patch = config.patch_size
+        if len(patch) not in (2, 3) or not all(_is_count(each) for each in patch) or math.prod(patch) > _MAX_VOXELS:
+            raise ValueError(f"{source} is damaged: expected a patch_size of 2 or 3 extents, got {patch!r:.80}.")
+        if not _is_count(config.batch_size):
+            raise ValueError(f"{source} is damaged: expected a batch_size above 0, got {config.batch_size!r:.80}.")
+        check_architecture(config.configuration["architecture"], source)
+
+
+def check_architecture(architecture: Mapping[str, Any], source: object) -> None:
+    """Check an `architecture` block: what it imports, and that its numbers are those of a network.
+
+    Raises:
+        ValueError: naming the entry.
+    """
+    check_imports(architecture, Path(str(source)))
+    kwargs = architecture["arch_kwargs"]
+    for number, (key, value) in enumerate(_leaves("arch_kwargs", kwargs)):
+        limit = _MAX_REPEATS if key.startswith("n_") else _MAX_NUMBER
+        if number > _MAX_ENTRIES or (isinstance(value, int | float) and not abs(value) <= limit):  # NaN too
+            raise ValueError(f"{source} is damaged: no network has {key} = {value!r:.40} in its architecture.")
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Every number and text with the key it stands under."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _leaves(str(name), each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _leaves(key, each)
+    else:
+        yield key, value
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

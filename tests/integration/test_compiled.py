@@ -1,0 +1,143 @@
+"""torch.compile around the student: what is captured, taught and learned is what the uncompiled network gives.
+
+nnU-Net compiles on CUDA only. Here a subclass compiles on the CPU with the backend aot_eager: the same tracing, graph
+breaks, guards and backward graphs as on a GPU, without code generation. docs/benchmarks/gpu_check.py compares inductor.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import make_trainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.utils import counters
+
+import nnunetv2_hlfd.trainer as trainer_module
+
+METHODS = ("HLFD", "FitNet")
+
+
+@pytest.fixture(scope="module")
+def compiled_class():
+    """A trainer's class whose network is compiled where nnU-Net compiles it, at the end of building it."""
+
+    def compiled(method, backend):
+        plain = recursive_find_trainer_class_by_name(f"nnUNetTrainer{method}")
+
+        class Compiled(plain):
+            def configure_optimizers(self):  # what nnU-Net calls after torch.compile
+                self.network = torch.compile(self.network, backend=backend)
+                return super().configure_optimizers()
+
+        Compiled.__name__ = plain.__name__
+        return Compiled
+
+    return compiled
+
+
+@pytest.fixture
+def pair(nnunet, variant, teacher_2d, compiled_class, monkeypatch):
+    """Two started trainers of one seed, the second one compiled, and what compiled it."""
+
+    def make(method):
+        monkeypatch.setenv("nnUNet_hlfd_teacher", str(teacher_2d.parent))
+        plans = variant(f"compiled.{method}", base="nnUNetPlans_short")
+        eager = make_trainer(nnunet, f"nnUNetTrainer{method}", plans)
+        torch._dynamo.reset()
+        counters.clear()
+        backend = CompileCounterWithBackend("aot_eager")
+        own = compiled_class(method, backend)
+        compiled = make_trainer(nnunet, f"nnUNetTrainer{method}", plans, trainer_class=own)
+        for each in (eager, compiled):
+            each.on_train_start()
+            each.on_epoch_start()
+            each.on_train_epoch_start()
+        return eager, compiled, backend
+
+    return make
+
+
+def gradients(trainer):
+    """Zeros for none: the head that nnU-Net gives weight 0 has none in eager mode, and zeros compiled."""
+    named = [*trainer._inner_network().named_parameters(), *trainer.method.named_parameters()]
+    return {name: torch.zeros_like(each) if each.grad is None else each.grad.clone() for name, each in named}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_taps_losses_and_gradients_of_a_compiled_student_equal_the_eager_ones(pair, method, monkeypatch):
+    eager, compiled, backend = pair(method)
+    taken = []
+    take = trainer_module.EncoderCapture.take
+    monkeypatch.setattr(trainer_module.EncoderCapture, "take", lambda self: taken.append(take(self)) or taken[-1])
+    for _step in range(3):
+        batch = next(eager.dataloader_train)
+        taken.clear()
+        losses = [each.train_step(batch) for each in (eager, compiled)]
+        assert len(taken[0]) == len(taken[1]) == 4
+        for one, other in zip(*taken, strict=True):
+            torch.testing.assert_close(other, one)
+        torch.testing.assert_close(torch.tensor(losses[1]["loss"]), torch.tensor(losses[0]["loss"]))
+        torch.testing.assert_close(torch.tensor(losses[1]["terms"]), torch.tensor(losses[0]["terms"]))
+        ours, theirs = gradients(eager), gradients(compiled)
+        assert ours.keys() == theirs.keys()
+        assert any(gradient.abs().max() > 0 for gradient in ours.values())
+        for name, gradient in ours.items():
+            torch.testing.assert_close(theirs[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+    assert type(compiled.network).__name__ == "OptimizedModule"
+    assert backend.frame_count >= 1, "the student was never compiled"
+
+
+def test_the_gate_of_the_capture_works_in_a_compiled_network(pair):
+    """Off, on and off again: nothing is kept in validation, and every training step keeps its own maps."""
+    eager, compiled, backend = pair("HLFD")
+    data = next(eager.dataloader_train)["data"]
+    with torch.no_grad():
+        for turn in range(2):
+            compiled.capture.enabled = False
+            compiled.network(data)
+            with pytest.raises(RuntimeError, match="captured 0"):
+                compiled.capture.take()
+            compiled.capture.enabled = True
+            compiled.network(data + turn)
+            compiled.capture.enabled = False
+            expected = eager._inner_network().encoder(data + turn)
+            torch.testing.assert_close(compiled.capture.take(), expected)
+            with pytest.raises(RuntimeError, match="captured 0"):
+                compiled.capture.take()
+    frames = backend.frame_count
+    assert frames >= 1
+    with torch.no_grad():
+        compiled.network(data)
+    assert backend.frame_count == frames, "turning the gate must not compile again and again"
+
+
+def test_a_compiled_run_validates_and_its_checkpoint_is_that_of_a_plain_network(pair):
+    eager, compiled, _backend = pair("HLFD")
+    for each in (eager, compiled):
+        each.on_train_epoch_end([each.train_step(next(each.dataloader_train))])
+        each.network.eval()
+        step = each.validation_step(next(each.dataloader_val))
+        assert step["loss"] > 0
+    file = Path(compiled.output_folder) / "checkpoint_compiled.pth"
+    compiled.save_checkpoint(str(file))
+    eager.load_checkpoint(str(file))
+    for one, other in zip(eager.network.parameters(), compiled._inner_network().parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_check_for_gpus_runs_on_a_cpu_and_says_that_this_proves_nothing_about_gpus(
+    nnunet, variant, teacher_2d, monkeypatch
+):
+    monkeypatch.setenv("nnUNet_hlfd_teacher", str(teacher_2d.parent))
+    script = Path(__file__).parents[2] / "docs/benchmarks/gpu_check.py"
+    command = [sys.executable, str(script), "Dataset901_Phantom", "2d", variant("gpucheck"), "-device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.rstrip().endswith("No GPU was used: this run only shows that the script works.")
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith(("| compiled", "| eager"))]
+    assert len(rows) == 3 * 8, "three modes; total, segmentation and four terms, gradients of student and adapters"
+    assert any(float(row[2]) > 0 for row in rows), "something was compared"
+    assert not any("FAILED" in row[-1] for row in rows)

@@ -1,0 +1,72 @@
+"""Two processes on the halves of a batch learn what one process learns on the whole: real DDP, on CPUs over gloo.
+
+What it does not show: NCCL, GPUs, mixed precision under DDP.
+"""
+
+import json
+
+import pytest
+import torch
+import torch.multiprocessing
+from conftest import DATASET, REGIONS_DATASET
+from ddp_worker import STEPS, train, trainer_class, work
+from helpers import assert_same, make_trainer
+
+# every method's terms beside HLFD's, each at a weight that counts
+ALL = {"KD": 0.5, "AT": 0.5, "FitNet": 0.1, "CWD": 0.5, "SKD": 0.1, "EMKD_region": 0.5, "IMF": 0.5, "DSKD": 0.1}
+
+
+@pytest.fixture(scope="module")
+def taught(variant, train, teacher_2d):
+    """Teachers of both data sets under plans of the name nnUNetPlans_short."""
+    train("nnUNetTrainerTeacher", dataset=REGIONS_DATASET, plans=variant("short", dataset=REGIONS_DATASET))
+
+
+def plans_of(nnunet, variant, dataset, batch_dice, **settings):
+    name = variant(f"ddp{batch_dice}", dataset=dataset, base="nnUNetPlans_short", batch_size=4, **settings)
+    file = nnunet / "preprocessed" / dataset / f"{name}.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["2d"]["batch_dice"] = batch_dice
+    file.write_text(json.dumps(plans))
+    return name
+
+
+@pytest.mark.parametrize(
+    ("dataset", "batch_dice", "settings"),
+    [
+        pytest.param(DATASET, True, {}, id="batch dice"),
+        pytest.param(DATASET, False, {"weights": ALL}, id="sample dice, all methods"),
+        pytest.param(REGIONS_DATASET, True, {"distill_ignored": False, "weights": ALL}, id="regions, ignored voxels"),
+    ],
+)
+def test_two_processes_equal_one_on_the_whole_batch(
+    nnunet, variant, taught, tmp_path, monkeypatch, dataset, batch_dice, settings
+):
+    plans = plans_of(nnunet, variant, dataset, batch_dice, **settings)
+    trainer = "nnUNetTrainerHLFD"
+    loader = make_trainer(nnunet, trainer, plans, dataset=dataset, trainer_class=trainer_class(trainer))
+    loader.initialize()
+    batch = next(loader.get_dataloaders()[0])
+    if dataset == REGIONS_DATASET:
+        halves = [each[:, -1].bool() for each in batch["target"][0].split(2)]  # the ignore channel
+        assert halves[0].sum() != halves[1].sum(), "halves with as many ignored voxels would not test their mean"
+    torch.save({"data": batch["data"], "target": batch["target"]}, tmp_path / "batch.pt")
+    one = train(nnunet, trainer, plans, dataset, batch)
+    arguments = (str(tmp_path), str(nnunet), trainer, plans, dataset)
+    torch.multiprocessing.spawn(work, args=arguments, nprocs=2, join=True)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
+    assert (one["wrapped"], first["wrapped"]) == ("ResidualEncoderUNet", "DistributedDataParallel")
+    assert (one["batch_size"], first["batch_size"], second["batch_size"]) == (4, 2, 2)
+    for name, gradient in one["gradients"][0].items():
+        assert gradient.abs().max() > 0, name
+        for each in (first, second):
+            torch.testing.assert_close(each["gradients"][0][name], gradient, rtol=1e-5, atol=1e-5, msg=name)
+    assert any(name.startswith("adapter") for name in one["gradients"][0])
+    for key in ("adapters", "network", "log", "loss"):
+        assert_same(first[key], second[key])
+    for step in range(STEPS):
+        assert_same(first["gradients"][step], second["gradients"][step])
+    assert not torch.equal(first["terms"], second["terms"]), "each process sees its half"
+    [expected], [row] = one["log"], first["log"]
+    assert row == pytest.approx(expected, rel=1e-3), "terms are gathered"
+    torch.testing.assert_close((first["terms"][0] + second["terms"][0]) / 2, one["terms"][0], rtol=1e-4, atol=1e-6)
