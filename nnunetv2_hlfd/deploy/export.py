@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
 from nnunetv2_hlfd.checkpoints import read_checkpoint, sha256, write_checkpoint
-from nnunetv2_hlfd.compatibility import check_imports
 from nnunetv2_hlfd.config import PLANS_KEY
 from nnunetv2_hlfd.identity import RECORD_FILE
-from nnunetv2_hlfd.json_file import read_json
+from nnunetv2_hlfd.json_file import read_json, refuse_damage
+from nnunetv2_hlfd.plans_check import check_configuration, check_plans
 
 SUFFIX = "HLFD"
 PROVENANCE_FILE = "export.json"
@@ -60,13 +61,12 @@ def export_nnunet(
     plans, dataset_json = _read(model / "plans.json"), _read(model / "dataset.json")
     folds = list(folds) if folds else _available_folds(model, checkpoint)
     contents = {fold: read_checkpoint(model / f"fold_{fold}" / checkpoint) for fold in folds}
-    try:
+    with refuse_damage(f"A file in {model} (plans.json or {checkpoint})"):
         configuration = contents[folds[0]]["init_args"]["configuration"]
-        check_imports(plans["configurations"][configuration]["architecture"], model / "plans.json")
+        check_plans(plans, model / "plans.json")
+        check_configuration(PlansManager(plans), configuration, model / "plans.json")
         plans["plans_name"] = plans["plans_name"].removesuffix(SUFFIX) + SUFFIX
         trainer, dataset = contents[folds[0]]["trainer_name"], plans["dataset_name"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"The plans or the checkpoint of {model} are damaged: {error!r}") from error
     target = output / dataset / f"{trainer}__{plans['plans_name']}__{configuration}"
     archive = output / f"{dataset}_{target.name}.zip"
     for existing in (target, archive):

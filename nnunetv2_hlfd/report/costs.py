@@ -13,7 +13,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_hlfd.checkpoints import read_checkpoint
-from nnunetv2_hlfd.compatibility import check_imports
+from nnunetv2_hlfd.plans_check import check_configuration, check_plans
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.student import Size, measure_network
 from nnunetv2_hlfd.teacher import restore_network
@@ -47,11 +47,12 @@ def measure_cost(model: Model) -> Cost:
         return Cost(missing="no checkpoint")
     bytes_ = file.stat().st_size
     try:
-        check_imports(model.plans["configurations"][model.configuration]["architecture"], model.folder / "plans.json")
         plans = PlansManager(dict(model.plans))
+        check_plans(model.plans, model.folder / "plans.json")
+        check_configuration(plans, model.configuration, model.folder / "plans.json")
         configuration = plans.get_configuration(model.configuration)
         network: Any = restore_network(read_checkpoint(file), plans, configuration, dict(model.dataset_json), file)
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         return Cost(checkpoint_bytes=bytes_, missing=str(error))
     channels = determine_num_input_channels(plans, configuration, dict(model.dataset_json))
     network.decoder.deep_supervision = False
