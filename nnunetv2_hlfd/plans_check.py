@@ -40,8 +40,17 @@ def check_plans(plans: Mapping[str, Any], source: object) -> None:
     names = {key: plans.get(key) for key in ("plans_name", "dataset_name")}
     names |= {f"{PLANS_KEY}.{key}": block[key] for key in ("base_plans", "made_from") if key in block}
     for key, name in names.items():
-        if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(name):
-            raise ValueError(f"{source} is damaged: expected a folder's name as '{key}', got {name!r:.80}.")
+        check_folder_name(key, name, source)
+
+
+def check_folder_name(key: str, name: object, source: object) -> None:
+    """Refuse a name that would lead to another folder.
+
+    Raises:
+        ValueError: naming the entry.
+    """
+    if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(name):
+        raise ValueError(f"{source} is damaged: expected a folder's name as '{key}', got {name!r:.80}.")
 
 
 def check_configuration(plans: PlansManager, configuration: str, source: object) -> None:

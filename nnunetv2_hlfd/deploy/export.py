@@ -18,7 +18,7 @@ from nnunetv2_hlfd.checkpoints import read_checkpoint, sha256, write_checkpoint
 from nnunetv2_hlfd.config import PLANS_KEY
 from nnunetv2_hlfd.identity import RECORD_FILE
 from nnunetv2_hlfd.json_file import read_json, refuse_damage
-from nnunetv2_hlfd.plans_check import check_configuration, check_plans
+from nnunetv2_hlfd.plans_check import check_configuration, check_folder_name, check_plans
 
 SUFFIX = "HLFD"
 PROVENANCE_FILE = "export.json"
@@ -67,6 +67,8 @@ def export_nnunet(
         check_configuration(PlansManager(plans), configuration, model / "plans.json")
         plans["plans_name"] = plans["plans_name"].removesuffix(SUFFIX) + SUFFIX
         trainer, dataset = contents[folds[0]]["trainer_name"], plans["dataset_name"]
+        for key, name in (("trainer_name", trainer), ("configuration", configuration)):
+            check_folder_name(key, name, model / f"fold_{folds[0]}" / checkpoint)
     target = output / dataset / f"{trainer}__{plans['plans_name']}__{configuration}"
     archive = output / f"{dataset}_{target.name}.zip"
     for existing in (target, archive):

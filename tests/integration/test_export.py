@@ -187,3 +187,18 @@ def test_weights_beyond_float16_are_refused_and_leave_nothing_behind(student, tm
     assert export(model, tmp_path / "out", "--half") == 2
     assert f"The weight {name} is too large for float16. Export without --half." in capsys.readouterr().err
     assert not [each for each in (tmp_path / "out").rglob("*") if each.is_file()]
+
+
+@pytest.mark.parametrize(("where", "key"), [("checkpoint", "trainer_name"), ("plans", "dataset_name")])
+def test_names_that_lead_elsewhere_are_refused(where, key, student, tmp_path, capsys):
+    model = tmp_path / student.name
+    shutil.copytree(student, model)
+    if where == "plans":
+        plans = json.loads((model / "plans.json").read_text())
+        (model / "plans.json").write_text(json.dumps({**plans, key: "../elsewhere"}))
+    else:
+        file = model / "fold_0" / "checkpoint_final.pth"
+        torch.save({**torch.load(file, weights_only=False), key: "../elsewhere"}, file)
+    assert export(model, tmp_path / "out") == 2
+    assert f"expected a folder's name as '{key}', got '../elsewhere'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
