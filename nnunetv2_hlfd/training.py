@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from nnunetv2_hlfd.checkpoints import read_checkpoint
 from nnunetv2_hlfd.identity import RECORD_FILE
 
 
@@ -41,9 +43,10 @@ def train(arguments: Sequence[str], *, dry_run: bool, overwrite: bool) -> None:
     from nnunetv2.run.run_training import run_training_entry
 
     extend_trainer_search()
-    with _set_aside(_parse(arguments)) if overwrite else contextlib.nullcontext():
+    options = _parse(arguments)
+    with _set_aside(options) if overwrite else contextlib.nullcontext(), _pretrained(options.pretrained_weights):
         if dry_run:
-            return _dry_run(_parse(arguments))
+            return _dry_run(options)
         sys.argv = ["nnUNetv2_train", *arguments]
         run_training_entry()
     return None
@@ -83,8 +86,30 @@ def _set_aside(options: argparse.Namespace) -> Iterator[None]:
                 aside.replace(record)
 
 
+@contextlib.contextmanager
+def _pretrained(file: str | None) -> Iterator[None]:
+    """Weights to start from: read once without running code from them, which nnU-Net would; a misfit in short words.
+
+    Raises:
+        ValueError: for a missing, damaged or foreign file, or weights of another network.
+    """
+    if file is not None:
+        read_checkpoint(Path(file), required=("network_weights",))
+    try:
+        yield
+    except AssertionError as error:  # nnU-Net's, with a whole tensor in it
+        misfit = re.search(r"key (\S+) is", str(error), re.IGNORECASE)
+        if file is None or misfit is None:
+            raise
+        raise ValueError(
+            f"The weights in {file} are of another network, the first that does not fit is {misfit[1]}. "
+            f"-pretrained_weights takes the checkpoint of the same network, as of a student with the same setting "
+            f"student and plans. A teacher is named by the environment variable nnUNet_hlfd_teacher."
+        ) from error
+
+
 def _dry_run(options: argparse.Namespace) -> None:
-    from nnunetv2.run.run_training import get_trainer_from_args
+    from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
     from nnunetv2_hlfd.scheduled_trainer import ScheduledTrainer
 
@@ -95,6 +120,7 @@ def _dry_run(options: argparse.Namespace) -> None:
         raise ValueError(f"Expected a fold number or 'all', got '{options.fold}'.")
     if device.type == "cpu":
         torch.set_num_threads(os.cpu_count() or 1)
+    os.environ["nnUNet_wandb_enabled"] = "0"  # it would replace the curves of an earlier run in this folder
     fold = options.fold if options.fold == "all" else int(options.fold)
     try:
         trainer = get_trainer_from_args(
@@ -107,6 +133,7 @@ def _dry_run(options: argparse.Namespace) -> None:
             raise ValueError(f"Expected a trainer of this package for --dry_run, such as -tr nnUNetTrainerHLFD, got "
                              f"{options.tr}.")  # fmt: skip
         trainer.check_start()
+        maybe_load_checkpoint(trainer, False, False, options.pretrained_weights)
         seconds = _seconds_per_step(trainer)
     finally:
         _remove_traces(Path(trainer.log_file))
