@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nnunetv2_hlfd.checkpoints import read_checkpoint
 from nnunetv2_hlfd.identity import RECORD_FILE
 
 if TYPE_CHECKING:
@@ -54,9 +56,10 @@ def train(arguments: Sequence[str], *, dry_run: bool, overwrite: bool) -> None:
     from nnunetv2.run.run_training import run_training_entry
 
     extend_trainer_search()
-    with _set_aside(_parse(arguments)) if overwrite else contextlib.nullcontext():
+    options = _parse(arguments)
+    with _set_aside(options) if overwrite else contextlib.nullcontext(), _pretrained(options.pretrained_weights):
         if dry_run:
-            return _dry_run(_parse(arguments))
+            return _dry_run(options)
         sys.argv = ["nnUNetv2_train", *arguments]
         run_training_entry()
     return None
@@ -96,10 +99,35 @@ def _set_aside(options: argparse.Namespace) -> Iterator[None]:
                 aside.replace(record)
 
 
+@contextlib.contextmanager
+def _pretrained(file: str | None) -> Iterator[None]:
+    """Weights to start from: read once without running code from them, which nnU-Net would; a misfit in short words.
+
+    Raises:
+        ValueError: for a missing, damaged or foreign file, or weights of another network.
+    """
+    if file is not None:
+        read_checkpoint(Path(file), required=("network_weights",))
+    try:
+        yield
+    except AssertionError as error:  # nnU-Net's, with a whole tensor in it
+        misfit = re.search(r"key (\S+) is", str(error), re.IGNORECASE)
+        if file is None or misfit is None:
+            raise
+        raise ValueError(
+            f"The weights in {file} are of another network, the first that does not fit is {misfit[1]}. "
+            f"-pretrained_weights takes the checkpoint of the same network, as of a student with the same setting "
+            f"student and plans. A teacher is named by the environment variable nnUNet_hlfd_teacher."
+        ) from error
+
+
 def _dry_run(options: argparse.Namespace) -> None:
+    from nnunetv2.run.run_training import maybe_load_checkpoint
+
     with throwaway_trainer(options.dataset, options.configuration, options.fold, options.tr, options.p,
                            options.device) as trainer:  # fmt: skip
         trainer.check_start()
+        maybe_load_checkpoint(trainer, False, False, options.pretrained_weights)
         seconds = _seconds_per_step(trainer)
     steps = trainer.num_epochs * trainer.num_iterations_per_epoch
     print(f"{seconds:.3g} s per training step (batch {trainer.batch_size}, {options.device}); {steps} steps: about "
@@ -126,6 +154,7 @@ def throwaway_trainer(
         raise ValueError(f"Expected a fold number or 'all', got '{fold}'.")
     if device.type == "cpu":
         torch.set_num_threads(os.cpu_count() or 1)
+    os.environ["nnUNet_wandb_enabled"] = "0"  # it would replace the curves of an earlier run in this folder
     number = fold if fold == "all" else int(fold)
     try:
         trainer = get_trainer_from_args(dataset, configuration, number, name, plans, device=device)

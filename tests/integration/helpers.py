@@ -67,8 +67,7 @@ except ModuleNotFoundError:
 else:
     raise SystemExit("nnunetv2_hlfd is importable")
 module, function = sys.argv.pop(1).split(":")
-if __name__ == "__main__":  # nnU-Net's worker processes import this file again
-    getattr(importlib.import_module(module), function)()
+getattr(importlib.import_module(module), function)()
 """
 
 

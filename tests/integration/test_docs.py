@@ -251,7 +251,7 @@ def allowed(rule):
         bool: "true, false",
         type(None): "null",
     }
-    words[str] = ", ".join(rule["texts"]) or "text"
+    words[str] = ", ".join(rule["texts"]) or rule["form"] or "text"
     limits = dict.fromkeys(rule["kinds"], "")
     for kind in (int, float):
         if kind in limits and rule["least"] is not None:
