@@ -37,6 +37,7 @@ def _lowres(nnunet, trainer, plans):
     return nnunet / "results" / DATASET / f"{trainer}__{plans}__3d_lowres"
 
 
+@pytest.mark.slow
 def test_student_trains_on_its_own_lowres_student_and_predicts_without_this_package(
     nnunet, train, tmp_path, student_lowres
 ):
@@ -59,6 +60,7 @@ def test_student_trains_on_its_own_lowres_student_and_predicts_without_this_pack
         assert len(list((tmp_path / configuration).glob("*.nii.gz"))) == 1
 
 
+@pytest.mark.slow
 def test_teacher_and_student_see_the_same_previous_segmentation(nnunet, variant, teacher):
     lowres = _lowres(nnunet, TEACHER, "nnUNetPlans_short")
     trainer = _trainer(nnunet, variant("seen", base="nnUNetPlans_short", previous_stage=lowres.name))
@@ -76,6 +78,7 @@ def test_teacher_and_student_see_the_same_previous_segmentation(nnunet, variant,
     assert len(image.unique()) > 2
 
 
+@pytest.mark.slow
 def test_interrupted_and_continued_student_equals_the_uninterrupted_one(nnunet, variant, teacher):
     """nnU-Net's augmentation of the previous segmentation shuffles its channels in place, batch after batch."""
     lowres = _lowres(nnunet, TEACHER, "nnUNetPlans_short").name
