@@ -154,10 +154,10 @@ def throwaway_trainer(
         raise ValueError(f"Expected a fold number or 'all', got '{fold}'.")
     if device.type == "cpu":
         torch.set_num_threads(os.cpu_count() or 1)
-    os.environ["nnUNet_wandb_enabled"] = "0"  # it would replace the curves of an earlier run in this folder
     number = fold if fold == "all" else int(fold)
     try:
-        trainer = get_trainer_from_args(dataset, configuration, number, name, plans, device=device)
+        with _without_wandb():
+            trainer = get_trainer_from_args(dataset, configuration, number, name, plans, device=device)
     except (RuntimeError, FileNotFoundError) as error:  # nnU-Net's words for a data set, trainer or file it lacks
         raise ValueError(str(error)) from error
     try:
@@ -166,6 +166,17 @@ def throwaway_trainer(
         yield trainer
     finally:
         _remove_traces(Path(trainer.log_file))
+
+
+@contextlib.contextmanager
+def _without_wandb() -> Iterator[None]:
+    """Switch off Weights & Biases while a trainer is built: it would replace the curves of an earlier run."""
+    wanted = os.environ.pop("nnUNet_wandb_enabled", None)
+    try:
+        yield
+    finally:
+        if wanted is not None:
+            os.environ["nnUNet_wandb_enabled"] = wanted
 
 
 def _seconds_per_step(trainer: "ScheduledTrainer", repeats: int = 3) -> float:

@@ -5,32 +5,33 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import REGIONS_DATASET
 from helpers import assert_same, load, make_trainer, run_epoch, stock, train_once
 
 from nnunetv2_hlfd.cli import main
 
-DATASET, CASCADE = "Dataset901_Phantom", "3d_cascade_fullres"
+DATASET, CASCADE = REGIONS_DATASET, "3d_cascade_fullres"  # that of the matrix' quick cell
 TEACHER, STUDENT = "nnUNetTrainerTeacher", "nnUNetTrainerHLFD"
 
 
 @pytest.fixture(scope="module")
 def teacher(nnunet, variant, train):
     """Fold folder of a cascade teacher with nnU-Net's own convention: its own trainer's 3d_lowres came before it."""
-    plans = variant("short")
-    train_once(nnunet, train, TEACHER, plans=plans, configuration="3d_lowres", fold="all")
-    return train_once(nnunet, train, TEACHER, plans=plans, configuration=CASCADE)
+    plans = variant("short", dataset=DATASET)
+    train_once(nnunet, train, TEACHER, dataset=DATASET, plans=plans, configuration="3d_lowres", fold="all")
+    return train_once(nnunet, train, TEACHER, dataset=DATASET, plans=plans, configuration=CASCADE)
 
 
 @pytest.fixture(scope="module")
 def student_lowres(nnunet, variant, train, teacher):
     """Plans name of a 3d_lowres student that was trained on all cases, and so predicts all for the next stage."""
-    plans = variant("stages", base="nnUNetPlans_short")
-    train_once(nnunet, train, STUDENT, plans=plans, configuration="3d_lowres", fold="all")
+    plans = variant("stages", dataset=DATASET, base="nnUNetPlans_short")
+    train_once(nnunet, train, STUDENT, dataset=DATASET, plans=plans, configuration="3d_lowres", fold="all")
     return plans
 
 
 def _trainer(nnunet, plans, **more):
-    return make_trainer(nnunet, STUDENT, plans, configuration=CASCADE, **more)
+    return make_trainer(nnunet, STUDENT, plans, dataset=DATASET, configuration=CASCADE, **more)
 
 
 def _lowres(nnunet, trainer, plans):
@@ -44,7 +45,7 @@ def test_student_trains_on_its_own_lowres_student_and_predicts_without_this_pack
     """nnU-Net's own convention: a 3d_lowres model of the same trainer and plans."""
     predictions = _lowres(nnunet, STUDENT, student_lowres) / "predicted_next_stage" / CASCADE
     assert len(list(predictions.glob("*.b2nd"))) == 6
-    fold = train(STUDENT, plans=student_lowres, configuration=CASCADE)
+    fold = train(STUDENT, dataset=DATASET, plans=student_lowres, configuration=CASCADE)
     assert json.loads((fold / "distillation.json").read_text())["previous_stage"] == str(predictions)
     assert load(fold / "checkpoint_final.pth")["trainer_name"] == "nnUNetTrainer"
     images = nnunet / "raw" / DATASET / "imagesTs"
@@ -63,7 +64,7 @@ def test_student_trains_on_its_own_lowres_student_and_predicts_without_this_pack
 @pytest.mark.slow
 def test_teacher_and_student_see_the_same_previous_segmentation(nnunet, variant, teacher):
     lowres = _lowres(nnunet, TEACHER, "nnUNetPlans_short")
-    trainer = _trainer(nnunet, variant("seen", base="nnUNetPlans_short", previous_stage=lowres.name))
+    trainer = _trainer(nnunet, variant("seen", dataset=DATASET, base="nnUNetPlans_short", previous_stage=lowres.name))
     assert trainer.folder_with_segs_from_previous_stage == str(lowres / "predicted_next_stage" / CASCADE)
     trainer.on_train_start()
     seen = {}
@@ -83,7 +84,9 @@ def test_interrupted_and_continued_student_equals_the_uninterrupted_one(nnunet, 
     """nnU-Net's augmentation of the previous segmentation shuffles its channels in place, batch after batch."""
     lowres = _lowres(nnunet, TEACHER, "nnUNetPlans_short").name
     settings = {"num_iterations_per_epoch": 4, "previous_stage": lowres, "augmentation": "paper"}
-    plans = [variant(f"{name}.cascade", base="nnUNetPlans_short", **settings) for name in ("whole", "parts")]
+    plans = [
+        variant(f"{name}.cascade", dataset=DATASET, base="nnUNetPlans_short", **settings) for name in ("whole", "parts")
+    ]
     whole = _trainer(nnunet, plans[0])
     whole.run_training()
     first = _trainer(nnunet, plans[1])
@@ -108,7 +111,9 @@ def _dry_run(plans, capsys):
 
 def test_a_dry_run_of_a_cascade_says_what_it_says_of_every_student(nnunet, variant, teacher, capsys):
     lowres = _lowres(nnunet, TEACHER, "nnUNetPlans_short").name
-    code, output = _dry_run(variant("dry.cascade", base="nnUNetPlans_short", previous_stage=lowres), capsys)
+    code, output = _dry_run(
+        variant("dry.cascade", dataset=DATASET, base="nnUNetPlans_short", previous_stage=lowres), capsys
+    )
     assert code == 0, output.err
     assert f"Previous stage: {nnunet}/results/{DATASET}/{lowres}/predicted_next_stage/{CASCADE}" in output.out
     assert "Dry run: nothing was trained or written." in output.out
@@ -117,7 +122,7 @@ def test_a_dry_run_of_a_cascade_says_what_it_says_of_every_student(nnunet, varia
 def test_missing_predictions_of_the_previous_stage_are_answered_with_the_command_that_makes_them(
     nnunet, variant, capsys
 ):
-    plans = variant("early")
+    plans = variant("early", dataset=DATASET)
     code, output = _dry_run(plans, capsys)
     assert code == 2
     folder = _lowres(nnunet, STUDENT, plans) / "predicted_next_stage" / CASCADE
@@ -130,24 +135,18 @@ def test_missing_predictions_of_the_previous_stage_are_answered_with_the_command
 
 
 def test_another_previous_stage_that_is_named_and_missing_is_the_one_in_the_command(nnunet, variant, capsys):
-    code, output = _dry_run(variant("named", previous_stage="nnUNetTrainer__nnUNetPlans__3d_lowres"), capsys)
+    code, output = _dry_run(
+        variant("named", dataset=DATASET, previous_stage="nnUNetTrainer__nnUNetPlans__3d_lowres"), capsys
+    )
     assert code == 2
     assert f"nnUNetv2_train {DATASET} 3d_lowres F -tr nnUNetTrainer -p nnUNetPlans (a trained" in output.err
 
 
 def test_a_validation_alone_needs_the_predictions_of_its_own_cases(nnunet, variant, teacher, monkeypatch):
     """`--val` does not start a training; nnU-Net would end in a traceback of its file format."""
-    trainer = _trainer(nnunet, variant("val.cascade", base="nnUNetPlans_short"))
+    trainer = _trainer(nnunet, variant("val.cascade", dataset=DATASET, base="nnUNetPlans_short"))
     trainer.initialize()
     with pytest.raises(ValueError, match="Expected predictions of the previous stage in") as caught:
         trainer.perform_actual_validation()
     validation = trainer.do_split()[1]
     assert f"found none for {', '.join(sorted(validation))}. Each fold" in str(caught.value)
-
-
-def test_a_teacher_that_is_no_cascade_is_refused(nnunet, variant, teacher, teacher_3d, monkeypatch, capsys):
-    monkeypatch.setenv("nnUNet_hlfd_teacher", str(teacher_3d.parent))
-    lowres = _lowres(nnunet, TEACHER, "nnUNetPlans_short").name
-    code, output = _dry_run(variant("single", base="nnUNetPlans_short", previous_stage=lowres), capsys)
-    assert code == 2
-    assert "input of a previous stage (cascade): the student has True, the teacher False" in output.err

@@ -4,6 +4,7 @@ Each through nnU-Net's own command; those that a host without this package runs,
 """
 
 import json
+import os
 import shutil
 import struct
 import zipfile
@@ -161,6 +162,7 @@ def test_a_dry_run_leaves_the_curves_of_an_earlier_run(nnunet, variant, pair, mo
     monkeypatch.setenv("nnUNet_wandb_enabled", "1")
     assert main(["train", DATASET, "2d", "0", "-tr", STUDENT, "-p", plans, "-device", "cpu", "--dry_run"]) == 0
     assert curves.is_file()
+    assert os.environ["nnUNet_wandb_enabled"] == "1", "for the trainings that follow in this process"
 
 
 def test_wandb_gets_every_term_of_every_epoch_and_goes_on_after_a_resume(nnunet, variant, pair, monkeypatch):
