@@ -31,10 +31,10 @@ def plans_of(nnunet, variant, dataset, batch_dice, **settings):
     return name
 
 
-def halves_differ(batch):
-    """Whether they have other numbers of ignored voxels: equal ones would not test the mean over them."""
-    first, second = (each[:, -1].bool().sum() for each in batch["target"][0].split(2))  # the ignore channel
-    return first != second
+def ignore_a_part(batch):
+    """Of the first sample alone: halves with as many ignored voxels would not test the mean over the others."""
+    for target in batch["target"]:
+        target[0, -1, : target.shape[2] // 3] = 1  # the ignore channel
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,9 @@ def test_two_processes_equal_one_on_the_whole_batch(
     trainer = "nnUNetTrainerHLFD"
     loader = make_trainer(nnunet, trainer, plans, dataset=dataset, trainer_class=trainer_class(trainer))
     loader.initialize()
-    batches = loader.get_dataloaders()[0]
-    batch = next(each for each in (next(batches) for _ in range(50)) if dataset == DATASET or halves_differ(each))
+    batch = next(loader.get_dataloaders()[0])
+    if dataset == REGIONS_DATASET:
+        ignore_a_part(batch)
     torch.save({"data": batch["data"], "target": batch["target"]}, tmp_path / "batch.pt")
     one = train(nnunet, trainer, plans, dataset, batch)
     arguments = (str(tmp_path), str(nnunet), trainer, plans, dataset)
