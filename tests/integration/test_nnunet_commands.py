@@ -118,6 +118,7 @@ def test_student_starts_from_another_students_weights(nnunet, variant, pair):
         assert (value == given[name]).all() == ("seg_layers" not in name), name
 
 
+@pytest.mark.slow
 def test_training_with_pretrained_weights_of_another_student_runs(nnunet, variant, pair, monkeypatch):
     plans = variant("pretrained", base=PLANS, seed=5)
     command("nnUNetv2_train", DATASET, "2d", 0, "-tr", STUDENT, "-p", plans, "-device", "cpu",
@@ -165,6 +166,7 @@ def test_a_dry_run_leaves_the_curves_of_an_earlier_run(nnunet, variant, pair, mo
     assert os.environ["nnUNet_wandb_enabled"] == "1", "for the trainings that follow in this process"
 
 
+@pytest.mark.slow
 def test_wandb_gets_every_term_of_every_epoch_and_goes_on_after_a_resume(nnunet, variant, pair, monkeypatch):
     pytest.importorskip("wandb")
     for name, value in {"enabled": "1", "mode": "offline"}.items():
