@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from tqdm import tqdm
 
 from nnunetv2_hlfd.compatibility import some_names
 
@@ -53,15 +54,21 @@ def check_predictions(dataset: nnUNetBaseDataset, dataset_name: str) -> None:
         ValueError: naming the folder, the cases and the command.
     """
     folder = Path(dataset.folder_with_segs_from_previous_stage)
-    found = dataset.get_identifiers(str(folder)) if folder.is_dir() else []
+    found = set(dataset.get_identifiers(str(folder)) if folder.is_dir() else ())
     missing = [case for case in dataset.identifiers if case not in found]
     if missing:
         raise ValueError(
             f"Expected predictions of the previous stage in {folder}, found none for {some_names(missing)}. "
             f"{_way_out(folder, dataset_name)}"
         )
-    for case in dataset.identifiers:
-        image, _, previous, _ = dataset.load_case(case)
+    for case in tqdm(dataset.identifiers, desc="Previous stage", unit="case", disable=None):
+        try:
+            image, _, previous, _ = dataset.load_case(case)
+        except Exception as error:  # the file formats raise many kinds
+            raise ValueError(
+                f"The previous stage's prediction for {case} in {folder}, or the preprocessed case, is damaged "
+                f"({type(error).__name__}). {_way_out(folder, dataset_name)}"
+            ) from error
         if tuple(image.shape[1:]) != tuple(previous.shape):
             raise ValueError(
                 f"The previous stage's prediction for {case} in {folder} has the shape {tuple(previous.shape)}, the "

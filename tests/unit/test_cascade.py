@@ -80,3 +80,13 @@ def test_a_prediction_on_another_grid_is_refused(dataset):
         f"preprocessed image (3, 4, 5): the data have been preprocessed anew since."
     )
     assert "nnUNetv2_train Dataset001_X 3d_lowres F" in message
+
+
+def test_a_damaged_prediction_is_named(dataset):
+    [file] = predictions(dataset).glob("case_2.*")
+    file.write_bytes(b"no prediction")
+    message = refusal(dataset)
+    assert message.startswith(
+        f"The previous stage's prediction for case_2 in {predictions(dataset)}, or the preprocessed case, is damaged ("
+    )
+    assert "nnUNetv2_train Dataset001_X 3d_lowres F" in message
