@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,13 @@ def _single_process() -> None:
     os.environ.pop("nnUNet_hlfd_trust_checkpoint", None)
     extend_trainer_search()
     torch.set_num_threads(1)  # more cost more than they save on tensors this small
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_again() -> Iterator[None]:
+    """A command under test sets its own number of threads; another number changes results in their last bits."""
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
