@@ -16,7 +16,8 @@ import matplotlib
 import numpy as np
 from collect_runs import _first_and_last_quarter, _write_curve, _write_record
 
-from nnunetv2_hlfd.study.runs import Run, plan_runs, study_folder
+from nnunetv2_hlfd.study.plan import plan_runs, study_folder
+from nnunetv2_hlfd.study.runs import Run
 from nnunetv2_hlfd.study.spec import read_study
 
 matplotlib.use("agg")
