@@ -111,10 +111,12 @@ def test_student_starts_from_another_students_weights(nnunet, variant, pair):
     from nnunetv2.run.run_training import maybe_load_checkpoint
 
     file = pair[1] / "checkpoint_final.pth"
-    trainer = make_trainer(nnunet, STUDENT, variant("started", base=PLANS))
+    trainer = make_trainer(nnunet, STUDENT, variant("started", base=PLANS, seed=5))
     maybe_load_checkpoint(trainer, False, False, str(file))
     given = load(file)["network_weights"]
     for name, value in trainer.network.state_dict().items():
+        if name.endswith("bias") and "seg_layers" in name:
+            continue  # may be 0 in both: nnU-Net starts there and never trains the deepest output
         assert (value == given[name]).all() == ("seg_layers" not in name), name
 
 
