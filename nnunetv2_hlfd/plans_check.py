@@ -35,7 +35,10 @@ def check_plans(plans: Mapping[str, Any], source: object) -> None:
     """
     if not isinstance(plans.get("configurations"), Mapping):
         raise ValueError(f"{source} is damaged: expected 'configurations' with an object in the plans.")
-    given_settings(plans)
+    try:
+        given_settings(plans)
+    except ValueError as error:
+        raise ValueError(f"{source} is damaged: {error}") from error
     block = plans.get(PLANS_KEY, {})
     names = {key: plans.get(key) for key in ("plans_name", "dataset_name")}
     names |= {f"{PLANS_KEY}.{key}": block[key] for key in ("base_plans", "made_from") if key in block}

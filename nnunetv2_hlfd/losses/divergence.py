@@ -68,11 +68,20 @@ def masked_mean(values: Tensor, valid: Tensor | None) -> Tensor:
     """
     if valid is None:
         return values.mean()
-    count, processes = valid.sum(), 1
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(count)
-        processes = dist.get_world_size()
-    return torch.where(valid, values, 0).sum() * processes / count.clamp_min(1)
+    count = mean_over_processes(valid.sum())
+    return torch.where(valid, values, 0).sum() / torch.where(count > 0, count, 1)
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Mean of a statistic over the processes that train together, without gradient; with one process the value itself.
+
+    Every process has to call it.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return value.detach()
+    mean = value.detach().float().clone()
+    dist.all_reduce(mean)
+    return mean / dist.get_world_size()
 
 
 def valid_cells(ignored: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_hlfd.config import Settings
+from nnunetv2_hlfd.losses.divergence import mean_over_processes
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
 from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape
 from nnunetv2_hlfd.taps import Stage, student_taps
@@ -55,9 +56,12 @@ class DSKD(DistillationMethod):
 
 
 def loss_weighted(losses: Sequence[Tensor]) -> Tensor:
-    """Sum of scalars weighted by their own softmax: the largest weighs most. No gradient reaches the weights."""
+    """Sum of scalars weighted by their own softmax: the largest weighs most. No gradient reaches the weights.
+
+    Several processes have the same weights, those of the whole batch.
+    """
     values = torch.stack(list(losses))
-    return (values.detach().softmax(dim=0) * values).sum()
+    return (mean_over_processes(values).softmax(dim=0) * values).sum()
 
 
 class nnUNetTrainerDSKD(DistillationTrainer):

@@ -41,6 +41,10 @@ def train(root, trainer, plans, dataset, batch):
     run.on_epoch_start()
     run.on_train_epoch_start()
     network = run._inner_network()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # nnU-Net's residual blocks start as identities, in which most gradients are zero
+        for each in (*network.parameters(), *run.method.parameters()):
+            each += 0.05 * torch.randn(each.shape, generator=generator)
     outputs, gradients = [], []
     for _ in range(STEPS):
         outputs.append(run.train_step(batch))

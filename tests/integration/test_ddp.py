@@ -31,6 +31,12 @@ def plans_of(nnunet, variant, dataset, batch_dice, **settings):
     return name
 
 
+def ignore_a_part(batch):
+    """Of the first sample alone: halves with as many ignored voxels would not test the mean over the others."""
+    for target in batch["target"]:
+        target[0, -1, : target.shape[2] // 3] = 1  # the ignore channel
+
+
 @pytest.mark.parametrize(
     ("dataset", "batch_dice", "settings"),
     [
@@ -48,8 +54,7 @@ def test_two_processes_equal_one_on_the_whole_batch(
     loader.initialize()
     batch = next(loader.get_dataloaders()[0])
     if dataset == REGIONS_DATASET:
-        halves = [each[:, -1].bool() for each in batch["target"][0].split(2)]  # the ignore channel
-        assert halves[0].sum() != halves[1].sum(), "halves with as many ignored voxels would not test their mean"
+        ignore_a_part(batch)
     torch.save({"data": batch["data"], "target": batch["target"]}, tmp_path / "batch.pt")
     one = train(nnunet, trainer, plans, dataset, batch)
     arguments = (str(tmp_path), str(nnunet), trainer, plans, dataset)
@@ -57,11 +62,12 @@ def test_two_processes_equal_one_on_the_whole_batch(
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     assert (one["wrapped"], first["wrapped"]) == ("ResidualEncoderUNet", "DistributedDataParallel")
     assert (one["batch_size"], first["batch_size"], second["batch_size"]) == (4, 2, 2)
+    taught_parameters = [name for name, gradient in one["gradients"][0].items() if gradient.abs().max() > 1e-4]
+    assert len(taught_parameters) > 0.5 * len(one["gradients"][0])
+    assert any(name.startswith("adapter") for name in taught_parameters)
     for name, gradient in one["gradients"][0].items():
-        assert gradient.abs().max() > 0, name
         for each in (first, second):
-            torch.testing.assert_close(each["gradients"][0][name], gradient, rtol=1e-5, atol=1e-5, msg=name)
-    assert any(name.startswith("adapter") for name in one["gradients"][0])
+            torch.testing.assert_close(each["gradients"][0][name], gradient, rtol=1e-5, atol=1e-5)
     for key in ("adapters", "network", "log", "loss"):
         assert_same(first[key], second[key])
     for step in range(STEPS):

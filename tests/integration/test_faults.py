@@ -59,8 +59,8 @@ def test_a_truncated_latest_checkpoint_is_named_with_the_whole_one_and_the_run_g
     trainer = make_trainer(nnunet, "nnUNetTrainerStudent", plans)
     trainer.run_training()
     folder = Path(trainer.output_folder)
-    (folder / "checkpoint_final.pth").unlink()  # as if killed after the first epoch
-    latest = folder / "checkpoint_latest.pth"
+    latest = folder / "checkpoint_latest.pth"  # nnU-Net removes it at the end of a training
+    (folder / "checkpoint_final.pth").rename(latest)
     epoch = load(folder / "checkpoint_best.pth")["current_epoch"]
     latest.write_bytes(latest.read_bytes()[: latest.stat().st_size // 2])
     with pytest.raises(ValueError, match="damaged") as caught:

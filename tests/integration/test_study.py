@@ -130,7 +130,7 @@ def test_what_cannot_run_is_refused_at_once(study, change, message, nnunet, caps
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"configuration": "3d_lowres"}, "has no configuration '3d_lowres'."),
+    ({"configuration": "4d_fullres"}, "has no configuration '4d_fullres'."),
     ({"folds": [5]}, "Expected folds 0-4, those of "),
     ({"arms": {"a": ARMS["HLFD"], "A": ARMS["HLFD"]}}, "Expected names that differ in more than their case"),
     ({"arms": {"t": ARMS["alone"]}, "teachers": {"t.s1": None}}, "nnUNetPlans_early_t.s1 is there twice."),
