@@ -29,6 +29,14 @@ def pair(nnunet, variant, train):
     return [train(trainer, plans=PLANS, export_validation_probabilities=True) for trainer in (TEACHER, STUDENT)]
 
 
+@pytest.fixture(scope="module")
+def student(nnunet, variant, teacher_2d):
+    """Checkpoint of a student of `teacher_2d`, trained without the final validation."""
+    trainer = make_trainer(nnunet, STUDENT, variant("given", base="nnUNetPlans_short"))
+    trainer.run_training()
+    return Path(trainer.output_folder) / "checkpoint_final.pth"
+
+
 @pytest.fixture
 def results(nnunet, pair, tmp_path, monkeypatch):
     """A results folder of the test's own with both models."""
@@ -48,6 +56,7 @@ def _predict(nnunet, trainer, output, *more):
 # Probabilities, best configuration and ensemble
 
 
+@pytest.mark.slow
 def test_npz_keeps_the_probabilities_of_the_validation(pair):
     _, student = pair
     for segmentation in (student / "validation").glob("*.nii.gz"):
@@ -58,6 +67,7 @@ def test_npz_keeps_the_probabilities_of_the_validation(pair):
         np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_find_best_configuration_compares_teacher_student_and_their_ensemble(results):
     stock("nnunetv2.evaluation.find_best_configuration:find_best_configuration_entry_point", DATASET, "-p", PLANS,
           "-c", "2d", "-tr", TEACHER, STUDENT, "-f", 0, "-np", 1)  # fmt: skip
@@ -70,6 +80,7 @@ def test_find_best_configuration_compares_teacher_student_and_their_ensemble(res
         assert model in information["all_results"]
 
 
+@pytest.mark.slow
 def test_ensemble_of_teacher_and_student_is_the_mean_of_their_probabilities(nnunet, results, tmp_path):
     for trainer in (TEACHER, STUDENT):
         _predict(nnunet, trainer, tmp_path / trainer, "--save_probabilities")
@@ -84,6 +95,7 @@ def test_ensemble_of_teacher_and_student_is_the_mean_of_their_probabilities(nnun
 # From one machine to another
 
 
+@pytest.mark.slow
 def test_exported_student_is_installed_and_predicts_without_this_package(nnunet, results, tmp_path):
     expected = _predict(nnunet, STUDENT, tmp_path / "before")
     stock("nnunetv2.model_sharing.entry_points:export_pretrained_model_entry", "-d", DATASET, "-o",
@@ -100,41 +112,38 @@ def test_exported_student_is_installed_and_predicts_without_this_package(nnunet,
 # Pretrained weights
 
 
-def _pretrained(fold, plans, *more):
-    weights = str(fold / "checkpoint_final.pth") if isinstance(fold, Path) else fold
+def _pretrained(weights, plans, *more):
     return main(["train", DATASET, "2d", "0", "-tr", STUDENT, "-p", plans, "-device", "cpu",
-                 "-pretrained_weights", weights, *more])  # fmt: skip
+                 "-pretrained_weights", str(weights), *more])  # fmt: skip
 
 
-def test_student_starts_from_another_students_weights(nnunet, variant, pair):
+def test_student_starts_from_another_students_weights(nnunet, variant, student):
     """All but the segmentation outputs, as in nnU-Net."""
     from nnunetv2.run.run_training import maybe_load_checkpoint
 
-    file = pair[1] / "checkpoint_final.pth"
-    trainer = make_trainer(nnunet, STUDENT, variant("started", base=PLANS, seed=5))
-    maybe_load_checkpoint(trainer, False, False, str(file))
-    given = load(file)["network_weights"]
+    trainer = make_trainer(nnunet, STUDENT, variant("started", base="nnUNetPlans_short", seed=5))
+    maybe_load_checkpoint(trainer, False, False, str(student))
+    given = load(student)["network_weights"]
     for name, value in trainer.network.state_dict().items():
         if name.endswith("weight") or "seg_layers" not in name:  # the bias of the untrained output is 0 in both
             assert (value == given[name]).all() == ("seg_layers" not in name), name
 
 
 @pytest.mark.slow
-def test_training_with_pretrained_weights_of_another_student_runs(nnunet, variant, pair, monkeypatch):
-    plans = variant("pretrained", base=PLANS, seed=5)
+def test_training_with_pretrained_weights_of_another_student_runs(nnunet, variant, student, monkeypatch):
+    plans = variant("pretrained", base="nnUNetPlans_short", seed=5)
     command("nnUNetv2_train", DATASET, "2d", 0, "-tr", STUDENT, "-p", plans, "-device", "cpu",
-            "-pretrained_weights", pair[1] / "checkpoint_final.pth")  # fmt: skip
+            "-pretrained_weights", student)  # fmt: skip
     fold = nnunet / "results" / DATASET / f"{STUDENT}__{plans}__2d/fold_0"
     assert load(fold / "checkpoint_final.pth")["current_epoch"] == 2
 
 
 @pytest.mark.parametrize("more", [("--dry_run",), pytest.param((), marks=pytest.mark.slow)])
-def test_a_teachers_weights_are_no_weights_of_a_student(variant, pair, capsys, more):
-    assert _pretrained(pair[0], variant("misfit", base=PLANS), *more) == 2
+def test_a_teachers_weights_are_no_weights_of_a_student(variant, teacher_2d, capsys, more):
+    weights = teacher_2d / "checkpoint_final.pth"
+    assert _pretrained(weights, variant("misfit", base="nnUNetPlans_short"), *more) == 2
     error = capsys.readouterr().err
-    assert f"The weights in {pair[0]}/checkpoint_final.pth are of another network, the first that does not fit is " in (
-        error
-    )
+    assert f"The weights in {weights} are of another network, the first that does not fit is " in error
     assert "A teacher is named by the environment variable nnUNet_hlfd_teacher." in error
     assert len(error) < 1000, "nnU-Net's own message holds a whole tensor"
 
@@ -147,7 +156,7 @@ def test_pretrained_weights_that_are_no_file_of_nnunet_are_refused_first(
     if content is not None:
         file.write_bytes(content)
     plans = variant("weightless")
-    assert _pretrained(str(file), plans) == 2
+    assert _pretrained(file, plans) == 2
     assert expected in capsys.readouterr().err
     assert not (nnunet / "results" / DATASET / f"{STUDENT}__{plans}__2d").exists()
 
@@ -155,9 +164,9 @@ def test_pretrained_weights_that_are_no_file_of_nnunet_are_refused_first(
 # Weights & Biases
 
 
-def test_a_dry_run_leaves_the_curves_of_an_earlier_run(nnunet, variant, pair, monkeypatch):
+def test_a_dry_run_leaves_the_curves_of_an_earlier_run(nnunet, variant, student, monkeypatch):
     """nnU-Net deletes them where a training starts anew; without the package wandb it refuses to start at all."""
-    plans = variant("curves", base=PLANS)
+    plans = variant("curves", base="nnUNetPlans_short")
     curves = nnunet / "results" / DATASET / f"{STUDENT}__{plans}__2d/fold_0/wandb/run.wandb"
     curves.parent.mkdir(parents=True)
     curves.touch()
@@ -168,11 +177,11 @@ def test_a_dry_run_leaves_the_curves_of_an_earlier_run(nnunet, variant, pair, mo
 
 
 @pytest.mark.slow
-def test_wandb_gets_every_term_of_every_epoch_and_goes_on_after_a_resume(nnunet, variant, pair, monkeypatch):
+def test_wandb_gets_every_term_of_every_epoch_and_goes_on_after_a_resume(nnunet, variant, student, monkeypatch):
     pytest.importorskip("wandb")
     for name, value in {"enabled": "1", "mode": "offline"}.items():
         monkeypatch.setenv(f"nnUNet_wandb_{name}", value)
-    plans = variant("wandb", base=PLANS)
+    plans = variant("wandb", base="nnUNetPlans_short")
     first = make_trainer(nnunet, STUDENT, plans)
     first.on_train_start()
     run_epoch(first)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -140,14 +141,17 @@ def test_several_folders_teach_by_the_mean_of_their_attention_and_probabilities(
         again.on_train_start()
 
 
-def test_several_folders_of_different_stages_are_refused_with_both(nnunet, variant, train, teacher_2d, monkeypatch):
+def test_several_folders_of_different_stages_are_refused_with_both(nnunet, variant, teacher_2d, monkeypatch):
     """Their maps could not be averaged."""
     file = nnunet / "preprocessed/Dataset901_Phantom/nnUNetPlans.json"
     plans = json.loads(file.read_text())
     plans["plans_name"] = "nnUNetWidePlans"
     plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["features_per_stage"][-1] = 40
     (file.parent / "nnUNetWidePlans.json").write_text(json.dumps(plans))
-    wide = train_once(nnunet, train, "nnUNetTrainerTeacher", plans=variant("short", base="nnUNetWidePlans"))
+    trainer = make_trainer(nnunet, "nnUNetTrainerTeacher", variant("short", base="nnUNetWidePlans"))
+    trainer.run_training()
+    wide = Path(trainer.output_folder)
+    shutil.copytree(teacher_2d / "validation", wide / "validation")
     monkeypatch.setenv("nnUNet_hlfd_teacher", os.pathsep.join([str(teacher_2d.parent), str(wide.parent)]))
     with pytest.raises(ValueError, match="The teachers' outputs cannot be averaged, their stages") as caught:
         make_trainer(nnunet, "nnUNetTrainerHLFD", variant("mixed")).on_train_start()
@@ -191,7 +195,7 @@ def test_regions_with_ignore_label(nnunet, variant, regions_teacher, distill_ign
 
 
 @pytest.mark.parametrize(("recipe", "nothing"), [("paper", 0), ("nnunet", -1)])
-@pytest.mark.parametrize("labels", ["regions_ignore", "ignore"])
+@pytest.mark.parametrize("labels", ["regions_ignore", pytest.param("ignore", marks=pytest.mark.slow)])
 def test_unannotated_batch_teaches_through_distillation_alone(nnunet, variant, train, labels, recipe, nothing):
     """All voxels ignored: the segmentation loss is 0 (nnU-Net's: minus a Dice of 1), the terms still have gradients."""
     dataset = DATASETS[labels]
