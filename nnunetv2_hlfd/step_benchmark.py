@@ -2,6 +2,8 @@
 
 import contextlib
 import csv
+import ctypes
+import gc
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -153,7 +155,7 @@ def _parts(step: Callable[[], Any], device: torch.device) -> dict[str, float]:
 
 
 def _peak_memory(step: Callable[[], Any], device: torch.device) -> int | None:
-    """Bytes that a step adds at its peak: of the GPU's memory, or of the process's resident memory on Linux."""
+    """Bytes that a step adds at its peak: of the GPU's memory, or of the process's resident memory (glibc)."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -161,6 +163,11 @@ def _peak_memory(step: Callable[[], Any], device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     if device.type != "cpu" or not _LINUX_PEAK.exists():
         return None
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "malloc_trim"):
+        return None
+    gc.collect()
+    libc.malloc_trim(0)  # what earlier steps have freed is still resident and would hide the need of this one
     _LINUX_PEAK.write_text("5")
     before = _resident("VmRSS")
     step()
