@@ -8,10 +8,11 @@ import pandas as pd
 
 from nnunetv2_hlfd.report.arms import Arm, student_alone
 from nnunetv2_hlfd.report.costs import Cost, Curve, machine
+from nnunetv2_hlfd.report.formatting import format_interval, format_number, format_p, format_spread
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.page import Page, Picture, Section, Table
 from nnunetv2_hlfd.report.plots import draw_cases, draw_curves, draw_size
-from nnunetv2_hlfd.report.statistics import LEAST_GAP, RESAMPLES, Interval
+from nnunetv2_hlfd.report.statistics import LEAST_GAP, RESAMPLES
 from nnunetv2_hlfd.report.summary import MEAN, Comparison, Gap, Summary
 
 _FEW_CASES = 30
@@ -117,8 +118,8 @@ def _result_table(table: pd.DataFrame, recall: pd.DataFrame) -> Table:
         found = lesions.loc[arm] if arm in lesions.index else {}
         rows.append([
             str(arm), str(row["runs"]),
-            *(_spread(row[f"{metric}_mean"], row[f"{metric}_std"]) for metric in ("dice", "rvd", "absolute_rvd")),
-            *(_number(found.get(key, math.nan), 2) for key in ("recall", "small_recall", "false_positives")),
+            *(format_spread(row[f"{metric}_mean"], row[f"{metric}_std"]) for metric in ("dice", "rvd", "absolute_rvd")),
+            *(format_number(found.get(key, math.nan), 2) for key in ("recall", "small_recall", "false_positives")),
         ])  # fmt: skip
     return Table(head=head, rows=rows)
 
@@ -155,7 +156,7 @@ def _comparisons(found: Findings) -> list[Section]:
 
 
 def _gap_text(gap: Gap) -> str:
-    text = f"Teacher minus student alone: {_interval(gap.difference)}."
+    text = f"Teacher minus student alone: {format_interval(gap.difference)}."
     if not gap.is_there:
         return text + f" Nothing to distil: the gap is below {LEAST_GAP} or its interval includes 0."
     return text
@@ -168,9 +169,9 @@ def _comparison_table(rows: Sequence[Comparison], gap: Gap | None, summary: str 
         summary=summary, head=[*head, "Share of the gap"] if shares else head,
         rows=[
             [
-                each.arm, each.reference, _interval(each.difference), f"{100 * each.losing:.0f} %",
-                _p(each.wilcoxon), _p(each.holm), str(each.num_cases),
-                *([_interval(shares[each.arm], 2)] if shares else []),
+                each.arm, each.reference, format_interval(each.difference), f"{100 * each.losing:.0f} %",
+                format_p(each.wilcoxon), format_p(each.holm), str(each.num_cases),
+                *([format_interval(shares[each.arm], 2)] if shares else []),
             ]
             for each in rows
         ],
@@ -232,21 +233,3 @@ def _pictures(found: Findings) -> list[Section]:
         note = "Mean over runs and folds. A student alone that still rises at the end was not trained long enough."
         sections.append(Section(title="Training curves", content=[picture], note=note))
     return sections
-
-
-def _spread(mean: float, deviation: float) -> str:
-    if math.isnan(mean):
-        return "-"
-    return f"{mean:.3f}" if math.isnan(deviation) else f"{mean:.3f} ± {deviation:.3f}"
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _interval(each: Interval, digits: int = 3) -> str:
-    return f"{each.value:+.{digits}f} [{each.low:+.{digits}f}, {each.high:+.{digits}f}]"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,27 @@
+"""Numbers of a report as text."""
+
+import math
+
+from nnunetv2_hlfd.report.statistics import Interval
+
+
+def format_spread(mean: float, deviation: float) -> str:
+    """Mean ± standard deviation over runs; a single run has none."""
+    if math.isnan(mean):
+        return "-"
+    return f"{mean:.3f}" if math.isnan(deviation) else f"{mean:.3f} ± {deviation:.3f}"
+
+
+def format_number(value: float, digits: int) -> str:
+    """A number, - where there is none."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def format_interval(each: Interval, digits: int = 3) -> str:
+    """A signed value with its 95 % interval."""
+    return f"{each.value:+.{digits}f} [{each.low:+.{digits}f}, {each.high:+.{digits}f}]"
+
+
+def format_p(value: float) -> str:
+    """A p-value."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
