@@ -66,7 +66,7 @@ nnUNetv2_train() {  # a stock model that is there is validated again, any other 
     command nnUNetv2_hlfd train "$@" -device cpu -tr nnUNetTrainerTeacher
     mkdir -p "$models/nnUNetTrainer$ending"
     cp -r "$models/nnUNetTrainerTeacher$ending/." "$models/nnUNetTrainer$ending"
-    rm -r "$models/nnUNetTrainerTeacher$ending"
+    [ "$2" = 3d_lowres ] || rm -r "$models/nnUNetTrainerTeacher$ending"  # a cascade teacher looks for its predictions
   fi
 }
 nnUNetv2_hlfd() {
