@@ -85,14 +85,21 @@ def _benchmark(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     from nnunetv2_hlfd.deploy.export import export_nnunet, needs_trainer
+    from nnunetv2_hlfd.deploy.network_export import Options, export_onnx, export_openvino
+    from nnunetv2_hlfd.deploy.source import read_source
 
-    exported = export_nnunet(
-        options.m, options.o, folds=options.f, checkpoint=options.chk, half=options.half,
-        mirroring=not options.no_mirroring,
-    )  # fmt: skip
+    source = read_source(options.m, options.f, options.chk)
+    if options.to == "nnunet":
+        if options.int8:
+            raise ValueError("--int8 is for -to openvino; nnU-Net itself has no 8-bit networks.")
+        exported = export_nnunet(source, options.o, half=options.half, mirroring=not options.no_mirroring)
+        if trainer := needs_trainer(source):
+            print(f"Prediction needs the trainer {trainer}: no plans describe its network.")
+    else:
+        how = Options(half=options.half, int8=options.int8, max_dice_drop=options.max_dice_drop,
+                      mirroring=not options.no_mirroring)  # fmt: skip
+        exported = (export_onnx if options.to == "onnx" else export_openvino)(source, options.o, how)
     print(f"Wrote {exported.folder}\nand {exported.archive}: {exported.archive.stat().st_size / 1e6:.2f} MB")
-    if trainer := needs_trainer(exported):
-        print(f"Prediction needs the trainer {trainer}: no plans describe its network.")
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -119,18 +119,23 @@ def _add_benchmark(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 
 def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     export = commands.add_parser(
-        "export", allow_abbrev=False, help="a trained model as small files for stock nnU-Net",
+        "export", allow_abbrev=False, help="a trained model as small files for stock nnU-Net, ONNX or OpenVINO",
         description="Writes OUTPUT/DATASET/TRAINER__{PLANS}HLFD__CONFIGURATION and a zip of it: weights and what "
-        "prediction needs, nothing of the training. nnUNetv2_install_pretrained_model_from_zip installs it, "
-        "nnUNetv2_predict uses it, without this package.",
+        "prediction needs, nothing of the training. -to nnunet: nnUNetv2_install_pretrained_model_from_zip installs "
+        "it, nnUNetv2_predict uses it, without this package. -to onnx, -to openvino: python predict.pyz, which lies "
+        "in the folder, uses it without torch and without nnU-Net.",
     )  # fmt: skip
     export.add_argument("-m", type=Path, required=True, metavar="MODEL_FOLDER",
                         help=".../TRAINER__PLANS__CONFIGURATION")  # fmt: skip
     export.add_argument("-o", type=Path, required=True, metavar="OUTPUT", help="folder to write to")
-    export.add_argument("-to", default="nnunet", choices=("nnunet",), help="format (default: nnunet)")
+    export.add_argument("-to", default="nnunet", choices=("nnunet", "onnx", "openvino"),
+                        help="format (default: nnunet)")  # fmt: skip
     export.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all that are finished)")
     export.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint (default: checkpoint_final.pth)")
     export.add_argument("--half", action="store_true", help="store the weights in float16: half the size")
+    export.add_argument("--int8", action="store_true", help="quantize to 8 bits (openvino); needs preprocessed cases")
+    export.add_argument("-max_dice_drop", type=float, default=0.01, metavar="DICE",
+                        help="refuse 8 bits that cost more validation Dice (default: 0.01)")  # fmt: skip
     export.add_argument("--no_mirroring", action="store_true", help="predict without test-time mirroring")
 
 

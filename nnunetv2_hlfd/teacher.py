@@ -166,9 +166,10 @@ def _load_network(checkpoint_file: Path, student: StudentSide, settings: Setting
 
 
 def restore_network(
-    checkpoint: Mapping[str, Any], plans: PlansManager, configuration: Any, dataset_json: Mapping[str, Any], file: Path
-) -> nn.Module:
-    """Build the network as nnU-Net's predictor does, with deep supervision, and freeze it.
+    checkpoint: Mapping[str, Any], plans: PlansManager, configuration: Any, dataset_json: Mapping[str, Any], file: Path,
+    *, deep_supervision: bool = True,
+) -> nn.Module:  # fmt: skip
+    """Build the network as nnU-Net's predictor does, with deep supervision or without, and freeze it.
 
     A network that nnU-Net builds from plans takes the checkpoint's own tensors: what the plans say allocates nothing.
 
@@ -179,12 +180,12 @@ def restore_network(
         trainer = recursive_find_trainer_class_by_name(str(checkpoint["trainer_name"]))
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"The teacher in {file} was trained by {checkpoint['trainer_name']}, which nnU-Net does not find. Name the "
+            f"The network in {file} was trained by {checkpoint['trainer_name']}, which nnU-Net does not find. Name the "
             f"folder of that trainer in the environment variable nnUNet_extTrainer."
         ) from error
     if "plans_manager" not in inspect.signature(trainer.build_network_architecture).parameters:
         raise ValueError(
-            f"The teacher's trainer {checkpoint['trainer_name']} builds its network by the signature of nnU-Net before "
+            f"The trainer {checkpoint['trainer_name']} of {file} builds its network by the signature of nnU-Net before "
             f"2.7. Expected build_network_architecture(plans_manager, configuration_manager, num_input_channels, "
             f"num_output_channels, enable_deep_supervision)."
         )
@@ -196,7 +197,7 @@ def restore_network(
             configuration,
             determine_num_input_channels(plans, configuration, dataset_json),
             plans.get_label_manager(dataset_json).num_segmentation_heads,
-            enable_deep_supervision=True,
+            enable_deep_supervision=deep_supervision,
         )
     try:
         network.load_state_dict(checkpoint["network_weights"], assign=from_plans)

@@ -194,7 +194,7 @@ def test_wandb_gets_every_term_of_every_epoch_and_goes_on_after_a_resume(nnunet,
     for row in second.log.rows:
         epoch = row.pop("epoch")
         for name, value in row.items():
-            assert curves[f"hlfd/{name}", epoch] == pytest.approx(value), (name, epoch)
+            assert curves.get((f"hlfd/{name}", epoch)) == pytest.approx(value), (name, epoch, sorted(curves))
     assert {epoch for _, epoch in curves} == {0, 1}
 
 

@@ -1,0 +1,113 @@
+"""A torch network as an ONNX or OpenVINO network, checked against itself."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from nnunetv2_hlfd.deploy.runtime.description import KEY, Description
+from nnunetv2_hlfd.deploy.runtime.network import Run
+
+_TOLERANCE = 1e-3  # of the largest logit: float32 sums in another order
+
+
+def needed(package: str, extra: str) -> Any:
+    """Import a package of an extra.
+
+    Raises:
+        ValueError: with the command that installs it.
+    """
+    try:
+        return __import__(package)
+    except ImportError as error:
+        raise ValueError(f"This needs {package}: pip install 'nnunetv2-hlfd[{extra}]'") from error
+
+
+def write_onnx(network: nn.Module, description: Description, file: Path) -> bool:
+    """Write an ONNX file that holds its description; returns whether it takes patches of any size its strides divide.
+
+    The batch size is free. A network whose shapes torch cannot trace symbolically is written for its patch size.
+    """
+    onnx = needed("onnx", "onnx")
+    needed("onnxscript", "onnx")
+    dynamic = _try_dynamic(network, description, file)
+    if not dynamic:
+        _export(network, _example(description, description.patch_size), file, {0: torch.export.Dim("batch", min=1)})
+    model = onnx.load(file)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, description.to_json()
+    onnx.save(model, file)
+    return dynamic
+
+
+def _try_dynamic(network: nn.Module, description: Description, file: Path) -> bool:
+    strides = _total_strides(network, len(description.patch_size))
+    if strides is None:
+        return False
+    # an extent of exactly one stride would be taken for a constant
+    extents = [max(patch, 2 * stride) for patch, stride in zip(description.patch_size, strides, strict=True)]
+    shapes = {0: torch.export.Dim("batch", min=1)}
+    for axis, stride in enumerate(strides):
+        shapes[axis + 2] = stride * torch.export.Dim(f"blocks{axis}", min=1)
+    try:
+        _export(network, _example(description, extents), file, shapes)
+    except Exception:  # torch raises many kinds; the static export tells what is really wrong
+        return False
+    return True
+
+
+def _export(network: nn.Module, example: torch.Tensor, file: Path, shapes: dict[int, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network, (example,), file, input_names=["image"], output_names=["logits"], dynamo=True,
+            external_data=False, dynamic_shapes=[shapes], verbose=False,
+        )  # fmt: skip
+
+
+def to_openvino(network: nn.Module, description: Description) -> Any:
+    """An OpenVINO model that holds its description; batch and patch size are free."""
+    openvino = needed("openvino", "openvino")
+    free = [-1, description.channels, *[-1] * len(description.patch_size)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of Python branches on shapes
+        model = openvino.convert_model(network, example_input=_example(description, description.patch_size),
+                                       input=openvino.PartialShape(free))  # fmt: skip
+    model.set_rt_info(description.to_json(), [KEY])
+    return model
+
+
+def check_conversion(network: nn.Module, run: Run, description: Description) -> float:
+    """Largest difference of the logits, relative to the largest logit, on batches of 1 and 3 random patches.
+
+    Raises:
+        ValueError: where it is more than float32 explains.
+    """
+    worst = 0.0
+    generator = torch.Generator().manual_seed(0)
+    for batch in (1, 3):
+        image = torch.randn(batch, description.channels, *description.patch_size, generator=generator)
+        with torch.no_grad():
+            expected = network(image).numpy()
+        worst = max(worst, float(np.abs(run(image.numpy()) - expected).max() / np.abs(expected).max()))
+    if not worst <= _TOLERANCE:
+        raise ValueError(f"The converted network's logits differ from PyTorch's by {worst:.1e} of the largest logit, "
+                         f"expected at most {_TOLERANCE:.0e}. Nothing was written.")  # fmt: skip
+    return worst
+
+
+def _example(description: Description, extents: Sequence[int]) -> torch.Tensor:
+    return torch.zeros(2, description.channels, *extents)
+
+
+def _total_strides(network: nn.Module, dimensions: int) -> list[int] | None:
+    """Product of the encoder's strides on each axis, of networks that tell it."""
+    strides = getattr(getattr(network, "encoder", None), "strides", None)
+    if strides is None:
+        return None
+    listed = [[stride] * dimensions if isinstance(stride, int) else list(stride) for stride in strides]
+    return [int(np.prod(each)) for each in zip(*listed, strict=True)]

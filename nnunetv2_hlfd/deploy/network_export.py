@@ -1,0 +1,115 @@
+"""`nnUNetv2_hlfd export -to onnx` and `-to openvino`: a model that runs without torch and without nnU-Net."""
+
+import shutil
+import tempfile
+import zipapp
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_hlfd.deploy import runtime
+from nnunetv2_hlfd.deploy.convert import check_conversion, to_openvino, write_onnx
+from nnunetv2_hlfd.deploy.describe import describe
+from nnunetv2_hlfd.deploy.package import Exported, write_package
+from nnunetv2_hlfd.deploy.runtime.description import Description
+from nnunetv2_hlfd.deploy.runtime.network import FILES, compile_openvino, open_network
+from nnunetv2_hlfd.deploy.source import Source
+
+PROGRAM = "predict.pyz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to export.
+
+    Attributes:
+        half: weights stored in float16 (OpenVINO only, which computes in float32 again).
+        int8: quantized to 8 bits (OpenVINO only).
+        max_dice_drop: refuse to write 8-bit networks that lose more Dice than this.
+        mirroring: whether prediction mirrors by default.
+    """
+
+    half: bool = False
+    int8: bool = False
+    max_dice_drop: float = 0.01
+    mirroring: bool = True
+
+
+def export_onnx(source: Source, output: Path, options: Options) -> Exported:
+    """Write network.onnx for each fold, with its preprocessing inside, and `predict.pyz` to run it.
+
+    Raises:
+        ValueError: for what only nnU-Net can do, a missing extra, or a network that comes out different.
+    """
+    if options.half or options.int8:
+        raise ValueError("--half and --int8 are for -to openvino; ONNX networks are written in float32.")
+    description = describe(source, mirroring=options.mirroring)
+
+    def fill(folder: Path) -> None:
+        for fold in source.folds:
+            network, file = source.network(fold), _file(folder, fold, "onnxruntime")
+            dynamic = write_onnx(network, description, file)
+            error = check_conversion(network, open_network(file).run, description)
+            size = "any patch size its strides divide" if dynamic else f"patches of {description.patch_size} only"
+            print(f"Fold {fold}: {size}; logits differ by {error:.0e} of the largest from PyTorch's.")
+        write_program(folder)
+
+    choices = {"format": "onnx", "mirroring": options.mirroring}
+    return write_package(source, output, fill, choices, ["onnx"])
+
+
+def export_openvino(source: Source, output: Path, options: Options) -> Exported:
+    """Write network.xml for each fold, in 8 bits if wanted, with its preprocessing inside, and `predict.pyz`.
+
+    Raises:
+        ValueError: as `export_onnx`; for 8 bits without preprocessed data, or that lose more Dice than allowed.
+    """
+    if options.half and options.int8:
+        raise ValueError("Choose --half or --int8: weights of 8 bits are stored as such.")
+    description = describe(source, mirroring=options.mirroring)
+    choices: dict[str, object] = {"format": "openvino", "mirroring": options.mirroring, "half": options.half}
+
+    def fill(folder: Path) -> None:
+        import openvino
+
+        for fold in source.folds:
+            model = to_openvino(network := source.network(fold), description)
+            error = check_conversion(network, compile_openvino(model), description)
+            print(f"Fold {fold}: logits differ by {error:.0e} of the largest from PyTorch's.")
+            if options.int8:
+                model = _quantized(model, source, fold, description, options, choices)
+            openvino.save_model(model, _file(folder, fold, "openvino"), compress_to_fp16=options.half)
+        write_program(folder)
+
+    return write_package(source, output, fill, choices, ["openvino", *(["nncf"] if options.int8 else [])])
+
+
+def _quantized(
+    model: Any, source: Source, fold: str, description: Description, options: Options, choices: dict[str, object]
+) -> Any:
+    from nnunetv2_hlfd.deploy.quantize import dice_cost, quantize
+
+    small = quantize(model, source, fold)
+    small.set_rt_info(description.to_json(), ["nnunet"])
+    cost = dice_cost(model, small, source, fold, description)
+    words = f"Dice {cost.before:.4f} in float32, {cost.after:.4f} in 8 bits ({cost.cases} validation cases)"
+    print(f"Fold {fold}: {words}")
+    if not cost.drop <= options.max_dice_drop:
+        raise ValueError(f"Fold {fold}: {words}. The drop of {cost.drop:.4f} is above the limit of "
+                         f"{options.max_dice_drop} (-max_dice_drop); nothing was written.")  # fmt: skip
+    choices[f"int8_fold_{fold}"] = {"dice_float32": cost.before, "dice_int8": cost.after, "cases": cost.cases}
+    return small
+
+
+def write_program(folder: Path) -> None:
+    """The runtime as one file that Python runs."""
+    with tempfile.TemporaryDirectory() as temporary:
+        package = Path(temporary) / "nnunetv2_hlfd_runtime"
+        shutil.copytree(Path(runtime.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+        zipapp.create_archive(temporary, folder / PROGRAM, main="nnunetv2_hlfd_runtime.cli:main", compressed=True)
+
+
+def _file(folder: Path, fold: str, backend: str) -> Path:
+    file = folder / f"fold_{fold}" / FILES[backend]
+    file.parent.mkdir(exist_ok=True)
+    return file

@@ -1,0 +1,113 @@
+"""What every export has: a folder of its own name, provenance, checksums, and a zip of it, whole or not at all."""
+
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_hlfd.checkpoints import sha256
+from nnunetv2_hlfd.deploy.source import Source
+from nnunetv2_hlfd.identity import RECORD_FILE
+from nnunetv2_hlfd.json_file import read_json
+
+SUFFIX = "HLFD"
+PROVENANCE_FILE = "export.json"
+CHECKSUM_FILE = "SHA256SUMS"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """Where the export lies: the model folder inside its data set's folder, and the same as a zip."""
+
+    folder: Path
+    archive: Path
+
+
+def write_package(
+    source: Source, output: Path, fill: Callable[[Path], None], choices: Mapping[str, object], dependencies: list[str]
+) -> Exported:
+    """Write `output/DATASET/TRAINER__{plans}HLFD__CONFIGURATION` and a zip of it.
+
+    The plans get a name of their own: installing the zip can not overwrite the folder of the teacher.
+
+    Args:
+        source: the trained model.
+        output: folder to write to; made where it is missing.
+        fill: writes the folds into the folder that it is given.
+        choices: of the user, for the record.
+        dependencies: packages whose versions matter, beside nnU-Net's and this package's.
+
+    Raises:
+        ValueError: for an export that is there already.
+    """
+    plans = {**source.plans, "plans_name": str(source.plans["plans_name"]).removesuffix(SUFFIX) + SUFFIX}
+    dataset = str(plans["dataset_name"])
+    target = output / dataset / f"{source.trainer_name}__{plans['plans_name']}__{source.configuration_name}"
+    archive = output / f"{dataset}_{target.name}.zip"
+    for existing in (target, archive):
+        if existing.exists():
+            raise ValueError(f"{existing} is there already. Remove it, or choose another folder with -o.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export_") as temporary:
+        folder = Path(temporary) / target.name
+        folder.mkdir()
+        _write_json(plans, folder / "plans.json")
+        _write_json(source.dataset_json, folder / "dataset.json")
+        fill(folder)
+        _write_json(_provenance(source, choices, dependencies), folder / PROVENANCE_FILE)
+        _write_checksums(folder)
+        packed = _pack(folder, dataset, Path(temporary) / archive.name)
+        folder.rename(target)
+        packed.rename(archive)
+    return Exported(folder=target, archive=archive)
+
+
+def _provenance(source: Source, choices: Mapping[str, object], dependencies: list[str]) -> dict[str, Any]:
+    """Where the model comes from: no absolute paths, because the export leaves the machine."""
+    records = {}
+    for fold in source.folds:
+        file = source.folder / f"fold_{fold}" / RECORD_FILE
+        if file.is_file():
+            records[fold] = _without_folders(read_json(file))
+    return {
+        "source": source.folder.name,
+        "source_checkpoints_sha256": {fold: sha256(source.file(fold)) for fold in source.folds},
+        **choices,
+        "versions": {name: version(name) for name in ("nnunetv2_hlfd", "nnunetv2", "torch", *dependencies)},
+        "records": records,
+    }
+
+
+def _without_folders(record: dict[str, Any]) -> dict[str, Any]:
+    for network in record.get("teacher", {}).get("networks", []):
+        network["folder"] = Path(network["folder"]).name
+    return record
+
+
+def _write_checksums(folder: Path) -> None:
+    """In the format of `sha256sum --check`."""
+    files = sorted(each for each in folder.rglob("*") if each.is_file())
+    lines = [f"{sha256(each)}  {each.relative_to(folder).as_posix()}\n" for each in files]
+    (folder / CHECKSUM_FILE).write_text("".join(lines), encoding="utf-8")
+
+
+def _pack(folder: Path, dataset: str, archive: Path) -> Path:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for each in sorted(folder.rglob("*")):
+            file.write(each, (Path(dataset) / folder.name / each.relative_to(folder)).as_posix())
+    return archive
+
+
+def _write_json(content: Mapping[str, Any], file: Path) -> None:
+    file.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+
+
+def copy_fingerprint(source: Source, folder: Path) -> None:
+    """nnU-Net's installer expects the fingerprint where the model has one."""
+    if (source.folder / "dataset_fingerprint.json").is_file():
+        shutil.copyfile(source.folder / "dataset_fingerprint.json", folder / "dataset_fingerprint.json")

@@ -1,0 +1,136 @@
+"""8-bit post-training quantization, calibrated on training patches, its cost measured on validation cases."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from nnunetv2_hlfd.deploy.convert import needed
+from nnunetv2_hlfd.deploy.runtime.description import Description
+from nnunetv2_hlfd.deploy.runtime.network import Network, Run, compile_openvino
+from nnunetv2_hlfd.deploy.runtime.predict import predict_logits
+from nnunetv2_hlfd.deploy.source import Source
+
+CALIBRATION_PATCHES = 300  # NNCF's own default
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiceCost:
+    """Mean Dice over cases and labels on the network's grid, without mirroring."""
+
+    before: float
+    after: float
+    cases: int
+
+    @property
+    def drop(self) -> float:
+        """Positive where 8 bits are worse."""
+        return self.before - self.after
+
+
+def quantize(model: Any, source: Source, fold: str) -> Any:
+    """The OpenVINO model in 8 bits (weights and activations), by NNCF.
+
+    Args:
+        model: float32.
+        source: tells the data set; its preprocessed cases are needed.
+        fold: whose training cases calibrate.
+
+    Raises:
+        ValueError: without NNCF or preprocessed data.
+    """
+    nncf = needed("nncf", "openvino")
+    training, _ = _split(source, fold)
+    return nncf.quantize(model, nncf.Dataset(list(_patches(source, training))), subset_size=CALIBRATION_PATCHES)
+
+
+def dice_cost(before: Any, after: Any, source: Source, fold: str, description: Description) -> DiceCost:
+    """Compare two OpenVINO models on the validation cases of a fold."""
+    _, validation = _split(source, fold)
+    runs = [compile_openvino(model) for model in (before, after)]
+    scores: list[list[float]] = [[], []]
+    for data, truth in tqdm(_cases(source, validation), total=len(validation), desc=f"Dice in 8 bits, fold {fold}"):
+        for run, values in zip(runs, scores, strict=True):
+            values += _case_dice(run, data, truth, source, description)
+    means = [float(np.nanmean(values)) for values in scores]
+    return DiceCost(before=means[0], after=means[1], cases=len(validation))
+
+
+def _case_dice(
+    run: Run, data: NDArray[np.float32], truth: NDArray[Any], source: Source, description: Description
+) -> list[float]:
+    network = Network(run=run, description=description)
+    logits = predict_logits(data, [network], step_size=0.5, mirroring=False)
+    labels = source.manager.get_label_manager(dict(source.dataset_json))
+    valid = truth != labels.ignore_label if labels.has_ignore_label else np.ones_like(truth, bool)
+    winners = logits.argmax(0)
+    values = []
+    for index, each in enumerate(labels.foreground_regions if labels.has_regions else labels.foreground_labels):
+        predicted = valid & ((logits[index] > 0) if labels.has_regions else winners == each)
+        wanted = valid & np.isin(truth, each)
+        size = predicted.sum() + wanted.sum()
+        values.append(2 * (predicted & wanted).sum() / size if size else np.nan)
+    return values
+
+
+def _split(source: Source, fold: str) -> tuple[list[str], list[str]]:
+    """Training and validation cases of a fold; all of both for fold all."""
+    splits = _data_set(source) / "splits_final.json"
+    if fold == "all":
+        names = list(infer_dataset_class(str(_preprocessed(source)))(str(_preprocessed(source))).identifiers)
+        return names, names
+    if not splits.is_file():
+        raise ValueError(f"Expected the split of the training in {splits}, found none.")
+    split = json.loads(splits.read_text())[int(fold)]
+    return list(split["train"]), list(split["val"])
+
+
+def _data_set(source: Source) -> Path:
+    root = os.environ.get("nnUNet_preprocessed")
+    folder = Path(root or "") / source.plans["dataset_name"]
+    if not root or not folder.is_dir():
+        raise ValueError(
+            f"8 bits are calibrated on preprocessed cases: expected {source.plans['dataset_name']} in the folder that "
+            f"the environment variable nnUNet_preprocessed names ({root or 'not set'})."
+        )
+    return folder
+
+
+def _preprocessed(source: Source) -> Path:
+    folder = _data_set(source) / source.configuration.data_identifier
+    if not folder.is_dir():
+        raise ValueError(f"Expected preprocessed cases in {folder}. Make them with: nnUNetv2_preprocess -d "
+                         f"{source.plans['dataset_name']} -c {source.configuration_name}")  # fmt: skip
+    return folder
+
+
+def _cases(source: Source, names: Sequence[str]) -> Iterator[tuple[NDArray[np.float32], NDArray[Any]]]:
+    folder = str(_preprocessed(source))
+    data_set = infer_dataset_class(folder)(folder, list(names))
+    for name in names:
+        data, truth, *_ = data_set.load_case(name)
+        yield np.asarray(data[:], np.float32), np.asarray(truth[:])[0]
+
+
+def _patches(source: Source, names: Sequence[str]) -> Iterator[NDArray[np.float32]]:
+    """Training patches (1, C, *patch) as nnU-Net's loader cuts them, a third around foreground, not augmented."""
+    folder = str(_preprocessed(source))
+    patch = source.configuration.patch_size
+    loader = nnUNetDataLoader(
+        infer_dataset_class(folder)(folder, list(names)), 1, patch, patch,
+        source.manager.get_label_manager(dict(source.dataset_json)), oversample_foreground_percent=0.33,
+        probabilistic_oversampling=True,
+    )  # fmt: skip
+    state = np.random.get_state()
+    np.random.seed(0)  # the loader draws from NumPy's global generator
+    for _ in range(CALIBRATION_PATCHES):
+        yield np.asarray(next(loader)["data"], np.float32)
+    np.random.set_state(state)

@@ -1,0 +1,64 @@
+"""Command line of an exported model: `python predict.pyz -i INPUT -o OUTPUT`."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from .images import find_cases, read_image, write_segmentation
+from .network import find_networks, open_network
+from .predict import predict_labels
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Predict every case of a folder. Exit code 1 where a case failed, 2 for a mistake in the arguments."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _predict(options)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Segment images with an exported nnU-Net, without torch. Needs numpy, "
+                                     "SimpleITK and onnxruntime or openvino.")  # fmt: skip
+    parser.add_argument("-i", type=Path, required=True, metavar="INPUT", help="folder with CASE_0000 images")
+    parser.add_argument("-o", type=Path, required=True, metavar="OUTPUT", help="folder for the segmentations")
+    parser.add_argument("-m", type=Path, default=Path(sys.argv[0]).resolve().parent, metavar="MODEL_FOLDER",
+                        help="exported model (default: where this file lies)")  # fmt: skip
+    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all)")
+    parser.add_argument("-step_size", type=float, default=0.5, help="of the sliding window, in patches (default: 0.5)")
+    parser.add_argument("-threads", type=int, help="of the processor (default: all cores)")
+    parser.add_argument("--disable_tta", action="store_true", help="no test-time mirroring: 4 (2d) or 8 times faster")
+    parser.add_argument("--continue_prediction", action="store_true", help="leave out cases that are finished")
+    return parser
+
+
+def _predict(options: argparse.Namespace) -> int:
+    if not 0 < options.step_size <= 1:
+        raise ValueError(f"Expected a -step_size above 0, at most 1, got {options.step_size}.")
+    networks = [open_network(file, options.threads) for file in find_networks(options.m, options.f)]
+    model = networks[0].description
+    cases = find_cases(options.i, model.file_ending)
+    options.o.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for number, (case, files) in enumerate(cases.items(), start=1):
+        file = options.o / f"{case}{model.file_ending}"
+        if options.continue_prediction and file.is_file():
+            continue
+        start = time.perf_counter()
+        try:
+            image = read_image(files, model.channels)
+            labels = predict_labels(image, networks, step_size=options.step_size, mirroring=not options.disable_tta)
+            write_segmentation(labels, image, file)
+        except Exception as error:  # one bad case must not cost the others
+            failed.append(case)
+            reason = str(error).strip().splitlines()
+            print(f"[{number}/{len(cases)}] {case} FAILED: {reason[-1] if reason else error!r}", file=sys.stderr)
+        else:
+            print(f"[{number}/{len(cases)}] {case}: {time.perf_counter() - start:.1f} s", flush=True)
+    if failed:
+        print(f"{len(failed)} of {len(cases)} cases failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0

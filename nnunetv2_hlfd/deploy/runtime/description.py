@@ -1,0 +1,80 @@
+"""What a network file says about itself: how its images are prepared and what its outputs mean."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+KEY = "nnunet"  # of the metadata in ONNX and OpenVINO files
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampling:
+    """Arguments of nnU-Net's `resample_data_or_seg_to_shape`."""
+
+    order: int
+    order_z: int
+    force_separate_z: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalization:
+    """One channel's scheme; the numbers are those of the training set's foreground, used by CTNormalization."""
+
+    scheme: str
+    use_mask: bool
+    mean: float
+    std: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """Preprocessing and labels of a model. Axes are those of nnU-Net's arrays, (z, y, x) before its transposition."""
+
+    name: str
+    file_ending: str
+    transpose: tuple[int, ...]
+    spacing: tuple[float, ...]
+    patch_size: tuple[int, ...]
+    normalization: tuple[Normalization, ...]
+    resample_image: Resampling
+    resample_logits: Resampling
+    heads: int
+    regions_class_order: tuple[int, ...] | None
+    mirror_axes: tuple[int, ...] | None
+
+    @property
+    def channels(self) -> int:
+        """Number of image files of a case."""
+        return len(self.normalization)
+
+    def to_json(self) -> str:
+        """The text that is stored in the network file."""
+        return json.dumps({"format": FORMAT, **asdict(self)})
+
+
+def read_description(text: str | None, source: object) -> Description:
+    """Inverse of `Description.to_json`.
+
+    Raises:
+        ValueError: for a file that carries none, or one that this version does not know.
+    """
+    if not text:
+        raise ValueError(f"{source} says nothing about preprocessing. Expected a file made by nnUNetv2_hlfd export.")
+    try:
+        content = json.loads(text)
+        if content.pop("format") != FORMAT:
+            raise ValueError(f"{source} was written by another version. Export it again.")
+        content["normalization"] = tuple(Normalization(**each) for each in content["normalization"])
+        for key in ("resample_image", "resample_logits"):
+            content[key] = Resampling(**content[key])
+        return Description(**{name: _tuple(content[name]) for name in (each.name for each in fields(Description))})
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"The description of preprocessing in {source} is damaged: {error!r:.200}") from error
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str | Mapping) else value
