@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import struct
+import time
 import zipfile
 from pathlib import Path
 
@@ -200,17 +201,26 @@ def test_wandb_gets_every_term_of_every_epoch_and_goes_on_after_a_resume(nnunet,
 
 def _wandb_curves(folder):
     """(key, step) -> value in the files that W&B writes offline."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
     curves = {}
     for file in sorted(folder.glob("offline-run-*/*.wandb")):
-        for data in _leveldb_records(file.read_bytes()):
-            record = Record()
-            record.ParseFromString(data)
+        for record in _finished_records(file):
             for item in record.history.item:
                 name = item.key or "/".join(item.nested_key)
                 curves[name, record.history.step.num] = json.loads(item.value_json)
     return {key: value for key, value in curves.items() if key[0].startswith("hlfd/")}
+
+
+def _finished_records(file, seconds=60):
+    """A run's records. W&B's own process writes the last ones when `finish` has long returned: wait for its exit."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    deadline = time.monotonic() + seconds
+    while True:
+        records = [Record.FromString(data) for data in _leveldb_records(file.read_bytes())]
+        if records and records[-1].WhichOneof("record_type") == "exit":
+            return records
+        assert time.monotonic() < deadline, f"{file} is not finished after {seconds} s"
+        time.sleep(0.1)
 
 
 def _leveldb_records(data, block=32768, header=7):
@@ -223,6 +233,8 @@ def _leveldb_records(data, block=32768, header=7):
             continue
         _checksum, length, kind = struct.unpack_from("<IHB", data, position)
         position += header
+        if position + length > len(data):  # still being written
+            return
         parts.append(data[position : position + length])
         position += length
         if kind in (1, 4):  # whole, or the last part
