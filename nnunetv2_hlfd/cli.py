@@ -102,6 +102,12 @@ def _export(options: argparse.Namespace) -> None:
     print(f"Wrote {exported.folder}\nand {exported.archive}: {exported.archive.stat().st_size / 1e6:.2f} MB")
 
 
+def _predict(options: argparse.Namespace) -> int:
+    from nnunetv2_hlfd.deploy.command import predict
+
+    return predict(options)
+
+
 def _demo(options: argparse.Namespace) -> None:
     from nnunetv2_hlfd.demo import run_demo
     from nnunetv2_hlfd.demo_process import StepFailedError
@@ -122,7 +128,7 @@ def _trainers_path(_options: argparse.Namespace) -> None:
 
 _RUN: Mapping[str, Callable[[argparse.Namespace], Any]] = {
     "plan": _plan, "train": _train, "study": _study, "report": _report, "benchmark": _benchmark, "export": _export,
-    "demo": _demo, "trainers_path": _trainers_path,
+    "predict": _predict,     "demo": _demo, "trainers_path": _trainers_path,
 }  # fmt: skip
 
 if __name__ == "__main__":

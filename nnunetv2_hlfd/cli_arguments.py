@@ -31,6 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_benchmark(commands)
     _add_export(commands)
+    _add_predict(commands)
     _add_demo(commands)
     commands.add_parser(
         "trainers_path", help="print the folder for nnUNet_extTrainer",
@@ -137,6 +138,41 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     export.add_argument("-max_dice_drop", type=float, default=0.01, metavar="DICE",
                         help="refuse 8 bits that cost more validation Dice (default: 0.01)")  # fmt: skip
     export.add_argument("--no_mirroring", action="store_true", help="predict without test-time mirroring")
+
+
+def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    predict = commands.add_parser(
+        "predict", allow_abbrev=False, help="nnUNetv2_predict, faster, on any nnU-Net model",
+        description="Takes nnUNetv2_predict's arguments and writes its files: the same preprocessing and export, tiles "
+        "in batches, a choice of backends. A case that cannot be predicted is named, the others are finished, and the "
+        "exit code is 1. Segmentations appear when they are whole: after a kill go on with --continue_prediction.",
+    )  # fmt: skip
+    add = predict.add_argument
+    add("-i", type=Path, required=True, metavar="INPUT", help="folder with CASE_0000 images")
+    add("-o", type=Path, required=True, metavar="OUTPUT", help="folder for the segmentations")
+    which = predict.add_mutually_exclusive_group(required=True)
+    which.add_argument("-m", type=Path, metavar="MODEL_FOLDER", help=".../TRAINER__PLANS__CONFIGURATION, or an export")
+    which.add_argument("-d", help="data set name or ID of a model in nnUNet_results; with -p, -tr, -c")
+    add("-p", default="nnUNetPlans", help="plans (default: nnUNetPlans)")
+    add("-tr", default="nnUNetTrainer", help="trainer (default: nnUNetTrainer)")
+    add("-c", help="configuration, such as 2d")
+    add("-f", nargs="+", metavar="FOLD", help="folds (default: 0 1 2 3 4; with -m all that are there)")
+    add("-chk", default="checkpoint_final.pth", help="checkpoint (default: checkpoint_final.pth)")
+    add("-backend", default="torch", choices=("torch", "onnxruntime", "openvino"), help="(default: torch)")
+    add("-device", default="cuda", choices=("cpu", "cuda", "mps"), help="(default: cuda)")
+    add("-step_size", type=float, default=0.5, help="of the sliding window, in patches (default: 0.5)")
+    add("--disable_tta", action="store_true", help="no test-time mirroring: 4 (2d) or 8 times faster")
+    add("--bfloat16", action="store_true", help="compute in bfloat16 on a processor that can (torch)")
+    add("--save_probabilities", action="store_true", help="write the classes' probabilities, too")
+    add("--continue_prediction", action="store_true", help="leave out cases that are finished")
+    add("-npp", type=int, default=3, help="threads that prepare cases (default: 3)")
+    add("-nps", type=int, default=3, help="threads that write segmentations (default: 3)")
+    add("-prev_stage_predictions", type=Path, metavar="FOLDER", help="predictions of a cascade's first stage")
+    add("-num_parts", type=int, default=1, help="number of such commands that share the work (default: 1)")
+    add("-part_id", type=int, default=0, help="which of them this is, from 0")
+    add("--not_on_device", action="store_true", help="sum the logits in the computer's memory, not the GPU's")
+    add("--disable_progress_bar", action="store_true", help="no progress bar")
+    add("--verbose", action="store_true", help="nnU-Net's messages")
 
 
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nnunetv2_hlfd.deploy.runtime.description import KEY, Description
+from nnunetv2_hlfd.deploy.runtime.description import KEY
 from nnunetv2_hlfd.deploy.runtime.network import Run
 
 _TOLERANCE = 1e-3  # of the largest logit: float32 sums in another order
@@ -27,61 +27,72 @@ def needed(package: str, extra: str) -> Any:
         raise ValueError(f"This needs {package}: pip install 'nnunetv2-hlfd[{extra}]'") from error
 
 
-def write_onnx(network: nn.Module, description: Description, file: Path) -> bool:
-    """Write an ONNX file that holds its description; returns whether it takes patches of any size its strides divide.
+def write_onnx(network: nn.Module, shape: Sequence[int], file: Path, description: str = "") -> bool:
+    """Write an ONNX file; returns whether it takes patches of any size that the network's strides divide.
 
     The batch size is free. A network whose shapes torch cannot trace symbolically is written for its patch size.
+
+    Args:
+        network: for prediction, on the processor.
+        shape: (C, *patch).
+        file: to write.
+        description: text to store in the file.
+
+    Raises:
+        ValueError: where a package of the extra onnx is missing.
     """
     onnx = needed("onnx", "onnx")
     needed("onnxscript", "onnx")
-    dynamic = _try_dynamic(network, description, file)
+    dynamic = _try_dynamic(network, shape, file)
     if not dynamic:
-        _export(network, _example(description, description.patch_size), file, {0: torch.export.Dim("batch", min=1)})
+        _export(network, shape, file, {0: torch.export.Dim("batch", min=1)})
     model = onnx.load(file)
     entry = model.metadata_props.add()
-    entry.key, entry.value = KEY, description.to_json()
+    entry.key, entry.value = KEY, description
     onnx.save(model, file)
     return dynamic
 
 
-def _try_dynamic(network: nn.Module, description: Description, file: Path) -> bool:
-    strides = _total_strides(network, len(description.patch_size))
+def _try_dynamic(network: nn.Module, shape: Sequence[int], file: Path) -> bool:
+    channels, *patch_size = shape
+    strides = _total_strides(network, len(patch_size))
     if strides is None:
         return False
     # an extent of exactly one stride would be taken for a constant
-    extents = [max(patch, 2 * stride) for patch, stride in zip(description.patch_size, strides, strict=True)]
-    shapes = {0: torch.export.Dim("batch", min=1)}
+    extents = [max(patch, 2 * stride) for patch, stride in zip(patch_size, strides, strict=True)]
+    dynamic = {0: torch.export.Dim("batch", min=1)}
     for axis, stride in enumerate(strides):
-        shapes[axis + 2] = stride * torch.export.Dim(f"blocks{axis}", min=1)
+        dynamic[axis + 2] = stride * torch.export.Dim(f"blocks{axis}", min=1)
     try:
-        _export(network, _example(description, extents), file, shapes)
+        _export(network, [channels, *extents], file, dynamic)
     except Exception:  # torch raises many kinds; the static export tells what is really wrong
         return False
     return True
 
 
-def _export(network: nn.Module, example: torch.Tensor, file: Path, shapes: dict[int, Any]) -> None:
+def _export(network: nn.Module, shape: Sequence[int], file: Path, dynamic: dict[int, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network, (example,), file, input_names=["image"], output_names=["logits"], dynamo=True,
-            external_data=False, dynamic_shapes=[shapes], verbose=False,
+            network, (torch.zeros(2, *shape),), file, input_names=["image"], output_names=["logits"], dynamo=True,
+            external_data=False, dynamic_shapes=[dynamic], verbose=False,
         )  # fmt: skip
 
 
-def to_openvino(network: nn.Module, description: Description) -> Any:
-    """An OpenVINO model that holds its description; batch and patch size are free."""
+def to_openvino(network: nn.Module, shape: Sequence[int]) -> Any:
+    """An OpenVINO model of a network that takes (B, C, *patch); batch and patch size are free.
+
+    Raises:
+        ValueError: where the package is missing.
+    """
     openvino = needed("openvino", "openvino")
-    free = [-1, description.channels, *[-1] * len(description.patch_size)]
+    free = [-1, shape[0], *[-1] * (len(shape) - 1)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of Python branches on shapes
-        model = openvino.convert_model(network, example_input=_example(description, description.patch_size),
-                                       input=openvino.PartialShape(free))  # fmt: skip
-    model.set_rt_info(description.to_json(), [KEY])
-    return model
+        return openvino.convert_model(network, example_input=torch.zeros(2, *shape), input=openvino.PartialShape(free))
 
 
-def check_conversion(network: nn.Module, run: Run, description: Description) -> float:
+def check_conversion(network: nn.Module, run: Run, shape: Sequence[int]) -> float:
     """Largest difference of the logits, relative to the largest logit, on batches of 1 and 3 random patches.
 
     Raises:
@@ -90,7 +101,7 @@ def check_conversion(network: nn.Module, run: Run, description: Description) -> 
     worst = 0.0
     generator = torch.Generator().manual_seed(0)
     for batch in (1, 3):
-        image = torch.randn(batch, description.channels, *description.patch_size, generator=generator)
+        image = torch.randn(batch, *shape, generator=generator)
         with torch.no_grad():
             expected = network(image).numpy()
         worst = max(worst, float(np.abs(run(image.numpy()) - expected).max() / np.abs(expected).max()))
@@ -98,10 +109,6 @@ def check_conversion(network: nn.Module, run: Run, description: Description) -> 
         raise ValueError(f"The converted network's logits differ from PyTorch's by {worst:.1e} of the largest logit, "
                          f"expected at most {_TOLERANCE:.0e}. Nothing was written.")  # fmt: skip
     return worst
-
-
-def _example(description: Description, extents: Sequence[int]) -> torch.Tensor:
-    return torch.zeros(2, description.channels, *extents)
 
 
 def _total_strides(network: nn.Module, dimensions: int) -> list[int] | None:

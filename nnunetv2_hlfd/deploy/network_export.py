@@ -11,7 +11,7 @@ from nnunetv2_hlfd.deploy import runtime
 from nnunetv2_hlfd.deploy.convert import check_conversion, to_openvino, write_onnx
 from nnunetv2_hlfd.deploy.describe import describe
 from nnunetv2_hlfd.deploy.package import Exported, write_package
-from nnunetv2_hlfd.deploy.runtime.description import Description
+from nnunetv2_hlfd.deploy.runtime.description import KEY, Description
 from nnunetv2_hlfd.deploy.runtime.network import FILES, compile_openvino, open_network
 from nnunetv2_hlfd.deploy.source import Source
 
@@ -48,8 +48,8 @@ def export_onnx(source: Source, output: Path, options: Options) -> Exported:
     def fill(folder: Path) -> None:
         for fold in source.folds:
             network, file = source.network(fold), _file(folder, fold, "onnxruntime")
-            dynamic = write_onnx(network, description, file)
-            error = check_conversion(network, open_network(file).run, description)
+            dynamic = write_onnx(network, source.input_shape, file, description.to_json())
+            error = check_conversion(network, open_network(file).run, source.input_shape)
             size = "any patch size its strides divide" if dynamic else f"patches of {description.patch_size} only"
             print(f"Fold {fold}: {size}; logits differ by {error:.0e} of the largest from PyTorch's.")
         write_program(folder)
@@ -73,11 +73,12 @@ def export_openvino(source: Source, output: Path, options: Options) -> Exported:
         import openvino
 
         for fold in source.folds:
-            model = to_openvino(network := source.network(fold), description)
-            error = check_conversion(network, compile_openvino(model), description)
+            model = to_openvino(network := source.network(fold), source.input_shape)
+            error = check_conversion(network, compile_openvino(model), source.input_shape)
             print(f"Fold {fold}: logits differ by {error:.0e} of the largest from PyTorch's.")
             if options.int8:
                 model = _quantized(model, source, fold, description, options, choices)
+            model.set_rt_info(description.to_json(), [KEY])
             openvino.save_model(model, _file(folder, fold, "openvino"), compress_to_fp16=options.half)
         write_program(folder)
 
@@ -90,7 +91,6 @@ def _quantized(
     from nnunetv2_hlfd.deploy.quantize import dice_cost, quantize
 
     small = quantize(model, source, fold)
-    small.set_rt_info(description.to_json(), ["nnunet"])
     cost = dice_cost(model, small, source, fold, description)
     words = f"Dice {cost.before:.4f} in float32, {cost.after:.4f} in 8 bits ({cost.cases} validation cases)"
     print(f"Fold {fold}: {words}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
@@ -46,6 +47,12 @@ class Source:
         """nnU-Net's view of the configuration."""
         return self.manager.get_configuration(self.configuration_name)
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, *patch) of the network's input; C includes the previous stage's labels of a cascade."""
+        channels = determine_num_input_channels(self.manager, self.configuration, dict(self.dataset_json))
+        return (channels, *map(int, self.configuration.patch_size))
+
     def network(self, fold: str) -> nn.Module:
         """A fold's network for prediction: without deep supervision, in eval mode."""
         return restore_network(
@@ -80,6 +87,19 @@ def read_source(model: Path, folds: Sequence[str] | None, checkpoint: str) -> So
     return Source(
         folder=model, plans=plans, dataset_json=dataset_json, configuration_name=configuration, trainer_name=trainer,
         mirror_axes=mirror_axes, checkpoint=checkpoint, checkpoints=contents,
+    )  # fmt: skip
+
+
+def read_exported(model: Path) -> Source:
+    """Read a folder that `nnUNetv2_hlfd export -to onnx` or `openvino` wrote; its networks are no checkpoints."""
+    plans, dataset_json = _read(model / "plans.json"), _read(model / "dataset.json")
+    trainer, _, configuration = [*model.name.split("__"), "", ""][:3]
+    with refuse_damage(model / "plans.json"):
+        check_plans(plans, model / "plans.json")
+        check_configuration(PlansManager(plans), configuration, model / "plans.json")
+    return Source(
+        folder=model, plans=plans, dataset_json=dataset_json, configuration_name=configuration, trainer_name=trainer,
+        mirror_axes=None, checkpoint="", checkpoints={},
     )  # fmt: skip
 
 

@@ -49,14 +49,15 @@ def open_network(file: Path, threads: int | None = None) -> Network:
         ValueError: for a missing runtime, a damaged file, or one that was not made by `nnUNetv2_hlfd export`.
     """
     try:
-        run, text = (_onnxruntime if file.suffix == ".onnx" else _openvino)(file, threads)
+        run, text = (open_onnx if file.suffix == ".onnx" else _openvino)(file, threads)
     except ImportError as error:
         package = "onnxruntime" if file.suffix == ".onnx" else "openvino"
         raise ValueError(f"{file.name} needs {package}: pip install {package}") from error
     return Network(run=run, description=read_description(text, file))
 
 
-def _onnxruntime(file: Path, threads: int | None) -> tuple[Run, str | None]:
+def open_onnx(file: Path, threads: int | None = None) -> tuple[Run, str | None]:
+    """Open an ONNX file; returns what runs it and the description in it, if any."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,0 +1,156 @@
+"""`nnUNetv2_hlfd predict`: nnUNetv2_predict's files, by a faster predictor that no single case can stop."""
+
+import shutil
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import save_json
+from nnunetv2.inference.export_prediction import export_prediction_from_logits
+from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+from torch import Tensor
+from tqdm import tqdm
+
+from nnunetv2_hlfd.deploy.predictor import Predictor
+from nnunetv2_hlfd.deploy.runtime.images import find_cases
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What to predict, and how; the words are those of nnUNetv2_predict.
+
+    Threads prepare and write, at most `npp` and `nps` cases ahead and behind: they share the process's memory, and
+    what they call releases Python's lock.
+    """
+
+    images: Path
+    output: Path
+    save_probabilities: bool = False
+    continue_prediction: bool = False
+    npp: int = 3
+    nps: int = 3
+    prev_stage_predictions: Path | None = None
+    num_parts: int = 1
+    part_id: int = 0
+    progress_bar: bool = True
+
+
+def predict_cases(predictor: Predictor, work: Work) -> dict[str, str]:
+    """Predict every case; returns those that failed with the reason.
+
+    Each segmentation appears under its name when it is whole.
+
+    Raises:
+        ValueError: for an empty folder, or a cascade without predictions of the previous stage.
+    """
+    cases = _cases(predictor, work)
+    work.output.mkdir(parents=True, exist_ok=True)
+    _write_what_was_asked(predictor, work)
+    failed: dict[str, str] = {}
+    writing: deque[tuple[str, Future[None]]] = deque()
+
+    def collect(pending: int) -> None:
+        while len(writing) > pending:
+            case, future = writing.popleft()
+            if error := future.exception():
+                failed[case] = _reason(error)
+
+    with (
+        ThreadPoolExecutor(max(1, work.npp)) as readers, ThreadPoolExecutor(max(1, work.nps)) as writers,
+        tqdm(total=len(cases), desc="Predicting", disable=not work.progress_bar) as bar,
+    ):  # fmt: skip
+        for case, prepared in _prepared(predictor, work, cases, readers):
+            try:
+                data, properties = prepared.result()
+                logits = predictor.predict_logits_from_preprocessed_data(data).numpy()
+            except Exception as error:  # one bad case must not cost the others
+                failed[case] = _reason(error)
+            else:
+                writing.append((case, writers.submit(_write, predictor, work, case, logits, properties)))
+                collect(max(1, work.nps))
+            bar.update()
+        collect(0)
+    return failed
+
+
+def _cases(predictor: Predictor, work: Work) -> Mapping[str, Sequence[Path]]:
+    ending = predictor.dataset_json["file_ending"]
+    if predictor.configuration_manager.previous_stage_name and work.prev_stage_predictions is None:
+        raise ValueError(
+            f"This model is the second stage of a cascade: expected the folder with predictions of "
+            f"{predictor.configuration_manager.previous_stage_name} for -prev_stage_predictions."
+        )
+    cases = list(find_cases(work.images, ending).items())[work.part_id :: work.num_parts]
+    if work.continue_prediction:
+        cases = [(case, files) for case, files in cases if not _is_finished(work, case, ending)]
+    return dict(cases)
+
+
+def _is_finished(work: Work, case: str, ending: str) -> bool:
+    files = [work.output / f"{case}{ending}", *([work.output / f"{case}.npz"] if work.save_probabilities else [])]
+    return all(file.is_file() for file in files)
+
+
+def _prepared(
+    predictor: Predictor, work: Work, cases: Mapping[str, Sequence[Path]], readers: ThreadPoolExecutor
+) -> Iterator[tuple[str, "Future[tuple[Tensor, dict[str, Any]]]"]]:
+    """Cases in order, read and preprocessed a few ahead."""
+    waiting: deque[tuple[str, Future[tuple[Tensor, dict[str, Any]]]]] = deque()
+    for case, files in cases.items():
+        waiting.append((case, readers.submit(_read, predictor, work, case, files)))
+        if len(waiting) > max(1, work.npp):
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _read(predictor: Predictor, work: Work, case: str, files: Sequence[Path]) -> tuple[Tensor, dict[str, Any]]:
+    """nnU-Net's preprocessing of a case; the previous stage's labels become channels, as in nnU-Net's predictor."""
+    dataset_json, configuration = predictor.dataset_json, predictor.configuration_manager
+    channels = len(dataset_json.get("channel_names") or dataset_json["modality"])
+    if len(files) != channels:
+        raise ValueError(f"expected {channels} channels, got {len(files)}: {', '.join(each.name for each in files)}")
+    previous = None
+    if work.prev_stage_predictions is not None:
+        previous = str(work.prev_stage_predictions / f"{case}{dataset_json['file_ending']}")
+    preprocessor = configuration.preprocessor_class(verbose=False)
+    data, segmentation, properties = preprocessor.run_case(
+        [str(each) for each in files], previous, predictor.plans_manager, configuration, dataset_json
+    )
+    if previous is not None:
+        labels = predictor.label_manager.foreground_labels
+        data = np.vstack((data, convert_labelmap_to_one_hot(segmentation[0], labels, data.dtype)))
+    return torch.from_numpy(np.ascontiguousarray(data, np.float32)), properties
+
+
+def _write(predictor: Predictor, work: Work, case: str, logits: Any, properties: dict[str, Any]) -> None:
+    """nnU-Net's export into a folder of its own, then a rename; the segmentation, which marks the end, is the last."""
+    temporary = work.output / f".{case}.partial"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+    temporary.mkdir()
+    export_prediction_from_logits(
+        logits, properties, predictor.configuration_manager, predictor.plans_manager, predictor.dataset_json,
+        str(temporary / case), work.save_probabilities,
+    )  # fmt: skip
+    ending = predictor.dataset_json["file_ending"]
+    for file in sorted(temporary.iterdir(), key=lambda each: each.name.endswith(ending)):
+        file.replace(work.output / file.name)
+    temporary.rmdir()
+
+
+def _write_what_was_asked(predictor: Predictor, work: Work) -> None:
+    """The three files that nnUNetv2_predict leaves beside its predictions."""
+    asked = {key: str(value) if isinstance(value, Path) else value for key, value in vars(work).items()}
+    save_json(asked, str(work.output / "predict_from_raw_data_args.json"))
+    save_json(predictor.dataset_json, str(work.output / "dataset.json"), sort_keys=False)
+    save_json(predictor.plans_manager.plans, str(work.output / "plans.json"), sort_keys=False)
+
+
+def _reason(error: BaseException) -> str:
+    """The line that says most: SimpleITK's and nnU-Net's messages end with it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else repr(error)

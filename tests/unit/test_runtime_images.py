@@ -1,0 +1,67 @@
+"""Cases of a folder, and what is wrong with one."""
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from nnunetv2_hlfd.deploy.runtime.images import find_cases, read_image, write_segmentation
+
+
+def write(file, shape=(3, 4, 5), spacing=(1, 1, 1)):
+    image = SimpleITK.GetImageFromArray(np.ones(shape, np.float32))
+    image.SetSpacing(spacing)
+    SimpleITK.WriteImage(image, str(file))
+    return file
+
+
+def test_channels_of_a_case_come_together_in_order(tmp_path):
+    names = ["b_0001", "b_0000", "a_x_0000", "b_0000.json", "c"]
+    for name in names:
+        (tmp_path / (name if name.endswith(".json") else f"{name}.nii.gz")).touch()
+    cases = find_cases(tmp_path, ".nii.gz")
+    assert list(cases) == ["a_x", "b"]
+    assert [file.name for file in cases["b"]] == ["b_0000.nii.gz", "b_0001.nii.gz"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_without_images_is_refused(tmp_path, there):
+    folder = tmp_path if there else tmp_path / "missing"
+    with pytest.raises(ValueError, match=r"Expected images named CASE_0000\.nii\.gz in .*, found none"):
+        find_cases(folder, ".nii.gz")
+
+
+def test_missing_channels_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"expected 2 channels, got 1: a_0000\.nii\.gz"):
+        read_image([write(tmp_path / "a_0000.nii.gz")], 2)
+
+
+@pytest.mark.parametrize("difference", [{"shape": (3, 4, 6)}, {"spacing": (1, 1, 2)}])
+def test_channels_that_do_not_fit_together_are_named(tmp_path, difference):
+    files = [write(tmp_path / "a_0000.nii.gz"), write(tmp_path / "a_0001.nii.gz", **difference)]
+    with pytest.raises(ValueError, match=r"a_0001\.nii\.gz has another shape or spacing than a_0000\.nii\.gz"):
+        read_image(files, 2)
+
+
+def test_images_of_four_dimensions_are_refused(tmp_path):
+    image = SimpleITK.JoinSeries([SimpleITK.ReadImage(str(write(tmp_path / "a_0000.nii.gz")))] * 2)
+    SimpleITK.WriteImage(image, str(tmp_path / "a_0000.nii.gz"))
+    with pytest.raises(ValueError, match="expected images of 2 or 3 dimensions, got 4"):
+        read_image([tmp_path / "a_0000.nii.gz"], 1)
+
+
+def test_a_segmentation_has_the_images_geometry_and_no_half_of_it_is_ever_seen(tmp_path, monkeypatch):
+    image = read_image([write(tmp_path / "a_0000.nii.gz", spacing=(0.5, 2, 3))], 1)
+    labels = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
+    write_segmentation(labels, image, tmp_path / "a.nii.gz")
+    written = SimpleITK.ReadImage(str(tmp_path / "a.nii.gz"))
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(written), labels)
+    assert written.GetSpacing() == (0.5, 2, 3)
+
+    def fail(*_arguments, **_options):
+        (tmp_path / ".b.nii.gz").write_bytes(b"half")
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(SimpleITK, "WriteImage", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
+        write_segmentation(labels, image, tmp_path / "b.nii.gz")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.nii.gz", "a_0000.nii.gz"]

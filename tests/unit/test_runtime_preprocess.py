@@ -1,0 +1,144 @@
+"""Preparing an image without nnU-Net against nnU-Net's own preprocessor, and the way back."""
+
+import copy
+
+import numpy as np
+import pytest
+import SimpleITK
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_hlfd.deploy.describe import describe
+from nnunetv2_hlfd.deploy.runtime.description import Normalization
+from nnunetv2_hlfd.deploy.runtime.images import read_image
+from nnunetv2_hlfd.deploy.runtime.preprocess import normalize, prepare, to_labels
+from nnunetv2_hlfd.deploy.source import Source
+from nnunetv2_hlfd.json_file import read_json
+
+SCHEMES = ["CTNormalization", "ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization"]
+NUMBERS = {"mean": 40.0, "std": 90.0, "percentile_00_5": -80.0, "percentile_99_5": 200.0}
+
+
+@pytest.fixture
+def make_source(nnunet, tmp_path):
+    """A model of the tiny data set with other plans; only plans and dataset.json are read."""
+
+    def make(
+        configuration="3d_fullres", *, channels=1, regions=False, transpose=(0, 1, 2), scheme="ZScoreNormalization",
+        use_mask=False, spacing=None,
+    ):  # fmt: skip
+        name = "Dataset903_PhantomRegions" if regions else "Dataset901_Phantom"
+        folder = nnunet / "preprocessed" / name
+        plans, dataset_json = read_json(folder / "nnUNetPlans.json"), read_json(folder / "dataset.json")
+        config = plans["configurations"][configuration]
+        config["normalization_schemes"] = [scheme] * channels
+        config["use_mask_for_norm"] = [use_mask] * channels
+        config["spacing"] = spacing or config["spacing"]
+        plans["foreground_intensity_properties_per_channel"] = {str(each): NUMBERS for each in range(channels)}
+        plans["transpose_forward"] = list(transpose)
+        plans["transpose_backward"] = [int(each) for each in np.argsort(transpose)]
+        dataset_json["channel_names"] = {str(each): f"channel {each}" for each in range(channels)}
+        return Source(
+            folder=tmp_path / f"nnUNetTrainer__nnUNetPlans__{configuration}", plans=plans, dataset_json=dataset_json,
+            configuration_name=configuration, trainer_name="nnUNetTrainer", mirror_axes=(0, 1),
+            checkpoint="checkpoint_final.pth", checkpoints={},
+        )  # fmt: skip
+
+    return make
+
+
+def write_case(folder, shape, spacing, channels=1):
+    """Images with a border of zeros and a hole of zeros inside."""
+    rng = np.random.default_rng(1)
+    files = []
+    for channel in range(channels):
+        data = rng.normal(50, 80, shape).astype(np.float32)
+        data[:, :3] = 0
+        data[..., -4:] = 0
+        data[..., shape[-2] // 2, shape[-1] // 2] = 0
+        image = SimpleITK.GetImageFromArray(data)
+        image.SetSpacing([float(each) for each in reversed(spacing)])
+        image.SetOrigin((3, -7, 11))
+        image.SetDirection((0, 1, 0, -1, 0, 0, 0, 0, 1) if len(shape) == 3 else (0, 1, -1, 0))
+        files.append(folder / f"case_{channel:04d}.nii.gz")
+        SimpleITK.WriteImage(image, str(files[-1]))
+    return files
+
+
+def preprocess(source, files):
+    plans = PlansManager(copy.deepcopy(dict(source.plans)))
+    data, _, properties = DefaultPreprocessor(verbose=False).run_case(
+        [str(file) for file in files], None, plans, plans.get_configuration(source.configuration_name),
+        dict(source.dataset_json),
+    )  # fmt: skip
+    return data, properties
+
+
+CASES = [
+    {},
+    {"channels": 2, "use_mask": True},
+    {"transpose": (2, 0, 1)},
+    {"configuration": "2d"},
+    {"configuration": "2d", "transpose": (1, 0, 2), "use_mask": True},
+    {"spacing": [2.0, 2.0, 2.0]},
+    {"regions": True},
+    *({"scheme": scheme} for scheme in SCHEMES),
+]
+
+
+@pytest.mark.parametrize("options", CASES, ids=str)
+def test_the_networks_input_and_the_labels_are_nnunets(make_source, tmp_path, options):
+    source = make_source(**options)
+    files = write_case(tmp_path, (9, 40, 46), (8, 6, 5), options.get("channels", 1))
+    model = describe(source, mirroring=True)
+    image = read_image(files, model.channels)
+    prepared = prepare(image, model)
+    expected, properties = preprocess(source, files)
+    np.testing.assert_allclose(prepared.data, expected, atol=1e-4 * max(1, np.abs(expected).max()))
+
+    logits = np.random.default_rng(2).normal(size=(model.heads, *prepared.data.shape[1:])).astype(np.float32)
+    plans = source.manager
+    wanted = convert_predicted_logits_to_segmentation_with_correct_shape(
+        logits, plans, source.configuration, plans.get_label_manager(source.dataset_json), properties
+    )
+    labels = to_labels(logits, prepared, model)
+    assert labels.shape == wanted.shape == (9, 40, 46)
+    assert (labels == wanted).mean() > 0.9999
+
+
+def test_a_flat_image_is_one_slice(make_source, tmp_path):
+    source = make_source("2d")
+    files = write_case(tmp_path, (40, 46), (6, 5))
+    expected, properties = preprocess(source, files)
+    image = read_image(files, 1)
+    np.testing.assert_allclose(image.spacing, properties["spacing"])
+    np.testing.assert_allclose(prepare(image, describe(source, mirroring=True)).data, expected, atol=1e-4)
+
+
+def test_an_empty_image_is_not_cropped(make_source, tmp_path):
+    file = tmp_path / "case_0000.nii.gz"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((4, 30, 30), np.float32)), str(file))
+    source = make_source("2d")
+    expected, _ = preprocess(source, [file])
+    assert prepare(read_image([file], 1), describe(source, mirroring=True)).data.shape == expected.shape
+
+
+def test_reading_is_nnunets(tmp_path):
+    files = write_case(tmp_path, (9, 40, 46), (8, 6, 5), 2)
+    expected, properties = SimpleITKIO().read_images([str(file) for file in files])
+    image = read_image(files, 2)
+    np.testing.assert_array_equal(image.data, expected)
+    np.testing.assert_allclose(image.spacing, properties["spacing"])
+
+
+def test_rgb_is_divided_by_255_and_nothing_else_is_taken_for_it():
+    how = Normalization(scheme="RGBTo01Normalization", use_mask=False, mean=0, std=1, lower=0, upper=1)
+    channel = np.array([[[0, 51, 255]]], np.float32)
+    np.testing.assert_allclose(normalize(channel, channel > 0, how), [[[0, 0.2, 1]]])
+    with pytest.raises(ValueError, match=r"RGB values of 0 to 255, got 0\.0 to 510\.0"):
+        normalize(channel * 2, channel > 0, how)
+    other = Normalization(scheme="Mine", use_mask=False, mean=0, std=1, lower=0, upper=1)
+    with pytest.raises(ValueError, match="one of nnU-Net's normalizations, got Mine"):
+        normalize(channel, channel > 0, other)
