@@ -78,9 +78,22 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> None:
-    from nnunetv2_hlfd.step_benchmark import benchmark_training
+    if options.training:
+        from nnunetv2_hlfd.step_benchmark import benchmark_training
 
-    benchmark_training(options.d, options.c, options.f, options.p, options.tr, options.device, options.o)
+        if not options.d or not options.c:
+            raise ValueError("Expected a data set and a configuration: benchmark -training -d DATASET -c 2d")
+        benchmark_training(options.d, options.c, options.f, options.p, options.tr, options.device, options.o)
+    else:
+        from nnunetv2_hlfd.deploy.benchmark import benchmark_prediction
+
+        if not options.m or len(options.m) != 2 or not options.i or not options.o:
+            raise ValueError("Expected two models, images and an output: benchmark -m TEACHER_FOLDER STUDENT_FOLDER "
+                             "-i IMAGES -o OUTPUT, or benchmark -training")  # fmt: skip
+        teacher, student = options.m
+        file = benchmark_prediction(teacher, student, options.i, options.o, truth=options.gt, fold=options.f,
+                                    device=options.device, max_dice_drop=options.max_dice_drop)  # fmt: skip
+        print(f"Wrote {file}")
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -104,18 +104,27 @@ def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _add_benchmark(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     benchmark = commands.add_parser(
-        "benchmark", allow_abbrev=False, help="measure what training steps cost, side by side",
-        description="Seconds, parts and peak memory of the training steps of distillation trainers, beside the student "
-        "alone and the teacher's forward pass, interleaved in one run on the same batch. Trains and writes nothing.",
+        "benchmark", allow_abbrev=False, help="measure what prediction, or training, costs, side by side",
+        description="Prediction: seconds of every stage from image file to segmentation file, memory and Dice, from "
+        "nnU-Net with the teacher down to the student in 8 bits and the teacher in 8 bits, in one run. -training: "
+        "seconds, parts and peak memory of training steps of distillation trainers, beside the student alone and the "
+        "teacher's forward pass; trains and writes nothing.",
     )  # fmt: skip
-    benchmark.add_argument("-training", action="store_true", required=True, help="measure training steps")
-    benchmark.add_argument("-d", required=True, help="data set name or ID")
-    benchmark.add_argument("-c", required=True, help="configuration, such as 2d")
-    benchmark.add_argument("-f", default="0", help="fold whose teacher is trained (default: 0)")
-    benchmark.add_argument("-p", default="nnUNetPlans", help="plans or a variant of them (default: nnUNetPlans)")
-    benchmark.add_argument("-tr", nargs="+", default=[f"{PREFIX}HLFD"], help=f"trainers (default: {PREFIX}HLFD)")
-    benchmark.add_argument("-device", default="cuda", choices=("cpu", "cuda", "mps"), help="(default: cuda)")
-    benchmark.add_argument("-o", type=Path, metavar="FILE.csv", help="write the table there, too")
+    add = benchmark.add_argument
+    add("-f", default="0", help="fold (default: 0)")
+    add("-device", default="cuda", choices=("cpu", "cuda", "mps"), help="(default: cuda)")
+    add("-o", type=Path, metavar="OUTPUT", help="folder; with -training a CSV file")
+    prediction = benchmark.add_argument_group("prediction")
+    prediction.add_argument("-m", nargs=2, type=Path, metavar=("TEACHER_FOLDER", "STUDENT_FOLDER"))
+    prediction.add_argument("-i", type=Path, metavar="IMAGES", help="folder with CASE_0000 images, 10 or more")
+    prediction.add_argument("-gt", type=Path, metavar="LABELS", help="folder with their labels, for Dice")
+    prediction.add_argument("-max_dice_drop", type=float, default=0.01, help="allowed to 8 bits (default: 0.01)")
+    training = benchmark.add_argument_group("training")
+    training.add_argument("-training", action="store_true", help="measure training steps")
+    training.add_argument("-d", help="data set name or ID")
+    training.add_argument("-c", help="configuration, such as 2d")
+    training.add_argument("-p", default="nnUNetPlans", help="plans or a variant of them (default: nnUNetPlans)")
+    training.add_argument("-tr", nargs="+", default=[f"{PREFIX}HLFD"], help=f"trainers (default: {PREFIX}HLFD)")
 
 
 def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

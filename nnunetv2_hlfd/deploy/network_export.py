@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_hlfd.deploy import runtime
-from nnunetv2_hlfd.deploy.convert import check_conversion, to_openvino, write_onnx
+from nnunetv2_hlfd.deploy.convert import check_conversion, needed, to_openvino, write_onnx
 from nnunetv2_hlfd.deploy.describe import describe
 from nnunetv2_hlfd.deploy.package import Exported, write_package
 from nnunetv2_hlfd.deploy.runtime.description import KEY, Description
@@ -69,9 +69,9 @@ def export_openvino(source: Source, output: Path, options: Options) -> Exported:
     description = describe(source, mirroring=options.mirroring)
     choices: dict[str, object] = {"format": "openvino", "mirroring": options.mirroring, "half": options.half}
 
-    def fill(folder: Path) -> None:
-        import openvino
+    openvino = needed("openvino", "openvino")
 
+    def fill(folder: Path) -> None:
         for fold in source.folds:
             model = to_openvino(network := source.network(fold), source.input_shape)
             error = check_conversion(network, compile_openvino(model), source.input_shape)
@@ -106,7 +106,10 @@ def write_program(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         package = Path(temporary) / "nnunetv2_hlfd_runtime"
         shutil.copytree(Path(runtime.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-        zipapp.create_archive(temporary, folder / PROGRAM, main="nnunetv2_hlfd_runtime.cli:main", compressed=True)
+        # zipapp's own start drops the exit code
+        start = "import sys\n\nfrom nnunetv2_hlfd_runtime.cli import main\n\nsys.exit(main())\n"
+        (Path(temporary) / "__main__.py").write_text(start, encoding="utf-8")
+        zipapp.create_archive(temporary, folder / PROGRAM, compressed=True)
 
 
 def _file(folder: Path, fold: str, backend: str) -> Path:

@@ -1,0 +1,113 @@
+"""The prediction benchmark's table, raw numbers and plot."""
+
+import csv
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunetv2_hlfd.deploy.rung import STAGES, Timing
+from nnunetv2_hlfd.markdown import markdown_table
+
+_PACKAGES = ("nnunetv2_hlfd", "nnunetv2", "torch", "openvino", "nncf")
+
+
+def write_ladder(
+    output: Path, timings: Mapping[str, Timing], dice: Mapping[str, float], about: Mapping[str, Any]
+) -> Path:
+    """Write ladder.md, ladder.csv (every case), ladder.json (the rest) and ladder.png; returns the first.
+
+    Args:
+        output: folder.
+        timings: of each rung.
+        dice: mean Dice of each rung; empty without labels.
+        about: models, patch, device, threads, and the networks' rooflines.
+    """
+    about = {
+        **about, "processor": _processor(), "versions": {each: version(each) for each in _PACKAGES},
+        "cases": len(next(iter(timings.values())).cases),
+        "rungs": {name: {"start_up": each.start_up, "peak_memory": each.peak_memory, "dice": dice.get(name)}
+                  for name, each in timings.items()},
+    }  # fmt: skip
+    (output / "ladder.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    with (output / "ladder.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["rung", "case", *STAGES])
+        for name, timing in timings.items():
+            for case, seconds in timing.cases.items():
+                writer.writerow([name, case, *(f"{seconds[stage]:.5f}" for stage in STAGES)])
+    text = _markdown(about, timings, dice)
+    print(text)
+    (output / "ladder.md").write_text(text, encoding="utf-8")
+    _plot(output / "ladder.png", timings)
+    return output / "ladder.md"
+
+
+def _markdown(about: Mapping[str, Any], timings: Mapping[str, Timing], dice: Mapping[str, float]) -> str:
+    first = _mean_total(next(iter(timings.values())))
+    head = ["Rung", "Start-up", *(f"{stage.capitalize()}" for stage in STAGES), "Case", "Times faster", "Cases per min",
+            "Peak memory", *(["Dice"] if dice else [])]  # fmt: skip
+    rows = []
+    for name, timing in timings.items():
+        total = _mean_total(timing)
+        memory = f"{timing.peak_memory / 2**30:.2f} GiB" if timing.peak_memory else "-"
+        means = [f"{np.mean([each[stage] for each in timing.cases.values()]):.3f}" for stage in STAGES]
+        rows.append([name, f"{timing.start_up:.1f}", *means, f"{total:.3f}", f"{first / total:.1f}",
+                     f"{60 / total:.1f}", memory, *([f"{dice[name]:.4f}"] if dice else [])])  # fmt: skip
+    parts = [f"{about['processor']}, {about['threads']} threads, device {about['device']}; "
+             + ", ".join(f"{name} {each}" for name, each in about["versions"].items())
+             + f"; patch {about['patch']}, {about['cases']} cases. Seconds are means over the cases.",
+             markdown_table(head, rows)]  # fmt: skip
+    return "\n\n".join([*parts, *(_networks(about["networks"]) if about["networks"] else [])]) + "\n"
+
+
+def _networks(lines: list[dict[str, Any]]) -> list[str]:
+    rows = [[each["network"], each["backend"], f"{each['gflops']:.2f}", f"{each['mbytes']:.0f}",
+             f"{each['bound_ms']:.1f}", f"{each['measured_ms']:.1f}",
+             f"{each['measured_ms'] / each['bound_ms']:.2f}"] for each in lines]  # fmt: skip
+    head = ["Network", "Backend", "GFLOP", "MB moved", "Bound, ms", "Measured, ms", "Ratio"]
+    machine = lines[0]
+    return [
+        f"One patch through the network alone, beside its roofline ({machine['peak_gflops_per_s']:.0f} GFLOP/s of a "
+        f"convolution, {machine['bandwidth_gb_per_s']:.1f} GB/s of a copy, both measured here):",
+        markdown_table(head, rows),
+    ]
+
+
+def _mean_total(timing: Timing) -> float:
+    return float(np.mean([sum(each.values()) for each in timing.cases.values()]))
+
+
+def _plot(file: Path, timings: Mapping[str, Timing]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.45 * len(timings) + 1.5), layout="constrained")
+    axes = figure.subplots()
+    names = list(timings)
+    left = np.zeros(len(names))
+    for stage in STAGES:
+        width = np.array([np.mean([each[stage] for each in timing.cases.values()]) for timing in timings.values()])
+        axes.barh(names, width, left=left, label=stage)
+        left += width
+    for place, total in enumerate(left):
+        axes.annotate(f" {total:.2f} s", (total, place), va="center", fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlabel="seconds per case", xlim=(0, left.max() * 1.12))
+    axes.legend(loc="lower right")
+    figure.savefig(file, dpi=150)
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [
+            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        if models:
+            return f"{models[0]}, {os.cpu_count()} cores"
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"

@@ -1,0 +1,150 @@
+"""One rung of the prediction benchmark: all cases by one network and one way to run it, in a process of its own."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+STAGES = ("read", "preprocess", "network", "resample", "write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """What to run.
+
+    Attributes:
+        name: for the table.
+        model: model folder of nnU-Net, or an export.
+        how: nnunet (nnUNetPredictor itself), ours (`Predictor`), or program (`predict.pyz`'s code).
+        backend: of `Predictor`.
+        mirroring: test-time mirroring.
+    """
+
+    name: str
+    model: Path
+    how: str
+    backend: str = "torch"
+    mirroring: bool = False
+
+
+@dataclass(kw_only=True)
+class Timing:
+    """What came out: seconds of each stage and case, the rest in total."""
+
+    start_up: float = 0.0
+    cases: dict[str, dict[str, float]] = field(default_factory=dict)
+    peak_memory: int | None = None  # bytes; None on systems that do not tell
+
+
+Step = Callable[[Sequence[Path], Path, "_Clock"], None]
+
+
+class _Clock:
+    """Seconds of each stage of a case."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
+
+
+def run_rung(
+    rung: Rung, cases: Mapping[str, Sequence[Path]], output: Path, fold: str, device: str, threads: int
+) -> Timing:
+    """Predict the cases one after the other. The first is run once more before, not counted: start-up.
+
+    Called in a fresh process, so that start-up includes the imports and the peak of the memory is this rung's.
+    """
+    start = time.perf_counter()
+    output.mkdir(parents=True)
+    step = (_program if rung.how == "program" else _with_nnunet)(rung, fold, device, threads)
+    with tempfile.TemporaryDirectory() as warm_up:
+        step(next(iter(cases.values())), Path(warm_up) / "case", _Clock())
+    timing = Timing(start_up=time.perf_counter() - start)
+    for case, files in cases.items():
+        clock = _Clock()
+        step(files, output / case, clock)
+        timing.cases[case] = clock.seconds
+    timing.peak_memory = _peak_memory()
+    return timing
+
+
+def _with_nnunet(rung: Rung, fold: str, device: str, threads: int) -> Step:
+    """nnU-Net's own reading, preprocessing, resampling and writing around a predictor."""
+    import torch
+    from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    from nnunetv2_hlfd.deploy.predictor import Predictor
+    from nnunetv2_hlfd.training import extend_trainer_search
+
+    extend_trainer_search()
+    torch.set_num_threads(threads)
+    place = torch.device(device if rung.backend == "torch" else "cpu")
+    predictor: Any
+    if rung.how == "nnunet":
+        predictor = nnUNetPredictor(use_mirroring=rung.mirroring, device=place, allow_tqdm=False)
+        predictor.initialize_from_trained_model_folder(str(rung.model), [fold])
+    else:
+        predictor = Predictor(rung.model, folds=[fold], device=place, backend=rung.backend, mirroring=rung.mirroring)
+    plans, configuration = predictor.plans_manager, predictor.configuration_manager
+    images, preprocessor = plans.image_reader_writer_class(), configuration.preprocessor_class(verbose=False)
+    dataset_json, labels = predictor.dataset_json, predictor.label_manager
+
+    def step(files: Sequence[Path], target: Path, clock: _Clock) -> None:
+        with clock("read"):
+            data, properties = images.read_images([str(each) for each in files])
+        with clock("preprocess"):
+            data, _, properties = preprocessor.run_case_npy(data, None, properties, plans, configuration, dataset_json)
+        with clock("network"):
+            logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu()
+        with clock("resample"):
+            segmentation = convert_predicted_logits_to_segmentation_with_correct_shape(
+                logits, plans, configuration, labels, properties, num_threads_torch=threads
+            )
+        with clock("write"):
+            images.write_seg(segmentation, f"{target}{dataset_json['file_ending']}", properties)
+
+    return step
+
+
+def _program(rung: Rung, fold: str, _device: str, threads: int) -> Step:
+    """What `predict.pyz` does."""
+    from nnunetv2_hlfd.deploy.runtime.images import read_image, write_segmentation
+    from nnunetv2_hlfd.deploy.runtime.network import find_networks, open_network
+    from nnunetv2_hlfd.deploy.runtime.predict import predict_logits
+    from nnunetv2_hlfd.deploy.runtime.preprocess import prepare, to_labels
+
+    networks = [open_network(file, threads) for file in find_networks(rung.model, [fold])]
+    model = networks[0].description
+
+    def step(files: Sequence[Path], target: Path, clock: _Clock) -> None:
+        with clock("read"):
+            image = read_image(files, model.channels)
+        with clock("preprocess"):
+            prepared = prepare(image, model)
+        with clock("network"):
+            logits = predict_logits(prepared.data, networks, step_size=0.5, mirroring=rung.mirroring)
+        with clock("resample"):
+            labels = to_labels(logits, prepared, model)
+        with clock("write"):
+            write_segmentation(labels, image, target.with_name(f"{target.name}{model.file_ending}"))
+
+    return step
+
+
+def _peak_memory() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

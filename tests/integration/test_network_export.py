@@ -1,0 +1,267 @@
+"""`nnUNetv2_hlfd export -to onnx | openvino`: networks that run without torch and without nnU-Net."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import SimpleITK
+from conftest import REGIONS_DATASET
+from helpers import stock, train_once
+
+from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.deploy.runtime.network import find_networks, open_network
+
+DATASET = "Dataset901_Phantom"
+PREDICT = "nnunetv2.inference.predict_from_raw_data:predict_entry_point_modelfolder"
+WITHOUT = """
+import importlib.abc, runpy, sys
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "nnunetv2", "nnunetv2_hlfd", "scipy", "skimage", "batchgenerators"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Missing())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def model(train, variant, teacher_2d):
+    """Model folder of a 2d student."""
+    return train("nnUNetTrainerHLFD", plans=variant("networks", base="nnUNetPlans_short")).parent
+
+
+@pytest.fixture(scope="module")
+def regions_3d(nnunet, variant, train):
+    """Model folder of a 3d network with region labels."""
+    plans = variant("short", dataset=REGIONS_DATASET)
+    options = {"dataset": REGIONS_DATASET, "configuration": "3d_fullres", "plans": plans}
+    return train_once(nnunet, train, "nnUNetTrainerTeacher", **options).parent
+
+
+@pytest.fixture(scope="module")
+def as_onnx(model, tmp_path_factory):
+    """The 2d student as ONNX."""
+    output = tmp_path_factory.mktemp("onnx")
+    assert export(model, output, "-to", "onnx") == 0
+    return exported(output)
+
+
+@pytest.fixture(scope="module")
+def as_openvino(model, tmp_path_factory):
+    """The 2d student as OpenVINO, without mirroring."""
+    output = tmp_path_factory.mktemp("openvino")
+    assert export(model, output, "-to", "openvino", "--no_mirroring") == 0
+    return exported(output)
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """A copy of an export to damage."""
+
+    def copy(folder):
+        return Path(shutil.copytree(folder, tmp_path / folder.name))
+
+    return copy
+
+
+def export(model, output, *more):
+    return main(["export", "-m", str(model), "-o", str(output), *map(str, more)])
+
+
+def exported(output):
+    [folder] = output.glob("Dataset*/nnUNetTrainer*")
+    return folder
+
+
+def run_program(folder, images, output, *more):
+    """`predict.pyz` where neither torch nor nnU-Net can be imported."""
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT, folder / "predict.pyz", "-i", images, "-o", output, *map(str, more)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def labels(file):
+    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file)))
+
+
+def assert_program_predicts_as_nnunet(folder, model, images, tmp_path, *more):
+    done = run_program(folder, images, tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    stock(PREDICT, "-m", model, "-f", 0, "-i", images, "-o", tmp_path / "b", "-device", "cpu", *more)
+    [file] = (tmp_path / "b").glob("*.nii.gz")
+    assert (labels(tmp_path / "a" / file.name) == labels(file)).mean() > 0.998
+    ours, theirs = (SimpleITK.ReadImage(str(each)) for each in (tmp_path / "a" / file.name, file))
+    assert ours.GetSpacing() == theirs.GetSpacing()
+    assert ours.GetDirection() == theirs.GetDirection()
+
+
+def test_the_program_predicts_what_nnunet_predicts_without_torch(model, as_onnx, nnunet, tmp_path):
+    assert_program_predicts_as_nnunet(as_onnx, model, nnunet / "raw" / DATASET / "imagesTs", tmp_path)
+
+
+def test_so_does_an_export_without_mirroring(model, as_openvino, nnunet, tmp_path):
+    images = nnunet / "raw" / DATASET / "imagesTs"
+    assert_program_predicts_as_nnunet(as_openvino, model, images, tmp_path, "--disable_tta")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_3d_and_regions(to, regions_3d, nnunet, tmp_path):
+    assert export(regions_3d, tmp_path / "out", "-to", to) == 0
+    images = nnunet / "raw" / REGIONS_DATASET / "imagesTs"
+    assert_program_predicts_as_nnunet(exported(tmp_path / "out"), regions_3d, images, tmp_path)
+
+
+def test_an_onnx_file_takes_other_batches_and_patches_and_tells_its_preprocessing(as_onnx):
+    [file] = find_networks(as_onnx)
+    onnx.checker.check_model(str(file), full_check=True)
+    network = open_network(file)
+    assert network.description.channels == 1
+    assert network.description.mirror_axes == (0, 1)
+    for batch, extents in ((1, (48, 48)), (5, (32, 96))):
+        assert network.run(np.zeros((batch, 1, *extents), np.float32)).shape == (batch, 3, *extents)
+
+
+def test_an_export_is_predicted_with_by_our_own_command_too(model, as_openvino, nnunet, tmp_path, capsys):
+    images = str(nnunet / "raw" / DATASET / "imagesTs")
+    arguments = ["predict", "-m", str(as_openvino), "-i", images, "-device", "cpu"]
+    assert main([*arguments, "-o", str(tmp_path / "a")]) == 2
+    assert "holds no torch networks. Choose -backend onnxruntime or openvino" in capsys.readouterr().err
+    assert main([*arguments, "-o", str(tmp_path / "a"), "-backend", "openvino"]) == 0
+    own = ["predict", "-m", str(model), "-i", images, "-device", "cpu", "--disable_tta", "-o", str(tmp_path / "b")]
+    assert main(own) == 0
+    [file] = (tmp_path / "b").glob("*.nii.gz")
+    assert (labels(tmp_path / "a" / file.name) == labels(file)).mean() > 0.998
+
+
+def test_eight_bits_cost_what_is_reported_and_the_limit_holds(model, as_openvino, tmp_path, capsys):
+    assert export(model, tmp_path / "small", "-to", "openvino", "--int8", "-max_dice_drop", "1") == 0
+    assert "in float32, " in capsys.readouterr().out
+    folders = (as_openvino, exported(tmp_path / "small"))
+    full, small = (each / "fold_0/network.bin" for each in folders)
+    assert small.stat().st_size < full.stat().st_size / 2
+    record = json.loads((folders[1] / "export.json").read_text())["int8_fold_0"]
+    assert set(record) == {"dice_float32", "dice_int8", "cases"}
+    image = np.random.default_rng(0).normal(size=(1, 1, 48, 48)).astype(np.float32)
+    logits = [open_network(find_networks(each)[0]).run(image) for each in folders]
+    assert not np.array_equal(*logits)
+    assert export(model, tmp_path / "none", "-to", "openvino", "--int8", "-max_dice_drop", "-2") == 2
+    assert "is above the limit of -2.0 (-max_dice_drop); nothing was written" in capsys.readouterr().err
+    assert not [each for each in (tmp_path / "none").rglob("*") if each.is_file()]
+
+
+def test_half_precision_halves_the_weights(model, as_openvino, tmp_path):
+    assert export(model, tmp_path, "-to", "openvino", "--half") == 0
+    full, half = ((each / "fold_0/network.bin").stat().st_size for each in (as_openvino, exported(tmp_path)))
+    assert half < 0.6 * full
+
+
+def test_the_program_names_a_bad_case_finishes_the_others_and_goes_on(as_onnx, nnunet, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(nnunet / "raw" / DATASET / "imagesTs", images)
+    [good] = images.iterdir()
+    (images / "broken_0000.nii.gz").write_text("not an image")
+    done = run_program(as_onnx, images, tmp_path / "a")
+    assert done.returncode == 1
+    assert "broken FAILED: " in done.stderr
+    assert "1 of 2 cases failed: broken" in done.stderr
+    result = tmp_path / "a" / good.name.replace("_0000", "")
+    modified = result.stat().st_mtime_ns
+    (images / "broken_0000.nii.gz").unlink()
+    done = run_program(as_onnx, images, tmp_path / "a", "--continue_prediction")
+    assert done.returncode == 0
+    assert result.stat().st_mtime_ns == modified
+
+
+def test_the_program_refuses_what_cannot_work(as_onnx, damaged, nnunet, tmp_path):
+    folder, images = damaged(as_onnx), nnunet / "raw" / DATASET / "imagesTs"
+
+    def refused(message, *arguments):
+        done = run_program(folder, images, tmp_path / "a", *arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+
+    refused("Expected a -step_size above 0, at most 1, got 0.0.", "-step_size", "0")
+    refused("Expected network.onnx or network.xml in fold_7 of", "-f", "7")
+    refused("Expected network.onnx or network.xml in fold_* of", "-m", tmp_path / "a")
+    (folder / "fold_0/network.onnx").write_bytes(b"no network")
+    refused("network.onnx is damaged or no ONNX file")
+
+
+def test_a_damaged_openvino_file_is_refused(as_openvino, damaged):
+    [file] = find_networks(damaged(as_openvino))
+    file.write_text(file.read_text()[:3000])
+    with pytest.raises(ValueError, match="damaged or no OpenVINO file"):
+        open_network(file)
+
+
+def test_what_only_nnunet_can_prepare_is_refused(model, tmp_path, capsys):
+    copy = tmp_path / model.name
+    shutil.copytree(model, copy)
+    plans = json.loads((copy / "plans.json").read_text())
+    plans["image_reader_writer"] = "NaturalImage2DIO"
+    plans["configurations"]["2d"]["resampling_fn_data"] = "resample_torch_fornnunet"
+    (copy / "plans.json").write_text(json.dumps(plans))
+    assert export(copy, tmp_path / "out", "-to", "onnx") == 2
+    message = capsys.readouterr().err
+    assert "images read by NaturalImage2DIO (expected SimpleITKIO or NibabelIO)" in message
+    assert "resampling by resample_torch_fornnunet (expected resample_data_or_seg_to_shape)" in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-to", "onnx", "--int8"), "--half and --int8 are for -to openvino"),
+        (("-to", "nnunet", "--int8"), "nnU-Net itself has no 8-bit networks"),
+        (("-to", "openvino", "--int8", "--half"), "Choose --half or --int8"),
+    ],
+)
+def test_choices_that_do_not_go_together_are_refused(model, tmp_path, capsys, arguments, message):
+    assert export(model, tmp_path / "out", *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_eight_bits_need_the_preprocessed_cases(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    assert export(model, tmp_path / "out", "-to", "openvino", "--int8") == 2
+    assert "expected Dataset901_Phantom in the folder that the environment variable nnUNet_preprocessed names" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_missing_extra_is_named_with_its_command(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert export(model, tmp_path / "out", "-to", "openvino") == 2
+    assert "This needs openvino: pip install 'nnunetv2-hlfd[openvino]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_unet_plus_plus_is_exported(train, variant, tmp_path, to, nnunet):
+    fold = train("nnUNetTrainerUNetPlusPlus", plans=variant("plus"))
+    assert export(fold.parent, tmp_path / "out", "-to", to) == 0
+    images = nnunet / "raw" / DATASET / "imagesTs"
+    done = run_program(exported(tmp_path / "out"), images, tmp_path / "a", "--disable_tta")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_program_imports_nothing_of_torch_or_nnunet():
+    """Nothing that a kill-free Windows machine lacks either: no fork, no POSIX signals."""
+    from nnunetv2_hlfd.deploy import runtime
+
+    allowed = {"numpy", "SimpleITK", "onnxruntime", "openvino"}
+    for file in Path(runtime.__file__).parent.glob("*.py"):
+        for line in file.read_text().splitlines():
+            words = line.split()
+            if words[:1] in (["import"], ["from"]) and not words[1].startswith("."):
+                name = words[1].split(".")[0]
+                assert name in allowed | set(sys.stdlib_module_names), (file.name, line)
+                assert name not in {"fcntl", "resource", "signal", "multiprocessing", "os"}, (file.name, line)
