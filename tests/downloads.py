@@ -35,10 +35,10 @@ def lits_affine(spacing=SPACING):
     return np.array([[-x, 0, 0, 171.5], [0, y, 0, -179.25], [0, 0, z, -368.0], [0, 0, 0, 1.0]])
 
 
-def write_kits19(folder: Path, cases, unlabelled=()) -> Path:
+def write_kits19(folder: Path, cases, unlabelled=(), shape=SHAPE) -> Path:
     """`data/case_00000/{imaging,segmentation}.nii.gz`: float32 and uint8 arrays with the axes (z, y, x)."""
     for case in [*cases, *unlabelled]:
-        hu, labels = scene(case)
+        hu, labels = scene(case, shape)
         save(hu, kits19_affine(), folder / f"data/case_{case:05d}/imaging.nii.gz")
         if case in cases:
             save(labels, kits19_affine(), folder / f"data/case_{case:05d}/segmentation.nii.gz")
