@@ -160,7 +160,7 @@ def placeholders(workplace, dataset):
         "OUT": str(workplace / "predictions"),
         "MODEL_FOLDER": str(workplace / "elsewhere" / "nnUNetTrainer__nnUNetPlans__2d"),
         "UNLABELLED": str(workplace / "unlabelled"),
-        "KITS19": str(workplace / "kits19"),
+        "SOURCE": str(workplace / "kits19"),
         "REPOSITORY": str(ROOT),
     }
 
