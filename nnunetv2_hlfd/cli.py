@@ -66,8 +66,10 @@ def _plan(options: argparse.Namespace) -> None:
 def _convert(options: argparse.Namespace) -> int:
     from nnunetv2_hlfd.datasets.challenges import CHALLENGES, summary
     from nnunetv2_hlfd.datasets.conversion import convert
-    from nnunetv2_hlfd.datasets.splits import write_splits
+    from nnunetv2_hlfd.datasets.splits import preprocessed_folder, write_splits
 
+    if options.split:
+        preprocessed_folder()  # is set: rather now than after hours
     try:
         conversion = convert(CHALLENGES[options.challenge], options.source, options.d, regions=options.regions)
     except KeyboardInterrupt:

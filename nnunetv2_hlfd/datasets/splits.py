@@ -11,6 +11,18 @@ NNUNET_SEED = 12345  # of the split that nnU-Net makes where there is none
 _NUM_FOLDS = 5  # so that a fold of KiTS19's 210 cases has the paper's 168 and 42
 
 
+def preprocessed_folder() -> Path:
+    """nnUNet_preprocessed.
+
+    Raises:
+        ValueError: where it is not set.
+    """
+    try:
+        return Path(str(nnUNet_preprocessed))
+    except RuntimeError as error:  # nnU-Net's message says which variable is missing
+        raise ValueError(str(error)) from error
+
+
 def write_splits(dataset: str, cases: Sequence[str], seed: int = NNUNET_SEED) -> str:
     """Write five seeded folds to nnUNet_preprocessed/DATASET/splits_final.json, which planning leaves alone.
 
@@ -27,10 +39,7 @@ def write_splits(dataset: str, cases: Sequence[str], seed: int = NNUNET_SEED) ->
     """
     if len(cases) < _NUM_FOLDS:
         raise ValueError(f"Expected at least {_NUM_FOLDS} cases for {_NUM_FOLDS} folds, got {len(cases)}.")
-    try:
-        file = Path(str(nnUNet_preprocessed)) / dataset / "splits_final.json"
-    except RuntimeError as error:  # nnU-Net's message says which variable is missing
-        raise ValueError(str(error)) from error
+    file = preprocessed_folder() / dataset / "splits_final.json"
     folds = generate_crossval_split(sorted(cases), seed=seed, n_splits=_NUM_FOLDS)
     if file.is_file() and load_json(str(file)) != folds:
         raise ValueError(f"{file} has other folds, which trainings may have used. Remove it first to replace them.")

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -26,6 +27,7 @@ from nnunetv2_hlfd.cli_arguments import make_parser
 from nnunetv2_hlfd.datasets import conversion
 from nnunetv2_hlfd.datasets.challenges import CHALLENGES
 from nnunetv2_hlfd.datasets.conversion import convert, dataset_name
+from nnunetv2_hlfd.datasets.splits import write_splits
 
 KITS19, LITS = CHALLENGES["kits19"], CHALLENGES["lits"]
 
@@ -219,7 +221,7 @@ REASONS = {
 def test_a_bad_case_is_skipped_by_name_with_its_reason_and_the_others_are_converted(case, kits19, capsys):
     damage(case, kits19)
     assert main(["convert", "kits19", str(kits19)]) == 1
-    folder = conversion.Path(os.environ["nnUNet_raw"]) / "Dataset019_KiTS19"
+    folder = Path(os.environ["nnUNet_raw"]) / "Dataset019_KiTS19"
     good = ["case_00000", "case_00002", "case_00003"]
     assert states(folder) == {**dict.fromkeys(good, "converted"), "case_00001": "skipped", "case_00210": "unlabelled"}
     assert REASONS[case] in rows(folder)["case_00001"]["reason"]
@@ -286,8 +288,8 @@ def test_a_killed_conversion_goes_on_and_leaves_no_half_written_file(kits19, raw
     def killed(image, file, **options):
         real(image, file, **options)
         if "case_00002" in file:
-            content = conversion.Path(file).read_bytes()
-            conversion.Path(file).write_bytes(content[:100])
+            content = Path(file).read_bytes()
+            Path(file).write_bytes(content[:100])
             raise KeyboardInterrupt
 
     monkeypatch.setattr(conversion.SimpleITK, "WriteImage", killed)
@@ -337,7 +339,7 @@ def test_a_disk_that_is_full_ends_the_conversion(kits19, monkeypatch, capsys):
 
     def full(image, file, **options):
         real(image, file, **options)
-        conversion.Path(file).write_bytes(conversion.Path(file).read_bytes()[:500])
+        Path(file).write_bytes(Path(file).read_bytes()[:500])
 
     monkeypatch.setattr(conversion.SimpleITK, "WriteImage", full)
     assert main(["convert", "kits19", str(kits19)]) == 2
@@ -384,7 +386,10 @@ def test_a_damaged_report_is_named(kits19, raw, capsys):
     assert "conversion_report.json is damaged" in refused(["kits19", kits19], capsys)
 
 
-def test_unset_folders_are_named(kits19, monkeypatch, capsys):
+def test_unset_folders_are_named_before_anything_is_converted(kits19, raw, monkeypatch, capsys):
+    monkeypatch.delenv("nnUNet_preprocessed")
+    assert "nnUNet_preprocessed is not defined" in refused(["kits19", kits19, "-split", "paper"], capsys)
+    assert not files(raw)
     monkeypatch.delenv("nnUNet_raw")
     assert "nnUNet_raw is not defined" in refused(["kits19", kits19], capsys)
 
@@ -432,11 +437,13 @@ def test_the_split_holds_out_every_case_once_and_a_seed_makes_another_one(tmp_pa
     assert splits(tmp_path) != folds
 
 
-def test_all_of_kits19_gives_the_papers_sizes(tmp_path):
-    from nnunetv2_hlfd.datasets.splits import write_splits
-
-    write_splits("Dataset019_KiTS19", [f"case_{i:05d}" for i in range(210)])
-    assert {(len(fold["train"]), len(fold["val"])) for fold in splits(tmp_path)} == {(168, 42)}
+@pytest.mark.parametrize(
+    ("cases", "sizes"), [(210, [(168, 42)] * 5), (131, [(104, 27), *[(105, 26)] * 4])], ids=["KiTS19", "LiTS"]
+)
+def test_all_of_kits19_gives_the_papers_sizes(tmp_path, cases, sizes):
+    """Of LiTS's 131:70 the 70 have no labels; fold 0 is what the documentation says."""
+    write_splits("Dataset019_KiTS19", [f"case_{i:05d}" for i in range(cases)])
+    assert [(len(fold["train"]), len(fold["val"])) for fold in splits(tmp_path)] == sizes
 
 
 def test_a_split_of_too_few_cases_is_refused(kits19, capsys):
