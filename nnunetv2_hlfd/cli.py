@@ -16,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == ["plan"]:
+        arguments = _bind_window(arguments)
         _check_setting_names(parser, arguments[1:])
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command != "train":
@@ -30,19 +31,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _check_setting_names(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     """Name the nearest setting; argparse would read -distil_ignored as -d istil_ignored."""
-    known = ["-d", "-p", "-name", *(f"-{name}" for name in setting_help())]
+    known = ["-d", "-p", "-name", "-window", *(f"-{name}" for name in setting_help())]
     for name in (each.split("=")[0] for each in arguments):
         if name[:1] == "-" and name[1:2].isalpha() and name not in known and name != "-h":
             parser.error(f"unknown setting '{name}'.{nearest(name, known)}")
 
 
+def _bind_window(arguments: Sequence[str]) -> list[str]:
+    """Join -window and its value by '=': argparse takes -200,300 for an option."""
+    bound: list[str] = []
+    for each in arguments:
+        if bound and bound[-1] == "-window":
+            bound[-1] += f"={each}"
+        else:
+            bound.append(each)
+    return bound
+
+
 def _plan(options: argparse.Namespace) -> None:
+    from nnunetv2_hlfd.json_file import read_json
     from nnunetv2_hlfd.variants import write_variant
+    from nnunetv2_hlfd.window import parse_window, preprocess_command
 
     texts = {name: getattr(options, f"setting_{name}") for name in setting_help()}
     settings = {name: parse_value(name, text) for name, text in texts.items() if text is not None}
-    file = write_variant(options.d, options.p, options.name, settings, overwrite=options.overwrite)
+    window = parse_window(options.window) if options.window is not None else None
+    file = write_variant(options.d, options.p, options.name, settings, window=window, overwrite=options.overwrite)
     print(f"Wrote {file}\nUse it with -p {file.stem}")
+    if window:
+        print(f"It clips at {window[0]:g} and {window[1]:g} HU; mean and std stay those of the foreground. It needs a "
+              f"teacher and preprocessed data of its own:\n{preprocess_command(read_json(file))}")  # fmt: skip
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from nnunetv2_hlfd.datasets.challenges import CHALLENGES, summary
+    from nnunetv2_hlfd.datasets.conversion import convert
+    from nnunetv2_hlfd.datasets.splits import preprocessed_folder, write_splits
+
+    if options.split:
+        preprocessed_folder()  # is set: rather now than after hours
+    try:
+        conversion = convert(CHALLENGES[options.challenge], options.source, options.d, regions=options.regions)
+    except KeyboardInterrupt:
+        sys.exit("nnUNetv2_hlfd convert: interrupted. The same command goes on from here.")
+    print(summary(conversion))
+    if options.split:
+        print(write_splits(conversion.folder.name, conversion.names("converted", "repaired"), options.seed))
+    return 1 if conversion.names("skipped") else 0
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -140,8 +175,8 @@ def _trainers_path(_options: argparse.Namespace) -> None:
 
 
 _RUN: Mapping[str, Callable[[argparse.Namespace], Any]] = {
-    "plan": _plan, "train": _train, "study": _study, "report": _report, "benchmark": _benchmark, "export": _export,
-    "predict": _predict,     "demo": _demo, "trainers_path": _trainers_path,
+    "convert": _convert, "plan": _plan, "train": _train, "study": _study, "report": _report, "benchmark": _benchmark,
+    "export": _export, "predict": _predict, "demo": _demo, "trainers_path": _trainers_path,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="SUBCOMMAND", required=True)
+    _add_convert(commands)
     _add_plan(commands)
     _add_train(commands)
     _add_study(commands)
@@ -41,6 +42,21 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    convert = commands.add_parser(
+        "convert", allow_abbrev=False, help="KiTS19 or LiTS as nnU-Net raw data",
+        description="Writes KiTS19 or LiTS (also Task03_Liver of the Medical Segmentation Decathlon), as downloaded, "
+        "into nnUNet_raw. Cases that are damaged, mismatched or unlabelled are named and skipped "
+        "(conversion_report.json); exit code 1 if labelled ones were. Started again, it goes on.",
+    )  # fmt: skip
+    convert.add_argument("challenge", choices=("kits19", "lits"), help="what SOURCE is")
+    convert.add_argument("source", type=Path, metavar="SOURCE", help="folder of the download")
+    convert.add_argument("-d", help="data set name or ID (default: Dataset019_KiTS19, Dataset017_LiTS)")
+    convert.add_argument("--regions", action="store_true", help="label the organ with its tumors as a region")
+    convert.add_argument("-split", choices=("paper",), help="write splits_final.json: five folds, 168:42 for KiTS19")
+    convert.add_argument("-seed", type=int, default=12345, help="of the split (default: 12345, nnU-Net's)")
+
+
 def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     plan = commands.add_parser(
         "plan", allow_abbrev=False, help="make a variant of plans with other settings",
@@ -50,6 +66,8 @@ def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     plan.add_argument("-d", required=True, help="data set name or ID")
     plan.add_argument("-p", default="nnUNetPlans", help="plans to start from (default: nnUNetPlans)")
     plan.add_argument("-name", required=True, help="the variant's name, appended to that of the plans")
+    plan.add_argument("-window", metavar="WINDOW", help="clip CT at kidney (-200,300), liver (-40,160) or LOW,HIGH HU "
+                      "in place of nnU-Net's percentiles; needs preprocessing of its own")  # fmt: skip
     plan.add_argument("--overwrite", action="store_true", help="replace a variant of that name with other settings")
     settings = plan.add_argument_group("settings (docs/reference/settings.md)")
     for name, rule in setting_help().items():

@@ -1,6 +1,7 @@
-"""Plans variants: the same preprocessed data under another plans name, with other settings."""
+"""Plans variants: other settings under another plans name, on the same preprocessed data unless a window is given."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from nnunetv2_hlfd.config import PLANS_KEY, Settings, given_settings
 from nnunetv2_hlfd.identity import base_plans_name, different_settings
 from nnunetv2_hlfd.json_file import read_json
 from nnunetv2_hlfd.plans_check import check_plans
+from nnunetv2_hlfd.window import Window, clip_at
 
 
 def check_variant_name(name: str) -> None:
@@ -24,22 +26,29 @@ def check_variant_name(name: str) -> None:
         raise ValueError(f"Expected a name of letters, digits and single '_', '-' or '.' between them, got '{name}'.")
 
 
-def write_variant(dataset: str, base: str, name: str, settings: dict[str, Any], *, overwrite: bool = False) -> Path:
+def write_variant(
+    dataset: str, base: str, name: str, settings: dict[str, Any], *, window: Window | None = None,
+    overwrite: bool = False,
+) -> Path:  # fmt: skip
     """Write `{base}_{name}.json`: its own plans_name, the base's preprocessed data, an `hlfd` block with the settings.
+
+    With a window the plans start a line of their own: other intensities need other preprocessed data, and a teacher
+    of the base plans has not seen them.
 
     Args:
         dataset: nnU-Net's name or ID.
         base: plans identifier, which may be a variant itself: its settings are kept where no new ones are given.
         name: letters, digits and single underscores.
         settings: public name -> value.
+        window: clip CT channels at these HU.
         overwrite: replace a variant of that name with other settings.
 
     Returns:
         The file.
 
     Raises:
-        ValueError: for a name that nnU-Net's folder names cannot hold, missing plans, bad settings, or an existing
-            variant with other settings.
+        ValueError: for a name that nnU-Net's folder names cannot hold, missing plans, bad settings, an existing
+            variant with other settings or another window, or a window for data that are not CT.
     """
     check_variant_name(name)
     try:
@@ -54,11 +63,15 @@ def write_variant(dataset: str, base: str, name: str, settings: dict[str, Any], 
     settings = {**given_settings(plans), **settings}
     Settings.from_dict(settings)
     original = base_plans_name(plans)
-    lineage = {"base_plans": original} if original == base else {"base_plans": original, "made_from": base}
-    plans[PLANS_KEY] = {**lineage, "settings": settings}
     plans["plans_name"] = f"{base}_{name}"
     target = folder / f"{base}_{name}.json"
-    if not overwrite and (differences := variant_differences(target, settings)):
+    if window:
+        plans[PLANS_KEY] = {"base_plans": plans["plans_name"], "window": list(window), "settings": settings}
+        clip_at(window, plans)
+    else:
+        lineage = {"base_plans": original} if original == base else {"base_plans": original, "made_from": base}
+        plans[PLANS_KEY] = {**lineage, "settings": settings}
+    if not overwrite and (differences := variant_differences(target, settings, window)):
         raise ValueError(
             f"{target} exists with other settings ({differences}). Choose another -name, or add --overwrite."
         )
@@ -66,10 +79,24 @@ def write_variant(dataset: str, base: str, name: str, settings: dict[str, Any], 
     return target
 
 
-def variant_differences(file: Path, settings: dict[str, Any]) -> str:
+def variant_differences(file: Path, settings: dict[str, Any], window: Window | None = None) -> str:
     """Settings in which a variant that is there already differs, in words; empty for none or the same one."""
-    existing = given_settings(read_json(file)) if file.is_file() else settings
+    if not file.is_file():
+        return ""
+    plans = read_json(file)
+    existing = given_settings(plans)
+    if _window_of(plans) != window:
+        return f"window: {_in_words(window)} here, {_in_words(_window_of(plans))} there"
     if existing == settings:
         return ""
     changes = different_settings(settings, existing) or [f"{sorted(settings)} here, {sorted(existing)} there"]
     return "; ".join(changes)
+
+
+def _window_of(plans: Mapping[str, Any]) -> Window | None:
+    window = plans.get(PLANS_KEY, {}).get("window")
+    return tuple(window) if window else None
+
+
+def _in_words(window: Window | None) -> str:
+    return f"{window[0]:g},{window[1]:g}" if window else "none"

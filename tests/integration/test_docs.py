@@ -25,6 +25,7 @@ from pathlib import Path
 
 import pytest
 from conftest import DATASET, REGIONS_DATASET, SHORT
+from downloads import write_kits19
 
 from nnunetv2_hlfd.config import STUDENTS, Settings, setting_help
 from nnunetv2_hlfd.distillation_log import DistillationLog
@@ -41,8 +42,9 @@ PAGES = [
 QUICK = ("README.md", "docs/getting-started.md", "docs/how-to/change-settings.md")
 OTHER_DATASET = {"docs/how-to/unlabelled-images-through-the-ignore-label.md": REGIONS_DATASET}
 SEVERAL_GPUS = "nnUNetv2_train DATASET 3d_fullres 0 -tr nnUNetTrainerHLFD -num_gpus 2"
+PAPERS_STUDY = "nnUNetv2_hlfd study REPOSITORY/studies/kits19.yaml"
 NOT_RUN = ("pip install ", "python -m venv ", "source ", "git clone ", "cd ", "make ", "sbatch ",
-           "CUDA_VISIBLE_DEVICES=", SEVERAL_GPUS)  # fmt: skip
+           "CUDA_VISIBLE_DEVICES=", SEVERAL_GPUS, PAPERS_STUDY)  # fmt: skip
 COMMAND = re.compile(r"(\$ )?(nnUNetv2_\w+|python|pip|git|make|export|cd|sbatch|bash|sh|curl|wget) ")
 FENCE = re.compile(r"^```(\S*)(?: +(\S+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -131,6 +133,7 @@ def make_workplace(folder, nnunet, teacher):
     shutil.copytree(teacher.parent, model, ignore=shutil.ignore_patterns("fold_[1-9]", "fold_all"))
     shutil.copytree(model, folder / "elsewhere" / "nnUNetTrainer__nnUNetPlans__2d")
     shutil.copytree(nnunet / "raw" / REGIONS_DATASET / "imagesTs", folder / "unlabelled")
+    write_kits19(folder / "kits19", cases=range(5), unlabelled=[210], shape=(8, 48, 48))
     (folder / "shorten.py").write_text(SHORTEN)
     (folder / "ran.txt").touch()
     return folder
@@ -157,6 +160,8 @@ def placeholders(workplace, dataset):
         "OUT": str(workplace / "predictions"),
         "MODEL_FOLDER": str(workplace / "elsewhere" / "nnUNetTrainer__nnUNetPlans__2d"),
         "UNLABELLED": str(workplace / "unlabelled"),
+        "SOURCE": str(workplace / "kits19"),
+        "REPOSITORY": str(ROOT),
     }
 
 

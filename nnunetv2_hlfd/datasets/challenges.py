@@ -1,0 +1,22 @@
+"""The data sets that `nnUNetv2_hlfd convert` reads, and how it tells what came out."""
+
+from collections.abc import Mapping
+
+from nnunetv2_hlfd.datasets.conversion import REPORT_FILE, Challenge, Conversion
+from nnunetv2_hlfd.datasets.kits19 import KITS19
+from nnunetv2_hlfd.datasets.lits import LITS
+
+CHALLENGES: Mapping[str, Challenge] = {each.name: each for each in (KITS19, LITS)}
+
+
+def summary(conversion: Conversion) -> str:
+    """Every case that was not simply converted, by name, and where all of it stands."""
+    repaired, unlabelled = conversion.names("repaired"), conversion.names("unlabelled")
+    lines = [f"Skipped {row['case']}: {row['reason']}" for row in conversion.rows if row["state"] == "skipped"]
+    if unlabelled:
+        lines.append(f"Skipped, as they have no label: {', '.join(unlabelled)}")
+    if repaired:
+        lines.append(f"Labels that got their image's geometry (header noise): {', '.join(repaired)}")
+    good, bad = len(conversion.names("converted", "repaired")), len(conversion.names("skipped"))
+    lines.append(f"{good} cases in {conversion.folder}, {bad} labelled cases skipped. Details: {REPORT_FILE}")
+    return "\n".join(lines)

@@ -1,0 +1,227 @@
+"""From a public data set as it is downloaded to nnU-Net's raw format."""
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import SimpleITK
+from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
+from nnunetv2.paths import nnUNet_raw
+from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
+from tqdm import tqdm
+
+from nnunetv2_hlfd.datasets.volumes import check_content, compare_grids, read_volume, to_int16, to_labels
+from nnunetv2_hlfd.json_file import read_json, refuse_damage
+
+REPORT_FILE = "conversion_report.json"
+_TEMPORARY = ".converting"
+_LABELS = (0, 1, 2)  # background, organ, tumor: in all data sets here
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceCase:
+    """A case as it lies in a download; `problem` says why it is ambiguous."""
+
+    name: str
+    image: Path | None
+    label: Path | None
+    problem: str = ""
+
+    def stamp(self) -> str:
+        """Sizes and times of its files: a converted case with another stamp is converted again."""
+        stats = [file.stat() for file in (self.image, self.label) if file]
+        return " ".join(f"{each.st_size}@{each.st_mtime_ns}" for each in stats)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Challenge:
+    """A public data set of CT scans with the labels 1 (an organ) and 2 (its tumors).
+
+    Attributes:
+        name: on the command line.
+        dataset: nnU-Net's name for it unless another one is given.
+        organ: name of label 1.
+        find_cases: a folder's cases, by name.
+        layout: what that folder should hold, in words.
+        reference: where it comes from.
+    """
+
+    name: str
+    dataset: str
+    organ: str
+    find_cases: Callable[[Path], list[SourceCase]]
+    layout: str
+    reference: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What came out: the data set's folder, and a row for each case (see REPORT_FILE)."""
+
+    folder: Path
+    rows: Sequence[Mapping[str, Any]]
+
+    def names(self, *states: str) -> list[str]:
+        """Cases with one of these states."""
+        return [row["case"] for row in self.rows if row["state"] in states]
+
+
+def convert(challenge: Challenge, source: Path, dataset: str | None = None, *, regions: bool = False) -> Conversion:
+    """Write imagesTr, labelsTr, dataset.json and REPORT_FILE into nnUNet_raw; goes on where it was interrupted.
+
+    Args:
+        challenge: what `source` is.
+        source: folder of the download.
+        dataset: data set ID or name; the challenge's own by default.
+        regions: label the organ with its tumors as one region, the tumors as another.
+
+    Raises:
+        ValueError: for a source without labelled cases, an ID that another data set has, or a folder with other data.
+    """
+    name = dataset_name(challenge.dataset, dataset)
+    cases = challenge.find_cases(source)
+    if not any(case.label for case in cases):
+        raise ValueError(f"Expected {challenge.layout}, found no label in {source}.")
+    try:
+        folder = Path(str(nnUNet_raw)) / name
+    except RuntimeError as error:  # nnU-Net's message says which variable is missing
+        raise ValueError(str(error)) from error
+    rows = _rows_of_before(folder, challenge, cases)
+    _write_report(folder, challenge, rows.values())
+    for case in tqdm(cases, desc=f"Converting to {name}", unit="case", disable=None):
+        rows[case.name] = _row(case, source, folder, rows.get(case.name, {}))
+        _write_report(folder, challenge, rows.values())
+    conversion = Conversion(folder=folder, rows=[rows[case.name] for case in cases])
+    _write_dataset_json(folder, challenge, len(conversion.names("converted", "repaired")), regions)
+    shutil.rmtree(folder / _TEMPORARY)
+    return conversion
+
+
+def dataset_name(default: str, given: str | None) -> str:
+    """`DatasetXXX_Name` for a data set ID or name.
+
+    Raises:
+        ValueError: if it is none, or another data set has its ID.
+    """
+    given = given or default
+    name = f"Dataset{int(given):03d}{default[len('Dataset000') :]}" if given.isdecimal() else given
+    if not re.fullmatch(r"Dataset(?!000)\d{3}_[\w.+-]+", name, re.ASCII):
+        raise ValueError(f"Expected a data set ID from 1 to 999 or a name such as {default}, got '{given}'.")
+    others = [str(each) for each in find_candidate_datasets(int(name[7:10])) if each != name]
+    if others:
+        raise ValueError(f"{name} cannot be made: {', '.join(others)} has that ID. Choose another one with -d.")
+    return name
+
+
+def _rows_of_before(folder: Path, challenge: Challenge, cases: Sequence[SourceCase]) -> dict[str, dict[str, Any]]:
+    """Case -> row of an earlier conversion into this folder.
+
+    Raises:
+        ValueError: if the folder holds anything but this conversion's.
+    """
+    if not folder.exists() or {each.name for each in folder.iterdir()} <= {_TEMPORARY}:
+        return {}
+    file = folder / REPORT_FILE
+    if not file.is_file():
+        raise ValueError(f"{folder} holds another data set. Choose another ID or name with -d.")
+    report = read_json(file)
+    if report.get("challenge") != challenge.name:
+        raise ValueError(f"{folder} was converted from {report.get('challenge')}. Choose another ID or name with -d.")
+    known = {file.name for case in cases for file in _targets(folder, case)}
+    strangers = [file.name for part in ("imagesTr", "labelsTr") for file in sorted((folder / part).glob("*"))
+                 if file.name not in known]  # fmt: skip
+    if strangers:
+        raise ValueError(
+            f"{folder} has files of cases that this source lacks, such as {strangers[0]}. Remove them, or choose "
+            f"another ID or name with -d."
+        )
+    with refuse_damage(file):
+        rows = {row["case"]: row for row in report["cases"]}
+        return {case.name: rows[case.name] for case in cases if case.name in rows}
+
+
+def _targets(folder: Path, case: SourceCase) -> tuple[Path, Path]:
+    return folder / "imagesTr" / f"{case.name}_0000.nii.gz", folder / "labelsTr" / f"{case.name}.nii.gz"
+
+
+def _row(case: SourceCase, source: Path, folder: Path, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert one case unless it was; says how it went."""
+    targets = _targets(folder, case)
+    stamp = case.stamp()
+    done = before.get("state") in ("converted", "repaired") and before.get("stamp") == stamp
+    if done and all(file.is_file() for file in targets):
+        return dict(before)
+    state, reason = _convert(case, targets, folder / _TEMPORARY)
+    if state in ("skipped", "unlabelled"):
+        for file in targets:
+            file.unlink(missing_ok=True)  # of an earlier conversion, when the source was another one
+    files = {
+        role: file.relative_to(source).as_posix() if file else None
+        for role, file in (("image", case.image), ("label", case.label))
+    }
+    return {"case": case.name, "state": state, "reason": reason, **files, "stamp": stamp}
+
+
+def _convert(case: SourceCase, targets: Sequence[Path], temporary: Path) -> tuple[str, str]:
+    """State and reason."""
+    if case.label is None:
+        return "unlabelled", "no label"
+    if case.image is None or case.problem:
+        return "skipped", case.problem or "no image"
+    try:
+        label = to_labels(read_volume(case.label), _LABELS)
+        image = read_volume(case.image)
+        difference = compare_grids(image, label)
+        image = to_int16(image)
+    except ValueError as error:
+        return "skipped", str(error)
+    label.CopyInformation(image)
+    for volume, target in zip((image, label), targets, strict=True):
+        _write(volume, target, temporary)
+    return ("repaired", difference) if difference else ("converted", "")
+
+
+def _write(volume: SimpleITK.Image, target: Path, temporary: Path) -> None:
+    """Whole or not at all.
+
+    Raises:
+        ValueError: if it cannot be written.
+    """
+    for folder in (temporary, target.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    file = temporary / target.name
+    try:
+        SimpleITK.WriteImage(volume, str(file), useCompression=True)
+        check_content(file)  # a full disk is no error to SimpleITK
+    except Exception as error:  # see check_content
+        raise ValueError(f"{target} cannot be written: {error}") from error
+    file.replace(target)
+
+
+def _write_report(folder: Path, challenge: Challenge, rows: Iterable[Mapping[str, Any]]) -> None:
+    by_name = sorted(rows, key=lambda row: row["case"])
+    content = {"challenge": challenge.name, "counts": Counter(row["state"] for row in by_name), "cases": by_name}
+    temporary = folder / _TEMPORARY / REPORT_FILE
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(folder / REPORT_FILE)
+
+
+def _write_dataset_json(folder: Path, challenge: Challenge, num_training: int, regions: bool) -> None:
+    """nnU-Net's description of the data set; none of one without cases."""
+    if not num_training:
+        (folder / "dataset.json").unlink(missing_ok=True)
+        return
+    organ: int | tuple[int, int] = (1, 2) if regions else 1
+    temporary = folder / _TEMPORARY
+    generate_dataset_json(
+        str(temporary), {0: "CT"}, {"background": 0, challenge.organ: organ, "tumor": 2}, num_training, ".nii.gz",
+        regions_class_order=(1, 2) if regions else None, dataset_name=folder.name, reference=challenge.reference,
+        license="that of the source", converted_by="nnUNetv2_hlfd convert",
+    )  # fmt: skip
+    (temporary / "dataset.json").replace(folder / "dataset.json")

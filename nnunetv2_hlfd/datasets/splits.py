@@ -1,0 +1,51 @@
+"""The folds of a converted data set."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+NNUNET_SEED = 12345  # of the split that nnU-Net makes where there is none
+_NUM_FOLDS = 5  # so that a fold of KiTS19's 210 cases has the paper's 168 and 42
+
+
+def preprocessed_folder() -> Path:
+    """nnUNet_preprocessed.
+
+    Raises:
+        ValueError: where it is not set.
+    """
+    try:
+        return Path(str(nnUNet_preprocessed))
+    except RuntimeError as error:  # nnU-Net's message says which variable is missing
+        raise ValueError(str(error)) from error
+
+
+def write_splits(dataset: str, cases: Sequence[str], seed: int = NNUNET_SEED) -> str:
+    """Write five seeded folds to nnUNet_preprocessed/DATASET/splits_final.json, which planning leaves alone.
+
+    Args:
+        dataset: name.
+        cases: all of its training cases.
+        seed: with nnU-Net's own the folds are those that nnU-Net would make.
+
+    Returns:
+        A line for the user.
+
+    Raises:
+        ValueError: for too few cases, or where other folds are there already.
+    """
+    if len(cases) < _NUM_FOLDS:
+        raise ValueError(f"Expected at least {_NUM_FOLDS} cases for {_NUM_FOLDS} folds, got {len(cases)}.")
+    file = preprocessed_folder() / dataset / "splits_final.json"
+    folds = generate_crossval_split(sorted(cases), seed=seed, n_splits=_NUM_FOLDS)
+    if file.is_file() and load_json(str(file)) != folds:
+        raise ValueError(f"{file} has other folds, which trainings may have used. Remove it first to replace them.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    save_json(folds, str(temporary))
+    temporary.replace(file)
+    train, val = (len(folds[0][part]) for part in ("train", "val"))
+    return f"Wrote {file}: {len(folds)} folds; fold 0 trains on {train} cases and validates on {val}."

@@ -1,0 +1,137 @@
+"""NIfTI files of other people: read whole, compared, and turned into what nnU-Net reads."""
+
+import gzip
+import itertools
+import math
+from collections.abc import Collection
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import SimpleITK
+
+# Of a voxel, at the corner of the volume that is farthest off. Less is noise of the header: rounded or stored twice.
+GEOMETRY_TOLERANCE = 0.1
+_INT16 = np.iinfo(np.int16)
+_VOXELS_AT_A_TIME = 2**20
+
+
+def read_volume(file: Path) -> SimpleITK.Image:
+    """Read a scalar volume.
+
+    Raises:
+        ValueError: naming the file, if it cannot be read, is incomplete or no scalar volume.
+    """
+    try:
+        check_content(file)
+        volume = SimpleITK.ReadImage(str(file))
+    except Exception as error:  # a damaged file can raise anything in whoever reads it
+        raise ValueError(f"{file.name} cannot be read: {_reason(error)}") from error
+    kind = SimpleITK.GetArrayViewFromImage(volume).dtype.kind
+    if volume.GetDimension() != 3 or volume.GetNumberOfComponentsPerPixel() != 1 or kind not in "iuf":
+        raise ValueError(
+            f"{file.name}: expected one number for each voxel of 3 dimensions, got {volume.GetPixelIDTypeAsString()} "
+            f"in {volume.GetDimension()} dimensions"
+        )
+    return volume
+
+
+def check_content(file: Path) -> None:
+    """Whether a NIfTI file has every voxel that its header promises, as finite numbers, and its checksum is right.
+
+    SimpleITK reads a truncated file without a word and takes 0 for what is no number.
+
+    Raises:
+        ValueError: if it has not; other kinds of errors for files that are no NIfTI or not compressed as they say.
+    """
+    stored = nibabel.load(file).dataobj
+    dtype, voxels = stored.dtype, math.prod(stored.shape)
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
+        opened.read(stored.offset)
+        while voxels > 0:
+            chunk = np.frombuffer(opened.read(min(voxels, _VOXELS_AT_A_TIME) * dtype.itemsize), dtype)
+            if not len(chunk):
+                raise ValueError(f"truncated, {voxels} voxels are missing")
+            if dtype.kind == "f" and not np.isfinite(chunk).all():
+                raise ValueError("it has values that are no numbers")
+            voxels -= len(chunk)
+        while opened.read(_VOXELS_AT_A_TIME):  # up to the checksum
+            pass
+
+
+def _reason(error: Exception) -> str:
+    """The last line: SimpleITK puts its own source code's place before it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+
+
+def compare_grids(image: SimpleITK.Image, label: SimpleITK.Image) -> str:
+    """What differs between the voxel grids of an image and its label, in words; empty for nothing.
+
+    Raises:
+        ValueError: if it is more than GEOMETRY_TOLERANCE.
+    """
+    if image.GetSize() != label.GetSize():
+        raise ValueError(f"the image has {image.GetSize()} voxels, the label {label.GetSize()}")
+    pairs = {
+        "spacing": (image.GetSpacing(), label.GetSpacing()),
+        "origin": (image.GetOrigin(), label.GetOrigin()),
+        "direction": (image.GetDirection(), label.GetDirection()),
+    }
+    different = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if not different:
+        return ""
+    corners = itertools.product(*((0.0, float(extent)) for extent in image.GetSize()))
+    places = [[volume.TransformContinuousIndexToPhysicalPoint(each) for volume in (image, label)] for each in corners]
+    shift = max(math.dist(*pair) for pair in places) / min(image.GetSpacing())
+    if not shift <= GEOMETRY_TOLERANCE:  # NaN too
+        values = "; ".join(f"{name} {_numbers(one)} and {_numbers(two)}" for name, (one, two) in different.items())
+        raise ValueError(f"image and label lie {shift:.3g} voxels apart: {values}")
+    return f"{', '.join(different)} of the label's header, {shift:.1g} voxels"
+
+
+def _numbers(values: Collection[float]) -> str:
+    return f"({', '.join(f'{each + 0.0:.6g}' for each in values)})"  # + 0.0: no -0
+
+
+def to_int16(volume: SimpleITK.Image) -> SimpleITK.Image:
+    """The image rounded to int16, with its geometry.
+
+    Raises:
+        ValueError: for intensities out of range.
+    """
+    values = SimpleITK.GetArrayViewFromImage(volume)
+    least, most = values.min(), values.max()
+    if least < _INT16.min or most > _INT16.max:
+        raise ValueError(f"the image's intensities go from {least:g} to {most:g}: no Hounsfield units, or damaged")
+    return _by_planes(volume, np.dtype(np.int16))
+
+
+def to_labels(volume: SimpleITK.Image, allowed: Collection[int]) -> SimpleITK.Image:
+    """The label map as uint8, with its geometry.
+
+    Raises:
+        ValueError: for values that are none of the allowed ones, and where there is nothing but background.
+    """
+    values = SimpleITK.GetArrayViewFromImage(volume)
+    found = {value for plane in values for value in pd.unique(plane.ravel()).tolist()}
+    if unexpected := sorted(found - set(allowed)):
+        more = f" and {len(unexpected) - 5} more" if len(unexpected) > 5 else ""
+        raise ValueError(
+            f"the label has unexpected values {', '.join(f'{each:g}' for each in unexpected[:5])}{more}; expected are "
+            f"{', '.join(map(str, sorted(allowed)))}"
+        )
+    if found == {0}:
+        raise ValueError("the label is empty")
+    return _by_planes(volume, np.dtype(np.uint8))
+
+
+def _by_planes(volume: SimpleITK.Image, dtype: "np.dtype[np.generic]") -> SimpleITK.Image:
+    """Rounded and converted without a second copy in floating point."""
+    values = SimpleITK.GetArrayViewFromImage(volume)
+    result = np.empty(values.shape, dtype)
+    for target, plane in zip(result, values, strict=True):
+        target[...] = np.rint(plane)
+    converted = SimpleITK.GetImageFromArray(result)
+    converted.CopyInformation(volume)
+    return converted

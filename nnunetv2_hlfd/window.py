@@ -1,0 +1,74 @@
+"""Clipping CT intensities at a given window in place of nnU-Net's percentiles, by the plans alone."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+Window = tuple[float, float]
+
+# HU, from the paper's section 3
+WINDOWS: Mapping[str, Window] = {"kidney": (-200.0, 300.0), "liver": (-40.0, 160.0)}
+
+_NUMBER = r"[+-]?\d+(?:\.\d+)?"
+_KEY = "foreground_intensity_properties_per_channel"
+
+
+def parse_window(text: str) -> Window:
+    """`kidney`, `liver` or `LOW,HIGH`.
+
+    Raises:
+        ValueError: for anything else, and where LOW is not below HIGH.
+    """
+    if text in WINDOWS:
+        return WINDOWS[text]
+    match = re.fullmatch(rf"({_NUMBER}),({_NUMBER})", text)
+    if not match or float(match[1]) >= float(match[2]):
+        raise ValueError(
+            f"Expected {', '.join(WINDOWS)} or LOW,HIGH in HU with LOW below HIGH as -window, got '{text}'."
+        )
+    return float(match[1]), float(match[2])
+
+
+def clip_at(window: Window, plans: dict[str, Any]) -> None:
+    """Let the plans clip every CT channel at the window, and give them preprocessed data of their own.
+
+    nnU-Net's CTNormalization clips at the two percentiles of the foreground, subtracts the mean and divides by the
+    standard deviation. Mean and standard deviation stay those of the data set's foreground: the fingerprint has no
+    samples from which those of the clipped intensities could be computed. They only shift and scale the input, for
+    teacher and student alike.
+
+    Args:
+        window: lowest and highest HU.
+        plans: changed in place; `plans_name` is already that of the variant.
+
+    Raises:
+        ValueError: for plans without a CT channel, or whose foreground lies outside the window.
+    """
+    configurations = plans["configurations"]
+    schemes = [each.get("normalization_schemes", []) for each in configurations.values()]
+    channels = sorted({i for each in schemes for i, scheme in enumerate(each) if scheme == "CTNormalization"})
+    if not channels:
+        others = ", ".join(sorted({scheme for each in schemes for scheme in each}))
+        raise ValueError(f"Expected a channel with CTNormalization for -window, got {others}: no CT data.")
+    for channel in channels:
+        properties = plans[_KEY][str(channel)]
+        if properties["max"] <= window[0] or properties["min"] >= window[1]:
+            raise ValueError(
+                f"The foreground's intensities go from {properties['min']:g} to {properties['max']:g} in channel "
+                f"{channel}: none lies between {window[0]:g} and {window[1]:g}."
+            )
+        properties["percentile_00_5"], properties["percentile_99_5"] = window
+    for name in configurations_with_data(plans):
+        # The window is part of it: preprocessed cases do not say how they were clipped.
+        configurations[name]["data_identifier"] = f"{plans['plans_name']}_{window[0]:g}to{window[1]:g}_{name}"
+
+
+def configurations_with_data(plans: Mapping[str, Any]) -> list[str]:
+    """Configurations that have preprocessed data of their own: a cascade's second stage uses another one's."""
+    return [name for name, each in plans["configurations"].items() if "data_identifier" in each]
+
+
+def preprocess_command(plans: Mapping[str, Any]) -> str:
+    """nnU-Net's command that makes the data of these plans."""
+    number, configurations = int(plans["dataset_name"][7:10]), " ".join(configurations_with_data(plans))
+    return f"nnUNetv2_preprocess -d {number} -plans_name {plans['plans_name']} -c {configurations}"
