@@ -66,9 +66,7 @@ def draw_layers(views: Mapping[str, View]) -> Figure:
         _show_patch(axes[0], view, name)
         for axis, (kind, stage) in zip(axes[1:], stages, strict=True):
             _show_map(axis, view, kinds.get(kind), stage)
-    for axis, title in zip(
-        grid[0], ("segmentation", *(f"{kind},\n{stage} stage" for kind, stage in stages)), strict=True
-    ):
+    for axis, title in zip(grid[0], ("segmentation", *("\n".join(key) for key in stages)), strict=True):
         axis.set_title(title, fontsize=8)
     return figure
 

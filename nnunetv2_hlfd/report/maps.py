@@ -88,7 +88,7 @@ def see(restored: Restored, model: Model, fold: int, patch: Patch, target: Targe
     taps = student_taps(stages)
     maps = []
     cams = grad_cam(network, data, target.channel, region) if region.any() else [each[:, 0] * 0 for each in skips]
-    for stage, role in ((0, "first"), (len(stages) - 1, "last")):
+    for stage, role in ((0, "first stage"), (len(stages) - 1, "last stage")):
         maps.append(LayerMap(kind=CAM, stage=role, stride=stages[stage].stride, values=cams[stage][0].cpu()))
     heads = _pixel_heads(restored.checkpoint, model.records.get(fold, {}), taps)
     for stage, role in _roles(taps).items():
@@ -104,7 +104,10 @@ def see(restored: Restored, model: Model, fold: int, patch: Patch, target: Targe
 
 def _roles(taps: StudentTaps) -> dict[int, str]:
     """Stage -> its role in words."""
-    return {taps.early: "early", **{stage: f"middle {number}" for number, stage in enumerate(taps.mids, start=1)}}
+    return {
+        taps.early: "early stage",
+        **{stage: f"middle stage {number}" for number, stage in enumerate(taps.mids, start=1)},
+    }
 
 
 def _pixel_heads(

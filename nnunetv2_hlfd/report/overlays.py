@@ -70,7 +70,7 @@ def read_overlay(case: str, arms: Sequence[Arm], target: Target, preprocessed: A
     index = lesion_center(truth)[0]
     with refuse_damage(f"{preprocessed.source_folder}/{case}"):
         data, _, _, properties = preprocessed.load_case(case)
-        image = _original_slice(data, properties, index, truth.shape)
+        image = original_slice(data, properties, index, truth.shape)
         spacing = [float(properties["spacing"][axis]) for axis in plans.transpose_forward]
     predictions = []
     for arm in arms:
@@ -97,7 +97,7 @@ def draw_overlay(overlay: Overlay, label: str) -> Figure:
     for axis in grid:
         axis.set_axis_off()
     for axis, (title, truth, prediction) in zip(grid, panels, strict=False):
-        show_gray(axis, overlay.image[window], overlay.aspect)
+        show_gray(axis, overlay.image, overlay.aspect, window)
         for mask, color in ((truth, TRUTH_COLOR), (prediction, PREDICTION_COLOR)):
             if mask is not None:
                 show_contour(axis, mask[window], color)
@@ -108,10 +108,12 @@ def draw_overlay(overlay: Overlay, label: str) -> Figure:
     return figure
 
 
-def show_gray(axis: Axes, image: Image, aspect: float) -> None:
-    """An image in gray, the darkest and the brightest percent cut off."""
+def show_gray(axis: Axes, image: Image, aspect: float, window: tuple[slice, ...] = (slice(None),)) -> None:
+    """A window of an image in gray, the darkest and the brightest percent of the image cut off."""
     low, high = np.percentile(image, (1, 99))
-    axis.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=aspect, interpolation="nearest")
+    axis.imshow(
+        image[window], cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=aspect, interpolation="nearest"
+    )
 
 
 def show_contour(axis: Axes, mask: Mask, color: str) -> None:
@@ -136,7 +138,7 @@ def _read_mask(file: Path, plans: PlansManager, value: LabelValue) -> Mask:
     return mask
 
 
-def _original_slice(data: Any, properties: dict[str, Any], index: int, shape: tuple[int, ...]) -> Image:
+def original_slice(data: Any, properties: dict[str, Any], index: int, shape: tuple[int, ...]) -> Image:
     """A slice of the preprocessed image (C, *spatial), nearest to that of the original, which it is resized to."""
     box = [slice(*each) for each in properties["bbox_used_for_cropping"]]
     size = properties["shape_after_cropping_and_before_resampling"]

@@ -162,7 +162,7 @@ def _focus_table(pictures: Pictures) -> Table:
     rows = []
     for arm, table in summary.groupby("arm", sort=False):
         cells = table.set_index(["map", "stage"])
-        last = bounds.loc[(arm, CAM, "last")]
+        last = bounds.loc[(arm, CAM, "last stage")]
         rows.append([
             str(arm), *(_cell(cells.loc[column], total) if column in cells.index else "-" for column in columns),
             format_number(last["uniform"], 3), format_number(last["largest"], 3),
