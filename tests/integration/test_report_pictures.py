@@ -181,7 +181,8 @@ def test_overlays_show_image_truth_and_segmentation_on_the_same_grid(models, nnu
 def test_a_cropped_transposed_and_resampled_image_is_brought_back_to_its_label_maps_grid(nnunet):
     content = json.loads((nnunet / "preprocessed" / LABELS / "nnUNetPlans.json").read_text())
     content["transpose_forward"], content["transpose_backward"] = [1, 0, 2], [1, 0, 2]
-    content["configurations"]["3d_fullres"]["spacing"] = [4.0, 3.0, 2.0]
+    changed = {"spacing": [4.0, 3.0, 2.0], "normalization_schemes": ["ZScoreNormalization"]}
+    content["configurations"]["3d_fullres"].update(changed)
     plans = PlansManager(content)
     rows, slices, columns = np.meshgrid(np.arange(30), np.arange(40), np.arange(50), indexing="ij")
     image = np.zeros((1, 40, 60, 70), dtype=np.float32)
