@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from nnunetv2_hlfd.report.patches import Patch
 
 Values = npt.NDArray[np.float32]
 _SMALLEST = 1e-12
+_LETTERS = 22  # of a row's name beside its panels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ def _rows(arm: str, view: View) -> list[tuple[str, View, dict[str, str]]]:
 
 def _show_patch(axis: Axes, view: View, name: str) -> None:
     axis.set(xticks=[], yticks=[])
-    axis.set_ylabel(name, fontsize=8, wrap=True)
+    axis.set_ylabel(fill(name, _LETTERS), fontsize=8)
     show_gray(axis, view.image, view.aspect)
     show_contour(axis, view.lesion, TRUTH_COLOR)
     show_contour(axis, view.prediction, PREDICTION_COLOR)
@@ -95,7 +97,8 @@ def _show_map(axis: Axes, view: View, kind: str | None, stage: str) -> None:
     values, share = view.maps[kind, stage]
     scaled = values / max(float(values.max()), _SMALLEST)
     show_gray(axis, view.image, view.aspect)
-    axis.imshow(scaled, cmap="inferno", vmin=0, vmax=1, alpha=scaled, aspect=view.aspect)
+    axis.imshow(scaled, cmap="inferno", vmin=0, vmax=1, alpha=scaled, aspect=view.aspect,
+                interpolation="nearest")  # fmt: skip
     show_contour(axis, view.lesion, TRUTH_COLOR)
     text = "none" if np.isnan(share) else f"{100 * share:.0f} %"
     if kind == PIXEL:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ Mask = npt.NDArray[np.bool_]
 
 TRUTH_COLOR, PREDICTION_COLOR = "#3ddc5b", "#ff4fd8"
 _COLUMNS = 6
-_WIDTH = 2.1  # inches of a panel
+_WIDTH, _LETTERS = 2.1, 28  # inches of a panel, letters of its title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,9 @@ def draw_overlay(overlay: Overlay, label: str) -> Figure:
     """The image, the truth, and every arm's segmentation with its Dice, around the label."""
     window = _window([overlay.truth, *(mask for _, mask, _ in overlay.predictions)])
     panels: list[tuple[str, Mask | None, Mask | None]] = [("image", None, None), ("ground truth", overlay.truth, None)]
-    panels += [(f"{name}\nDice {dice:.2f}", overlay.truth, mask) for name, mask, dice in overlay.predictions]
+    panels += [
+        (f"{fill(name, _LETTERS)}\nDice {dice:.2f}", overlay.truth, mask) for name, mask, dice in overlay.predictions
+    ]
     rows = math.ceil(len(panels) / _COLUMNS)
     columns = math.ceil(len(panels) / rows)
     extent = overlay.image[window].shape
@@ -101,7 +104,7 @@ def draw_overlay(overlay: Overlay, label: str) -> Figure:
         for mask, color in ((truth, TRUTH_COLOR), (prediction, PREDICTION_COLOR)):
             if mask is not None:
                 show_contour(axis, mask[window], color)
-        axis.set_title(title, fontsize=8, wrap=True)
+        axis.set_title(title, fontsize=8)
     lines = [Line2D([], [], color=TRUTH_COLOR), Line2D([], [], color=PREDICTION_COLOR)]
     figure.legend(lines, [f"{label}: ground truth", "segmentation"], loc="outside lower left", ncols=2, fontsize=8,
                   frameon=False)  # fmt: skip

@@ -14,7 +14,7 @@ from nnunetv2_hlfd.report.examples import cases_with, choose_examples
 from nnunetv2_hlfd.report.focus import focus_share, summarize_focus
 from nnunetv2_hlfd.report.formatting import format_number, format_spread
 from nnunetv2_hlfd.report.layers import View, draw_layers, make_view
-from nnunetv2_hlfd.report.maps import CAM, PIXEL, Seen, Target, choose_target, see
+from nnunetv2_hlfd.report.maps import ATTENTION, CAM, PIXEL, Seen, Target, choose_target, see
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.networks import find_checkpoint, restore
 from nnunetv2_hlfd.report.overlays import Overlay, draw_overlay, read_overlay
@@ -25,8 +25,8 @@ _FOCUS_NOTE = (
     "Share of the mass of a map that lies inside the true label, on the patch with the lesion: mean ± standard "
     "deviation over the cases, each averaged over the seeds first; in parentheses the number of cases, where some have "
     "no Grad-CAM, because nothing is predicted or no channel speaks for the label. Uniform map: the label's share of "
-    "the patch, what a network that looks everywhere alike would have. Largest possible: a map of the last stage is so "
-    "coarse that a lesion smaller than a cell cannot hold all of it."
+    "the patch, what a network that looks everywhere alike would have. Largest possible: the cells of deep maps are "
+    "so large that a lesion fills few of them."
 )
 _EXAMPLE_NOTE = (
     "First run of each arm. Above: the slice with most of the true label. Below, on the network's own grid: Grad-CAM "
@@ -137,7 +137,8 @@ def _see_cases(
 def picture_sections(pictures: Pictures) -> list[Section]:
     """What the report shows of them."""
     label = pictures.target.name
-    sections = [Section(title=f"Focus on {label}", content=[_focus_table(pictures)], note=_FOCUS_NOTE)]
+    tables = [_focus_table(pictures, kind) for kind in (CAM, ATTENTION)]
+    sections = [Section(title=f"Focus on {label}", content=tables, note=_FOCUS_NOTE)]
     for name, (case, dice) in pictures.examples.items():
         content: list[Table | Picture | str] = [
             f"{case}: Dice ({label}) {dice:.3f}, mean of the students.",
@@ -154,21 +155,21 @@ def picture_sections(pictures: Pictures) -> list[Section]:
     return sections
 
 
-def _focus_table(pictures: Pictures) -> Table:
-    summary = pictures.summary
-    columns = list(dict.fromkeys(zip(summary["map"], summary["stage"], strict=True)))
+def _focus_table(pictures: Pictures, kind: str) -> Table:
+    """A row for each arm, a column for each stage, and what the shares are to be read against."""
+    summary = pictures.summary[pictures.summary["map"] == kind]
+    stages = list(dict.fromkeys(summary["stage"]))
+    cells = summary.set_index(["arm", "stage"])
+    bounds = pictures.focus[pictures.focus["map"] == kind].groupby(["arm", "stage"])[["uniform", "largest"]].mean()
     total = pictures.focus["case"].nunique()
-    bounds = pictures.focus.groupby(["arm", "map", "stage"])[["uniform", "largest"]].mean()
     rows = []
-    for arm, table in summary.groupby("arm", sort=False):
-        cells = table.set_index(["map", "stage"])
-        last = bounds.loc[(arm, CAM, "last stage")]
+    for arm in dict.fromkeys(summary["arm"]):
+        own = [stage for stage in stages if (arm, stage) in cells.index]
         rows.append([
-            str(arm), *(_cell(cells.loc[column], total) if column in cells.index else "-" for column in columns),
-            format_number(last["uniform"], 3), format_number(last["largest"], 3),
+            arm, *(_cell(cells.loc[(arm, stage)], total) if stage in own else "-" for stage in stages),
+            *(format_number(value, 3) for value in bounds.loc[(arm, own[-1])]),
         ])  # fmt: skip
-    head = [f"{kind}, {stage}" for kind, stage in columns]
-    return Table(head=["", *head, "Uniform map", "Largest possible, last stage"], rows=rows)
+    return Table(head=[kind, *stages, "Uniform map", f"Largest possible, {stages[-1]}"], rows=rows)
 
 
 def _cell(row: pd.Series, total: int) -> str:

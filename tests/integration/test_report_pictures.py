@@ -203,6 +203,7 @@ def test_a_cropped_transposed_and_resampled_image_is_brought_back_to_its_label_m
 @pytest.mark.parametrize(("damage", "message"), [
     ("unset", "Set the environment variable nnUNet_preprocessed."),
     ("elsewhere", "expected "),
+    ("identifier", "expected a folder's name as 'data_identifier', got '../"),
     ("case", "is not in "),
     ("segmentation", "--pictures needs the label map "),
     ("checkpoint", "--pictures needs a checkpoint in "),
@@ -214,6 +215,10 @@ def test_what_is_missing_is_named_before_any_network_runs(models, nnunet, tmp_pa
         monkeypatch.delenv("nnUNet_preprocessed")
     elif damage == "elsewhere":
         monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    elif damage == "identifier":  # a stranger's plans must not lead to a pickle of theirs
+        plans = json.loads((models[1] / "plans.json").read_text())
+        plans["configurations"]["2d"]["data_identifier"] = "../../evil"
+        (models[1] / "plans.json").write_text(json.dumps(plans))
     elif damage == "case":
         folder = shutil.copytree(nnunet / "preprocessed" / LABELS, tmp_path / "pre" / LABELS)
         case = sorted(read_model(models[0]).cases["case"])[0]

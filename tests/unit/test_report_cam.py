@@ -4,8 +4,10 @@ import sys
 
 import pytest
 import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import nn
 
+from nnunetv2_hlfd.architectures.unet_plus_plus import UNetPlusPlus
 from nnunetv2_hlfd.report.cam import check_captum, grad_cam, predicted_region
 
 
@@ -64,6 +66,39 @@ def test_every_stages_map_is_the_relu_of_its_channels_weighted_by_their_mean_gra
         assert found.shape == (1, *stage.shape[2:])
         assert torch.allclose(found[0], expected.clamp_min(0), atol=1e-5)
     assert any(each.max() > 0 for each in maps)
+
+
+def build(kind, dimension):
+    """Networks as nnU-Net builds them, whose activations are in place."""
+    conv, norm = {2: (nn.Conv2d, nn.InstanceNorm2d), 3: (nn.Conv3d, nn.InstanceNorm3d)}[dimension]
+    arguments = {
+        "input_channels": 1, "n_stages": 3, "features_per_stage": (4, 6, 8), "conv_op": conv, "kernel_sizes": 3,
+        "strides": (1, 2, 2), "num_classes": 2, "conv_bias": True, "norm_op": norm, "nonlin": nn.LeakyReLU,
+        "nonlin_kwargs": {"inplace": True}, "deep_supervision": False,
+    }  # fmt: skip
+    if kind is not UNetPlusPlus:
+        blocks = "n_blocks_per_stage" if kind is ResidualEncoderUNet else "n_conv_per_stage"
+        arguments |= {blocks: (1, 1, 1), "n_conv_per_stage_decoder": (1, 1)}
+    return kind(**arguments).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+@pytest.mark.parametrize("kind", [PlainConvUNet, ResidualEncoderUNet, UNetPlusPlus])
+def test_every_kind_of_network_gives_the_maps_of_hooks_on_its_stages(kind, dimension):
+    torch.manual_seed(0)
+    network, data = build(kind, dimension), torch.randn(1, 1, *(8,) * dimension)
+    region = torch.rand(1, *(8,) * dimension) > 0.5
+    found, kept = grad_cam(network, data, 1, region), []
+    for stage in network.encoder.stages:
+        stage.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+    logits = network(data.clone().requires_grad_())
+    for output in kept:
+        output.retain_grad()
+    logits[0, 1][region[0]].sum().backward()
+    assert len(found) == len(kept) == 3
+    for each, stage in zip(found, kept, strict=True):
+        weights = stage.grad.flatten(start_dim=2).mean(dim=2)[0]
+        assert torch.allclose(each[0], torch.tensordot(weights, stage.detach()[0], dims=1).clamp_min(0), atol=1e-6)
 
 
 def test_the_region_decides_which_logits_are_explained():
