@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_INSTALL = (
-    "--pictures needs captum, which draws the Grad-CAM maps. Install it with: pip install nnunetv2-hlfd[pictures]"
-)
+_INSTALL = "--pictures needs captum, which computes the Grad-CAM maps. Install it with: pip install captum"
 
 
 class _Skips(nn.Module):

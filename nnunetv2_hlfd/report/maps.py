@@ -1,7 +1,7 @@
 """What a network makes of a patch: Grad-CAM of its encoder's ends, attention and pixel maps of its early layers."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from nnunetv2_hlfd.report.patches import Patch
 from nnunetv2_hlfd.taps import StudentTaps, read_stages, student_taps
 
 CAM, ATTENTION, PIXEL = "Grad-CAM", "attention", "pixel map"
-_HEAD = re.compile(r"methods\.HLFD\w*\.heads\.(\d+)\.weight")
+_HEAD = re.compile(r"(methods\.HLFD\w*\.heads\.(\d+))\.weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +87,18 @@ def see(restored: Restored, model: Model, fold: int, patch: Patch, target: Targe
     stages = read_stages(network)
     taps = student_taps(stages)
     maps = []
-    cams = grad_cam(network, data, target.channel, region) if region.any() else [each[:, 0] * 0 for each in skips]
+    if region.any():
+        cams = grad_cam(network, data, target.channel, region)
+    else:
+        cams = [torch.zeros_like(each[:, 0]) for each in skips]
     for stage, role in ((0, "first stage"), (len(stages) - 1, "last stage")):
         maps.append(LayerMap(kind=CAM, stage=role, stride=stages[stage].stride, values=cams[stage][0].cpu()))
-    heads = _pixel_heads(restored.checkpoint, model.records.get(fold, {}), taps)
+    with refuse_damage(f"The checkpoint or the record of fold {fold} in {model.folder}"):
+        pixel_maps = _pixel_maps(restored.checkpoint, model.records.get(fold, {}), taps, skips, target)
     for stage, role in _roles(taps).items():
         found = {ATTENTION: energy(skips[stage], skips[stage].shape[2:], Settings().attention_exponent)[0]}
-        if stage in heads:
-            with refuse_damage(f"The checkpoint of fold {fold} in {model.folder}"):
-                logits = _apply(*heads[stage], skips[stage])
-                found[PIXEL] = probabilities(logits, 1.0, target.regions)[0, target.channel]
+        if stage in pixel_maps:
+            found[PIXEL] = pixel_maps[stage]
         maps += [LayerMap(kind=kind, stage=role, stride=stages[stage].stride, values=values.cpu())
                  for kind, values in found.items()]  # fmt: skip
     return Seen(maps=maps, prediction=region[0].cpu())
@@ -110,22 +112,23 @@ def _roles(taps: StudentTaps) -> dict[int, str]:
     }
 
 
-def _pixel_heads(
-    checkpoint: Mapping[str, Any], record: Mapping[str, Any], taps: StudentTaps
-) -> dict[int, tuple[Tensor, Tensor]]:
-    """Stage -> weight and bias of HLFD's learned head on it, where its loss term had a weight: others are untrained."""
+def _pixel_maps(
+    checkpoint: Mapping[str, Any], record: Mapping[str, Any], taps: StudentTaps, skips: Sequence[Tensor], target: Target
+) -> dict[int, Tensor]:
+    """Stage -> probability of the label by HLFD's learned head on it; untrained heads (term of weight 0) are left out.
+
+    A head is a 1x1 convolution in 2d or 3d.
+    """
     weights = record.get("method", {}).get("weights", {})
     adapters = checkpoint.get("hlfd", {}).get("adapters", {})
-    stages = {int(found[1]): name for name in adapters if (found := _HEAD.fullmatch(name))}
-    return {
-        stage: (adapters[name], adapters[name.removesuffix("weight") + "bias"])
-        for stage, name in stages.items() if weights.get("upd" if stage == taps.early else "ipd", 0) > 0
-    }  # fmt: skip
-
-
-def _apply(weight: Tensor, bias: Tensor, features: Tensor) -> Tensor:
-    """A 1x1 convolution in 2d or 3d."""
-    weight, bias = weight.to(features.device), bias.to(features.device)
-    return torch.einsum("bc...,kc->bk...", features, weight.flatten(start_dim=1)) + bias.view(
-        1, -1, *(1,) * (features.ndim - 2)
-    )
+    maps = {}
+    for name in adapters:
+        head = _HEAD.fullmatch(name)
+        if head is None or not weights.get("upd" if int(head[2]) == taps.early else "ipd", 0) > 0:
+            continue
+        features = skips[int(head[2])]
+        weight, bias = (adapters[f"{head[1]}.{part}"].to(features.device) for part in ("weight", "bias"))
+        logits = torch.einsum("bc...,kc->bk...", features, weight.flatten(start_dim=1))
+        logits = logits + bias.view(1, -1, *(1,) * (features.ndim - 2))
+        maps[int(head[2])] = probabilities(logits, 1.0, target.regions)[0, target.channel]
+    return maps

@@ -68,6 +68,8 @@ def read_overlay(case: str, arms: Sequence[Arm], target: Target, preprocessed: A
     plans = PlansManager(dict(model.plans))
     reference = find_reference(Path(_row(model, case, target)["reference"]), model)
     truth = _read_mask(reference, plans, target.value)
+    if not truth.any():
+        raise ValueError(f"Expected {target.name} in {reference}, where the evaluation has counted it, found none.")
     index = lesion_center(truth)[0]
     with refuse_damage(f"{preprocessed.source_folder}/{case}"):
         data, _, _, properties = preprocessed.load_case(case)

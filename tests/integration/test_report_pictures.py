@@ -4,12 +4,13 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import SimpleITK
 import torch
-from helpers import report_students, train_once
+from helpers import make_trainer, report_students, train_once
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
@@ -18,10 +19,11 @@ from PIL import Image
 
 from nnunetv2_hlfd.cli import main
 from nnunetv2_hlfd.report.arms import group_models
-from nnunetv2_hlfd.report.maps import choose_target
+from nnunetv2_hlfd.report.maps import choose_target, see
 from nnunetv2_hlfd.report.models import read_model
+from nnunetv2_hlfd.report.networks import restore
 from nnunetv2_hlfd.report.overlays import original_slice, read_overlay
-from nnunetv2_hlfd.report.patches import open_cases
+from nnunetv2_hlfd.report.patches import open_cases, read_patch
 
 REGIONS = "Dataset903_PhantomRegions"
 LABELS = "Dataset901_Phantom"
@@ -121,6 +123,33 @@ def check_shares(models, folder, labels, channel):
 
 def test_shares_are_those_of_hooks_on_nnunets_own_network(models, written):
     check_shares(models, written, [2], 2)
+
+
+def test_pixel_maps_are_the_probabilities_of_the_heads_that_were_trained(models, nnunet):
+    model = read_model(models[3])
+    target, restored = choose_target(model, None), restore(model, 0)
+    patch = read_patch(open_cases(model), sorted(model.cases["case"])[0], 2, None, restored.configuration.patch_size)
+    trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", model.plans_name)
+    trainer.load_checkpoint(str(models[3] / "fold_0/checkpoint_final.pth"))
+    trainer.network.eval()
+    with torch.no_grad():
+        features = trainer.network.encoder(patch.data)
+        heads = trainer.method.methods["HLFD"].heads
+        expected = [heads[str(stage)](features[stage]).softmax(dim=1)[0, 2] for stage in (1, 2, 3)]
+
+    def seen(upd, ipd):
+        record = {"method": {"weights": {"upd": upd, "ipd": ipd}}}
+        maps = see(restored, replace(model, records={0: record}), 0, patch, target).maps
+        return {each.stage: each.values for each in maps if each.kind == "pixel map"}
+
+    stages = ["early stage", "middle stage 1", "middle stage 2"]
+    found = seen(0.1, 0.1)
+    assert list(found) == stages
+    for stage, values in zip(stages, expected, strict=True):
+        assert torch.allclose(found[stage], values, atol=1e-6)
+    assert list(seen(0.1, 0)) == stages[:1]
+    assert list(seen(0, 0.1)) == stages[1:]
+    assert seen(0, 0) == {}
 
 
 def test_pictures_stand_in_the_page_and_beside_it(written):
