@@ -25,8 +25,9 @@ _FOCUS_NOTE = (
     "Share of the mass of a map that lies inside the true label, on the patch with the lesion: mean ± standard "
     "deviation over the cases, each averaged over the seeds first; in parentheses the number of cases, where some have "
     "no Grad-CAM, because nothing is predicted or no channel speaks for the label. Uniform map: the label's share of "
-    "the patch, what a network that looks everywhere alike would have. Largest possible: the cells of deep maps are "
-    "so large that a lesion fills few of them."
+    "the patch, what a network that looks everywhere alike would have. Largest possible: at the deepest of the stages, "
+    "whose cells are so large that a lesion fills few of them. ± is the spread over cases; that over seeds, which "
+    "focus.csv shows, can be larger than what lies between arms."
 )
 _EXAMPLE_NOTE = (
     "First run of each arm. Above: the slice with most of the true label. Below, on the network's own grid: Grad-CAM "
@@ -72,6 +73,8 @@ def check_pictures(models: Sequence[Model], folds: Sequence[int], options: Pictu
         ValueError: naming what is missing and how to mend it.
     """
     check_captum()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("Expected a GPU for -device cuda, torch finds none. Use -device cpu.")
     target = choose_target(models[0], options.label)
     for model in models:
         cases = model.cases[model.cases["fold"].isin(folds)]
@@ -169,7 +172,7 @@ def _focus_table(pictures: Pictures, kind: str) -> Table:
             arm, *(_cell(cells.loc[(arm, stage)], total) if stage in own else "-" for stage in stages),
             *(format_number(value, 3) for value in bounds.loc[(arm, own[-1])]),
         ])  # fmt: skip
-    return Table(head=[kind, *stages, "Uniform map", f"Largest possible, {stages[-1]}"], rows=rows)
+    return Table(head=[kind, *stages, "Uniform map", "Largest possible"], rows=rows)
 
 
 def _cell(row: pd.Series, total: int) -> str:

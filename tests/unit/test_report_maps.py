@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 from report_folders import cases, write_model
 
 from nnunetv2_hlfd.cli import main
@@ -28,6 +29,14 @@ def test_a_name_that_is_no_label_is_refused_before_anything_is_measured(tmp_path
     assert main(arguments) == 2
     assert "Expected one of the labels kidney, tumor for --pictures, got 'liver'." in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused(tmp_path, capsys):
+    folders = [write_model(tmp_path, f"nnUNetTrainer{each}", cases(0.5)) for each in "ab"]
+    arguments = ["report", "-m", *map(str, folders), "-o", str(tmp_path / "out"), "--pictures", "-device", "cuda"]
+    assert main(arguments) == 2
+    assert "Expected a GPU for -device cuda, torch finds none." in capsys.readouterr().err
 
 
 def test_without_captum_nothing_is_measured(tmp_path, capsys, monkeypatch):
