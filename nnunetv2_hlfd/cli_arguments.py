@@ -118,6 +118,11 @@ def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     report.add_argument("-m", nargs="+", type=Path, required=True, metavar="MODEL_FOLDER",
                         help=".../TRAINER__PLANS__CONFIGURATION, the teacher first, then students")  # fmt: skip
     report.add_argument("-o", type=Path, required=True, metavar="FOLDER", help="where to write the report")
+    report.add_argument("--pictures", nargs="?", const="", metavar="LABEL",
+                        help="add segmentations over images, Grad-CAM and attention maps, and how much of them lies in "
+                        "LABEL (default: the last of dataset.json); needs the preprocessed data")  # fmt: skip
+    report.add_argument("-device", default="cpu", choices=("cpu", "cuda", "mps"),
+                        help="where --pictures runs the networks (default: cpu)")  # fmt: skip
 
 
 def _add_benchmark(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -4,19 +4,15 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_hlfd.checkpoints import read_checkpoint
-from nnunetv2_hlfd.plans_check import check_configuration, check_plans
 from nnunetv2_hlfd.report.models import Model
+from nnunetv2_hlfd.report.networks import find_checkpoint, restore
 from nnunetv2_hlfd.student import Size, measure_network
-from nnunetv2_hlfd.teacher import restore_network
 
 _CURVES = ("mean_fg_dice", "val_losses")
 _PASSES = 7
@@ -42,20 +38,16 @@ class Curve:
 
 def measure_cost(model: Model) -> Cost:
     """Size and latency of a model's network: median of a few forward passes of one patch on this machine's CPU."""
-    file = _checkpoint(model, model.folds[0])
+    file = find_checkpoint(model, model.folds[0])
     if file is None:
         return Cost(missing="no checkpoint")
     bytes_ = file.stat().st_size
     try:
-        plans = PlansManager(dict(model.plans))
-        check_plans(model.plans, model.folder / "plans.json")
-        check_configuration(plans, model.configuration, model.folder / "plans.json")
-        configuration = plans.get_configuration(model.configuration)
-        network: Any = restore_network(read_checkpoint(file), plans, configuration, dict(model.dataset_json), file)
+        restored = restore(model, model.folds[0])
     except ValueError as error:
         return Cost(checkpoint_bytes=bytes_, missing=str(error))
-    channels = determine_num_input_channels(plans, configuration, dict(model.dataset_json))
-    network.decoder.deep_supervision = False
+    network, configuration = restored.network, restored.configuration
+    channels = determine_num_input_channels(restored.plans, configuration, dict(model.dataset_json))
     size = measure_network(network, configuration.patch_size, channels)
     latency = _latency(network, torch.zeros(1, channels, *configuration.patch_size))
     return Cost(size=size, checkpoint_bytes=bytes_, latency=latency)
@@ -65,7 +57,7 @@ def read_curves(model: Model, folds: Sequence[int]) -> list[Curve]:
     """Training curves of the folds that have a readable checkpoint."""
     curves = []
     for fold in folds:
-        file = _checkpoint(model, fold)
+        file = find_checkpoint(model, fold)
         if file is None:
             continue
         try:
@@ -80,12 +72,6 @@ def read_curves(model: Model, folds: Sequence[int]) -> list[Curve]:
 def machine() -> str:
     """Where latency was measured."""
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
-
-
-def _checkpoint(model: Model, fold: int) -> Path | None:
-    folder = model.folder / f"fold_{fold}"
-    files = [folder / f"checkpoint_{name}.pth" for name in ("final", "best")]
-    return next((each for each in files if each.is_file()), None)
 
 
 @torch.no_grad()

@@ -75,12 +75,12 @@ def _jobs(models: Sequence[Model], folds: Sequence[int]) -> Iterator[_Job]:
     rows = first.cases[first.cases["fold"].isin(folds)].drop_duplicates("case")
     for case, reference in zip(rows["case"], rows["reference"], strict=True):
         yield _Job(
-            case=case, reader=reader, reference=_find_reference(Path(reference), first), predictions=predictions[case],
+            case=case, reader=reader, reference=find_reference(Path(reference), first), predictions=predictions[case],
             labels=first.labels, ignore=first.dataset_json["labels"].get("ignore"),
         )  # fmt: skip
 
 
-def _find_reference(recorded: Path, model: Model) -> Path:
+def find_reference(recorded: Path, model: Model) -> Path:
     """The true label map: where the evaluation found it, else among nnU-Net's preprocessed data of this machine."""
     if recorded.is_file():
         return recorded

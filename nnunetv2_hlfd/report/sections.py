@@ -31,6 +31,7 @@ class Findings:
     without_lesions: Sequence[str]
     costs: Mapping[str, Cost]
     curves: Mapping[str, Sequence[Curve]]
+    more: Sequence[Section] = ()
 
     @property
     def arms(self) -> list[Arm]:
@@ -47,7 +48,14 @@ class Findings:
 def compose(found: Findings) -> Page:
     """Put the page together."""
     model = found.teacher.models[0]
-    sections = [_conditions(found), *_results(found), *_comparisons(found), _networks(found), *_pictures(found)]
+    sections = [
+        _conditions(found),
+        *_results(found),
+        *_comparisons(found),
+        _networks(found),
+        *_pictures(found),
+        *found.more,
+    ]
     title = f"{model.plans.get('dataset_name', 'Comparison')}, {model.configuration}: teacher and students"
     return Page(title=title, warnings=_warnings(found), sections=sections)
 

@@ -10,13 +10,15 @@ from nnunetv2_hlfd.report.costs import Cost, measure_cost, read_curves
 from nnunetv2_hlfd.report.lesions import lesion_recall, measure_lesions
 from nnunetv2_hlfd.report.models import check_same_cases, read_models
 from nnunetv2_hlfd.report.page import to_html, to_markdown, to_png
+from nnunetv2_hlfd.report.pictures import PictureOptions, check_pictures, make_pictures, picture_sections
 from nnunetv2_hlfd.report.sections import Findings, compose
 from nnunetv2_hlfd.report.summary import Summary, summarize
 
 
 def write_report(
-    teacher: Path, students: Sequence[Path], output: Path, arms: Mapping[str, Sequence[Path]] | None = None
-) -> Path:
+    teacher: Path, students: Sequence[Path], output: Path, arms: Mapping[str, Sequence[Path]] | None = None,
+    pictures: PictureOptions | None = None,
+) -> Path:  # fmt: skip
     """Compare models by nnU-Net's own validation of their folds.
 
     Args:
@@ -24,15 +26,19 @@ def write_report(
         students: model folders; those that differ in nothing but the seed are runs of one arm.
         output: folder for report.md, report.html, the pictures of report.md, and CSV tables.
         arms: names of arms and their folders, where they are to be called and grouped otherwise.
+        pictures: what to show of images and layers; None for nothing, which needs no preprocessed data.
 
     Returns:
         The HTML page.
 
     Raises:
-        ValueError: for folders that are no finished models, or not of the same data and cases.
+        ValueError: for folders that are no finished models, or not of the same data and cases, and pictures that cannot
+            be made.
     """
     models = read_models([teacher, *students])
     folds = check_same_cases(models)
+    if pictures:
+        check_pictures(models, folds, pictures)
     by_folder = {model.folder: model for model in models}
     if arms is None:
         groups = group_models(models[1:])
@@ -42,6 +48,7 @@ def write_report(
     output.mkdir(parents=True, exist_ok=True)
 
     summary = summarize(first, groups, folds)
+    shown = make_pictures([first, *groups], folds, summary.cases, pictures) if pictures else None
     lesions, missing = measure_lesions(models, folds)
     recall = lesion_recall(lesions)
     everyone = [first, *groups]
@@ -50,6 +57,7 @@ def write_report(
     page = compose(Findings(
         teacher=first, students=groups, folds=folds, summary=summary, recall=recall, without_lesions=missing,
         costs=costs, curves={name: each for name, each in curves.items() if each},
+        more=picture_sections(shown) if shown else (),
     ))  # fmt: skip
 
     for picture in page.pictures:
@@ -58,6 +66,9 @@ def write_report(
     html = output / "report.html"
     html.write_text(to_html(page), encoding="utf-8")
     _write_tables(summary, recall, lesions, costs, output)
+    if shown:
+        shown.focus.to_csv(output / "focus.csv", index=False)
+        shown.summary.to_csv(output / "focus_arms.csv", index=False)
     return html
 
 

@@ -47,6 +47,13 @@ def train_once(
     return folder
 
 
+def report_students(nnunet: Path, train: Callable[..., Path], variant: Callable[..., str]) -> list[Path]:
+    """Model folders of two students alone that differ in the seed and one with HLFD, for reports."""
+    plans = [variant(f"report.s{seed}", base="nnUNetPlans_short", seed=seed) for seed in (1, 2)]
+    runs = [("nnUNetTrainerStudent", plans[0]), ("nnUNetTrainerStudent", plans[1]), ("nnUNetTrainerHLFD", plans[0])]
+    return [train_once(nnunet, train, trainer, plans=each).parent for trainer, each in runs]
+
+
 def command(name: str, *arguments: object, **environment: str) -> str:
     """Run a console script that pip has installed beside this Python; returns its output."""
     done = subprocess.run(

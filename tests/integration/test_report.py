@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import report_students
 
 from nnunetv2_hlfd.cli import main
 
@@ -29,11 +30,9 @@ def read(file):
 
 
 @pytest.fixture(scope="module")
-def models(train, variant, teacher_2d):
+def models(nnunet, train, variant, teacher_2d):
     """A teacher, two students alone that differ in the seed, one with HLFD."""
-    plans = [variant(f"report.s{seed}", base="nnUNetPlans_short", seed=seed) for seed in (1, 2)]
-    students = [train("nnUNetTrainerStudent", plans=each).parent for each in plans]
-    return [teacher_2d.parent, *students, train("nnUNetTrainerHLFD", plans=plans[0]).parent]
+    return [teacher_2d.parent, *report_students(nnunet, train, variant)]
 
 
 def test_the_report_of_real_models_agrees_with_nnunets_own_numbers(models, tmp_path, capsys):

@@ -1,0 +1,134 @@
+"""What a network makes of a patch: Grad-CAM of its encoder's ends, attention and pixel maps of its early layers."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnunetv2_hlfd.config import Settings
+from nnunetv2_hlfd.json_file import refuse_damage
+from nnunetv2_hlfd.losses.attention import energy
+from nnunetv2_hlfd.losses.divergence import probabilities
+from nnunetv2_hlfd.report.cam import grad_cam, predicted_region
+from nnunetv2_hlfd.report.models import LabelValue, Model
+from nnunetv2_hlfd.report.networks import Restored
+from nnunetv2_hlfd.report.patches import Patch
+from nnunetv2_hlfd.taps import StudentTaps, read_stages, student_taps
+
+CAM, ATTENTION, PIXEL = "Grad-CAM", "attention", "pixel map"
+_HEAD = re.compile(r"(methods\.HLFD\w*\.heads\.(\d+))\.weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The label that is looked for: its name, value (values of a region), and channel of the logits."""
+
+    name: str
+    value: LabelValue
+    channel: int
+    regions: bool
+    ignore: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerMap:
+    """A map of one encoder stage: what it is (`kind`), the stage's role and total stride, values (*grid)."""
+
+    kind: str
+    stage: str
+    stride: tuple[int, ...]
+    values: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """All maps of a network on a patch, and where it predicts the label (*patch_size)."""
+
+    maps: list[LayerMap]
+    prediction: Tensor
+
+
+def choose_target(model: Model, name: str | None) -> Target:
+    """The label of this name, or the last one of dataset.json: organs come before their tumors.
+
+    Raises:
+        ValueError: for a name that is no label.
+    """
+    names = list(model.labels)
+    name = name or names[-1]
+    if name not in names:
+        raise ValueError(f"Expected one of the labels {', '.join(names)} for --pictures, got '{name}'.")
+    value = model.labels[name]
+    regions = any(isinstance(each, tuple) and len(each) > 1 for each in model.labels.values())  # as nnU-Net tells
+    number = value[0] if isinstance(value, tuple) else value
+    return Target(
+        name=name, value=value, channel=names.index(name) if regions else number, regions=regions,
+        ignore=model.dataset_json["labels"].get("ignore"),
+    )  # fmt: skip
+
+
+def see(restored: Restored, model: Model, fold: int, patch: Patch, target: Target) -> Seen:
+    """Run a network on a patch and keep its maps.
+
+    The stages are those of HLFD's student: `early` is the first strided one, then up to three in the middle; of a
+    teacher, too. Grad-CAM is missing where the network predicts the label nowhere: it has no target.
+
+    Raises:
+        ValueError: for a network without such stages, or adapters that do not fit them.
+    """
+    network, device = restored.network, next(restored.network.parameters()).device
+    data = patch.data.to(device)
+    with torch.no_grad():
+        skips = network.encoder(data)
+        region = predicted_region(network.decoder(skips), target.channel, target.regions)
+    stages = read_stages(network)
+    taps = student_taps(stages)
+    maps = []
+    if region.any():
+        cams = grad_cam(network, data, target.channel, region)
+    else:
+        cams = [torch.zeros_like(each[:, 0]) for each in skips]
+    for stage, role in ((0, "first stage"), (len(stages) - 1, "last stage")):
+        maps.append(LayerMap(kind=CAM, stage=role, stride=stages[stage].stride, values=cams[stage][0].cpu()))
+    with refuse_damage(f"The checkpoint or the record of fold {fold} in {model.folder}"):
+        pixel_maps = _pixel_maps(restored.checkpoint, model.records.get(fold, {}), taps, skips, target)
+    for stage, role in _roles(taps).items():
+        found = {ATTENTION: energy(skips[stage], skips[stage].shape[2:], Settings().attention_exponent)[0]}
+        if stage in pixel_maps:
+            found[PIXEL] = pixel_maps[stage]
+        maps += [LayerMap(kind=kind, stage=role, stride=stages[stage].stride, values=values.cpu())
+                 for kind, values in found.items()]  # fmt: skip
+    return Seen(maps=maps, prediction=region[0].cpu())
+
+
+def _roles(taps: StudentTaps) -> dict[int, str]:
+    """Stage -> its role in words."""
+    return {
+        taps.early: "early stage",
+        **{stage: f"middle stage {number}" for number, stage in enumerate(taps.mids, start=1)},
+    }
+
+
+def _pixel_maps(
+    checkpoint: Mapping[str, Any], record: Mapping[str, Any], taps: StudentTaps, skips: Sequence[Tensor], target: Target
+) -> dict[int, Tensor]:
+    """Stage -> probability of the label by HLFD's learned head on it; untrained heads (term of weight 0) are left out.
+
+    A head is a 1x1 convolution in 2d or 3d.
+    """
+    weights = record.get("method", {}).get("weights", {})
+    adapters = checkpoint.get("hlfd", {}).get("adapters", {})
+    maps = {}
+    for name in adapters:
+        head = _HEAD.fullmatch(name)
+        if head is None or not weights.get("upd" if int(head[2]) == taps.early else "ipd", 0) > 0:
+            continue
+        features = skips[int(head[2])]
+        weight, bias = (adapters[f"{head[1]}.{part}"].to(features.device) for part in ("weight", "bias"))
+        logits = torch.einsum("bc...,kc->bk...", features, weight.flatten(start_dim=1))
+        logits = logits + bias.view(1, -1, *(1,) * (features.ndim - 2))
+        maps[int(head[2])] = probabilities(logits, 1.0, target.regions)[0, target.channel]
+    return maps
