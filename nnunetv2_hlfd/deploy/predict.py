@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nnunetv2_hlfd.deploy.predictor import Predictor
-from nnunetv2_hlfd.deploy.runtime.images import find_cases
+from nnunetv2_hlfd.deploy.runtime.images import check_complete, find_cases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +114,8 @@ def _read(predictor: Predictor, work: Work, case: str, files: Sequence[Path]) ->
     channels = len(dataset_json.get("channel_names") or dataset_json["modality"])
     if len(files) != channels:
         raise ValueError(f"expected {channels} channels, got {len(files)}: {', '.join(each.name for each in files)}")
+    for file in files:
+        check_complete(file)
     previous = None
     if work.prev_stage_predictions is not None:
         previous = str(work.prev_stage_predictions / f"{case}{dataset_json['file_ending']}")

@@ -54,8 +54,11 @@ def labels(file):
     return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file)))
 
 
-def assert_same_segmentations(folder, expected):
-    """Every case, its geometry and type, and (nearly) all voxels: float16 sums in nnU-Net, float32 in ours."""
+def assert_same_segmentations(folder, expected, margin=0):
+    """Every case, its geometry and type, and (nearly) all voxels: float16 sums in nnU-Net, float32 in ours.
+
+    nnU-Net's sums are 0 at a patch's corners, which is the threshold of a region: `margin` voxels are left out.
+    """
     files = sorted(expected.glob("*.nii.gz"))
     assert [each.name for each in files] == sorted(each.name for each in folder.glob("*.nii.gz"))
     for file in files:
@@ -64,7 +67,8 @@ def assert_same_segmentations(folder, expected):
         for geometry in ("GetSpacing", "GetOrigin", "GetDirection"):
             assert getattr(ours, geometry)() == getattr(theirs, geometry)()
         equal = SimpleITK.GetArrayFromImage(ours) == SimpleITK.GetArrayFromImage(theirs)
-        assert equal.mean() > 0.998, file.name
+        inside = slice(margin, -margin or None)
+        assert equal[:, inside, inside].mean() > 0.998, file.name
 
 
 @pytest.fixture(scope="module")
@@ -240,4 +244,4 @@ def test_cascade_and_regions(nnunet, variant, train, tmp_path, backend, capsys):
     previous = ("-prev_stage_predictions", tmp_path / "lowres")
     stock_predict(fold.parent, images, tmp_path / "stock", *previous)
     assert predict(fold.parent, images, tmp_path / "ours", "-backend", backend, *previous) == 0
-    assert_same_segmentations(tmp_path / "ours", tmp_path / "stock")
+    assert_same_segmentations(tmp_path / "ours", tmp_path / "stock", margin=8)

@@ -1,10 +1,11 @@
 """Cases of a folder, and what is wrong with one."""
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK
 
-from nnunetv2_hlfd.deploy.runtime.images import find_cases, read_image, write_segmentation
+from nnunetv2_hlfd.deploy.runtime.images import check_complete, find_cases, read_image, write_segmentation
 
 
 def write(file, shape=(3, 4, 5), spacing=(1, 1, 1)):
@@ -40,6 +41,35 @@ def test_channels_that_do_not_fit_together_are_named(tmp_path, difference):
     files = [write(tmp_path / "a_0000.nii.gz"), write(tmp_path / "a_0001.nii.gz", **difference)]
     with pytest.raises(ValueError, match=r"a_0001\.nii\.gz has another shape or spacing than a_0000\.nii\.gz"):
         read_image(files, 2)
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("dtype", [">i2", "<f4", "<u1"])
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_truncated_file_is_damaged_which_simpleitk_does_not_say(tmp_path, kind, dtype, ending):
+    data = np.random.default_rng(0).integers(0, 200, (30, 20, 10)).astype(dtype)
+    image = kind(data, np.eye(4), header=kind.header_class(endianness=dtype[0]))
+    image.set_data_dtype(dtype)
+    file = tmp_path / f"a_0000{ending}"
+    nibabel.save(image, file)
+    check_complete(file)
+    whole = file.read_bytes()
+    for share in (0.9, 0.5, 0.02):
+        file.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(ValueError, match=r"a_0000\.nii(\.gz)? is (truncated|damaged)"):
+            read_image([file], 1)
+    if ending == ".nii.gz":
+        file.write_bytes(whole[:2000] + bytes([whole[2000] ^ 1]) + whole[2001:])
+        with pytest.raises(ValueError, match="is damaged: "):
+            check_complete(file)
+
+
+def test_a_file_that_is_no_nifti_is_damaged_and_other_formats_are_left_to_simpleitk(tmp_path):
+    file = tmp_path / "a_0000.nii"
+    file.write_bytes(b"not an image" * 100)
+    with pytest.raises(ValueError, match=r"a_0000\.nii is damaged: no NIfTI header"):
+        check_complete(file)
+    check_complete(write(tmp_path / "b_0000.nrrd"))
 
 
 def test_images_of_four_dimensions_are_refused(tmp_path):

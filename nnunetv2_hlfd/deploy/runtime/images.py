@@ -1,6 +1,10 @@
 """Cases in a folder, and images and segmentations as nnU-Net's SimpleITKIO reads and writes them."""
 
+import gzip
+import math
 import re
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,15 +39,55 @@ def find_cases(folder: Path, file_ending: str) -> dict[str, list[Path]]:
     return cases
 
 
+def check_complete(file: Path) -> None:
+    """Whether a NIfTI file holds every voxel that its header promises, and its checksum is right where it has one.
+
+    SimpleITK reads a truncated one without a word. Other formats are left to SimpleITK.
+
+    Raises:
+        ValueError: for a damaged file.
+    """
+    if not file.name.endswith((".nii", ".nii.gz")):
+        return
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
+            header = opened.read(540)
+            size = len(header)
+            while block := opened.read(2**20):
+                size += len(block)
+        complete = size >= _promised_size(header)
+    except (OSError, EOFError, zlib.error, struct.error) as error:
+        raise ValueError(f"{file.name} is damaged: {error}") from error
+    if not complete:
+        raise ValueError(f"{file.name} is truncated")
+
+
+def _promised_size(header: bytes) -> int:
+    """Bytes of a NIfTI-1 or NIfTI-2 file: where its voxels begin, and their number by their size."""
+    order = "<" if header[:4] in (struct.pack("<i", 348), struct.pack("<i", 540)) else ">"
+    [kind] = struct.unpack_from(f"{order}i", header)
+    if kind == 348:
+        dimensions, bits = struct.unpack_from(f"{order}8h", header, 40), struct.unpack_from(f"{order}h", header, 72)[0]
+        [start] = struct.unpack_from(f"{order}f", header, 108)
+    elif kind == 540:
+        dimensions, bits = struct.unpack_from(f"{order}8q", header, 16), struct.unpack_from(f"{order}h", header, 14)[0]
+        [start] = struct.unpack_from(f"{order}q", header, 168)
+    else:
+        raise struct.error("no NIfTI header")
+    return int(start) + math.prod(dimensions[1 : dimensions[0] + 1]) * bits // 8
+
+
 def read_image(files: Sequence[Path], channels: int) -> Image:
     """Read a case.
 
     Raises:
-        ValueError: for missing channels, or channels of different shape or spacing.
+        ValueError: for missing channels, damaged files, or channels of different shape or spacing.
         RuntimeError: for a file that SimpleITK cannot read.
     """
     if len(files) != channels:
         raise ValueError(f"expected {channels} channels, got {len(files)}: {', '.join(each.name for each in files)}")
+    for file in files:
+        check_complete(file)
     images = [SimpleITK.ReadImage(str(file)) for file in files]
     first = images[0]
     for file, image in zip(files, images, strict=True):
