@@ -43,8 +43,8 @@ QUICK = ("README.md", "docs/getting-started.md", "docs/how-to/change-settings.md
 OTHER_DATASET = {"docs/how-to/unlabelled-images-through-the-ignore-label.md": REGIONS_DATASET}
 SEVERAL_GPUS = "nnUNetv2_train DATASET 3d_fullres 0 -tr nnUNetTrainerHLFD -num_gpus 2"
 PAPERS_STUDY = "nnUNetv2_hlfd study REPOSITORY/studies/kits19.yaml"
-NOT_RUN = ("pip install ", "python -m venv ", "source ", "git clone ", "cd ", "make ", "sbatch ", "py ", "venv\\Scripts\\python ",
-           "CUDA_VISIBLE_DEVICES=", SEVERAL_GPUS, PAPERS_STUDY)  # fmt: skip
+NOT_RUN = ("pip install ", "python -m venv ", "source ", "git clone ", "cd ", "make ", "sbatch ",
+           "py ", "venv\\Scripts\\python ", "CUDA_VISIBLE_DEVICES=", SEVERAL_GPUS, PAPERS_STUDY)  # fmt: skip
 COMMAND = re.compile(r"(\$ )?(nnUNetv2_\w+|python|pip|git|make|export|cd|sbatch|bash|sh|curl|wget) ")
 FENCE = re.compile(r"^```(\S*)(?: +(\S+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
