@@ -109,6 +109,7 @@ def _dry_run(plans, capsys):
     return code, capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_a_cascade_says_what_it_says_of_every_student(nnunet, variant, teacher, capsys):
     lowres = _lowres(nnunet, TEACHER, "nnUNetPlans_short").name
     code, output = _dry_run(

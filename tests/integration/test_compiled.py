@@ -128,6 +128,7 @@ def test_a_compiled_run_validates_and_its_checkpoint_is_that_of_a_plain_network(
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_the_check_for_gpus_runs_on_a_cpu_and_says_that_this_proves_nothing_about_gpus(
     nnunet, variant, teacher_2d, monkeypatch
 ):

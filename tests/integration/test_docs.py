@@ -39,7 +39,7 @@ PAGES = [
     ROOT / "README.md",
     *sorted(page for page in (ROOT / "docs").rglob("*.md") if "benchmarks" not in page.relative_to(ROOT).parts),
 ]
-QUICK = ("README.md", "docs/getting-started.md", "docs/how-to/change-settings.md")
+QUICK = ("docs/getting-started.md", "docs/how-to/change-settings.md")
 OTHER_DATASET = {"docs/how-to/unlabelled-images-through-the-ignore-label.md": REGIONS_DATASET}
 SEVERAL_GPUS = "nnUNetv2_train DATASET 3d_fullres 0 -tr nnUNetTrainerHLFD -num_gpus 2"
 PAPERS_STUDY = "nnUNetv2_hlfd study REPOSITORY/studies/kits19.yaml"

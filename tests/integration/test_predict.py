@@ -207,7 +207,7 @@ def test_bad_arguments_are_refused_before_anything_is_loaded(model, images, tmp_
     one = ("-m", str(model), "-device", "cpu")
     refused("Expected a configuration with -d, such as -c 2d.", "-d", "901", "-device", "cpu")
     refused("Expected a -step_size above 0, at most 1, got 2.0.", *one, "-step_size", "2")
-    refused("Expected a -part_id of 0 to 1 (-num_parts - 1), got 2.", *one, "-num_parts", "2", "-part_id", "2")
+    refused("Expected -part_id from 0 to 1 (-num_parts - 1), got 2.", *one, "-num_parts", "2", "-part_id", "2")
     refused("No data set 555 in the folders", "-d", "555", "-c", "2d", "-device", "cpu")
     refused("Expected a checkpoint at", *one, "-f", "4")
     refused("Expected a model folder of nnU-Net", "-m", str(tmp_path), "-device", "cpu")
@@ -226,7 +226,7 @@ def test_bad_arguments_are_refused_before_anything_is_loaded(model, images, tmp_
 def test_3d(teacher_3d, images, tmp_path, backend):
     stock_predict(teacher_3d.parent, images, tmp_path / "stock")
     assert predict(teacher_3d.parent, images, tmp_path / "ours", "-backend", backend) == 0
-    assert_same_segmentations(tmp_path / "ours", tmp_path / "stock")
+    assert_same_segmentations(tmp_path / "ours", tmp_path / "stock", margin=8)
 
 
 @pytest.mark.slow

@@ -124,7 +124,14 @@ def finished(nnunet, variant, train, teacher_2d):
         return train("nnUNetTrainerHLFD", plans=plans), plans
 
 
-@pytest.mark.parametrize("flags", [["--val"], ["--val", "--val_best"], ["--c"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param(["--val"], marks=pytest.mark.slow, id="--val"),
+        pytest.param(["--val", "--val_best"], marks=pytest.mark.slow, id="--val --val_best"),
+        pytest.param(["--c"], id="--c"),
+    ],
+)
 def test_finished_run_validates_and_continues_from_a_fresh_shell_without_its_teacher(finished, flags, tmp_path):
     folder, plans = finished
     expected = load(folder / "checkpoint_final.pth")

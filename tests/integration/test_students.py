@@ -9,7 +9,7 @@ from helpers import load, stock
 
 from nnunetv2_hlfd.config import STUDENTS
 
-QUICK = ("auto", "unet_w4")
+QUICK = ("auto",)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_student_trains_validates_and_predicts_on_a_host_without_this_package(
     _predict_and_check(nnunet, fold, "2d", tmp_path)
 
 
-@pytest.mark.parametrize("trainer", ["nnUNetTrainerHLFD", "nnUNetTrainerTeacher"])
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerHLFD", pytest.param("nnUNetTrainerTeacher", marks=pytest.mark.slow)])
 def test_anisotropic_3d_trains_validates_and_predicts(
     nnunet, variant, train, teacher_3d, tmp_path, monkeypatch, trainer
 ):
