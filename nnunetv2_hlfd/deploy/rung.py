@@ -142,9 +142,13 @@ def _program(rung: Rung, fold: str, _device: str, threads: int) -> Step:
 
 
 def _peak_memory() -> int | None:
-    try:
+    """Of this process. Linux hands the parent's peak on in `getrusage`, so it is read from /proc there."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        [peak] = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(peak) * 1024
+    if sys.platform == "darwin":
         import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return None
