@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nnunetv2_hlfd.checkpoints import sha256
 from nnunetv2_hlfd.cli import main
@@ -20,6 +21,7 @@ from nnunetv2_hlfd.study.plan import plan_runs, study_folder
 from nnunetv2_hlfd.study.spec import read_study
 
 DATASET = "Dataset901_Phantom"
+STUDIES = Path(__file__).parents[2] / "studies"
 COMMAND = str(Path(sys.executable).parent / "nnUNetv2_hlfd")
 
 
@@ -334,3 +336,27 @@ def test_a_study_survives_kills_isolates_a_broken_arm_and_reports(study, nnunet)
     assert 0 < len(rows) <= 5  # what ends as the study is told to end has no row
     assert all(int(row["peak_memory_bytes"]) > 1e8 for row in rows)
     assert {name: len(models) for name, models in complete_arms(spec, runs).items()} == {"alone": 2, "HLFD": 2}
+
+
+# The paper's
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["kits19", "lits"])
+def test_the_papers_tables_come_out_at_the_size_of_the_phantom(name, nnunet, tmp_path):
+    """The repository's study file but for data set, budget, and the width of the student; one seed."""
+    content = yaml.safe_load((STUDIES / f"{name}.yaml").read_text())
+    content.update(dataset=901, plans="nnUNetPlans", study=f"paper.{name}", seeds=[1])
+    content["settings"].update(student="resnet18_w8", num_epochs=1, num_iterations_per_epoch=1,
+                               num_val_iterations_per_epoch=1)  # fmt: skip
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(content))
+    process = run_study(file)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output[-2000:]
+    spec = read_study(file)
+    with (study_folder(spec, plan_runs(spec)) / "report" / "arms.csv").open() as rows:
+        arms = list(csv.DictReader(rows))
+    assert {"alone", "SKD", "IMF", "EMKD", "DSKD", "HLFD", "HLFD.beta1.8", "HLFD.lambda0.2"} <= {
+        row["arm"] for row in arms
+    }
