@@ -86,7 +86,7 @@ def _mean_total(timing: Timing) -> float:
 def _plot(file: Path, timings: Mapping[str, Timing]) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 0.45 * len(timings) + 1.5), layout="constrained")
+    figure = Figure(figsize=(9, 0.45 * len(timings) + 2.5), layout="constrained")
     axes = figure.subplots()
     names = list(timings)
     left = np.zeros(len(names))
