@@ -42,8 +42,10 @@ def benchmark_prediction(
         max_dice_drop: allowed to the 8-bit networks (their validation cases).
 
     Raises:
-        ValueError: for missing models, images, labels or packages.
+        ValueError: for missing models, images, labels or packages, or no GPU for -device cuda.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("PyTorch finds no GPU. Choose -device cpu.")
     extend_trainer_search()
     sources = {"teacher": read_source(teacher, [fold], "checkpoint_final.pth"),
                "student": read_source(student, [fold], "checkpoint_final.pth")}  # fmt: skip

@@ -85,6 +85,9 @@ def test_what_is_missing_is_named(teacher_2d, images, tmp_path, capsys):
     refused("Expected a data set and a configuration", "-training")
     refused("Expected images named CASE_0000.nii.gz", *models, "-i", tmp_path, "-o", tmp_path / "out")
     refused("Expected labels of 6 cases in", *models, "-i", images, "-gt", tmp_path, "-o", tmp_path / "out")
+    if not torch.cuda.is_available():
+        refused("PyTorch finds no GPU. Choose -device cpu.", *models, "-i", images, "-o", tmp_path / "out",
+                "-device", "cuda")  # fmt: skip
     assert not (tmp_path / "out").exists()
 
 
