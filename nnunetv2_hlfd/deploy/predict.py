@@ -134,14 +134,16 @@ def _write(predictor: Predictor, work: Work, case: str, logits: Any, properties:
     temporary = work.output / f".{case}.partial"
     shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
     temporary.mkdir()
-    export_prediction_from_logits(
-        logits, properties, predictor.configuration_manager, predictor.plans_manager, predictor.dataset_json,
-        str(temporary / case), work.save_probabilities,
-    )  # fmt: skip
-    ending = predictor.dataset_json["file_ending"]
-    for file in sorted(temporary.iterdir(), key=lambda each: each.name.endswith(ending)):
-        file.replace(work.output / file.name)
-    temporary.rmdir()
+    try:
+        export_prediction_from_logits(
+            logits, properties, predictor.configuration_manager, predictor.plans_manager, predictor.dataset_json,
+            str(temporary / case), work.save_probabilities,
+        )  # fmt: skip
+        ending = predictor.dataset_json["file_ending"]
+        for file in sorted(temporary.iterdir(), key=lambda each: each.name.endswith(ending)):
+            file.replace(work.output / file.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_what_was_asked(predictor: Predictor, work: Work) -> None:
