@@ -104,16 +104,14 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from nnunetv2_hlfd.report.pictures import PictureOptions
+    from nnunetv2_hlfd.report.extras import Extras
     from nnunetv2_hlfd.report.write import write_report
 
     teacher, *students = options.m
     if not students:
         raise ValueError("Expected the teacher's model folder and at least one student's for -m, got one folder.")
-    pictures = None
-    if options.pictures is not None:
-        pictures = PictureOptions(label=options.pictures or None, device=options.device)
-    print(f"Wrote {write_report(teacher, students, options.o, pictures=pictures)}")
+    extras = Extras(pictures=options.pictures, paper_evaluation=options.paper_evaluation, device=options.device)
+    print(f"Wrote {write_report(teacher, students, options.o, extras=extras)}")
 
 
 def _benchmark(options: argparse.Namespace) -> None:

@@ -123,6 +123,9 @@ def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
                         "LABEL (default: the last of dataset.json); needs the preprocessed data")  # fmt: skip
     report.add_argument("-device", default="cpu", choices=("cpu", "cuda", "mps"),
                         help="where --pictures runs the networks (default: cpu)")  # fmt: skip
+    report.add_argument("--paper_evaluation", nargs="?", const="", metavar="LABEL",
+                        help="add Dice and RVD on slices that contain LABEL (default: the last of dataset.json), at a "
+                        "threshold of 0.4; needs probabilities (nnUNetv2_train ... --val --npz)")  # fmt: skip
 
 
 def _add_benchmark(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

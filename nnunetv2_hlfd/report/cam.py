@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_INSTALL = "--pictures needs captum, which computes the Grad-CAM maps. Install it with: pip install captum"
+_INSTALL = "Pictures need captum, which computes the Grad-CAM maps. Install it with: pip install captum"
 
 
 class _Skips(nn.Module):

@@ -13,24 +13,14 @@ from nnunetv2_hlfd.json_file import refuse_damage
 from nnunetv2_hlfd.losses.attention import energy
 from nnunetv2_hlfd.losses.divergence import probabilities
 from nnunetv2_hlfd.report.cam import grad_cam, predicted_region
-from nnunetv2_hlfd.report.models import LabelValue, Model
+from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.networks import Restored
 from nnunetv2_hlfd.report.patches import Patch
+from nnunetv2_hlfd.report.target import Target
 from nnunetv2_hlfd.taps import StudentTaps, read_stages, student_taps
 
 CAM, ATTENTION, PIXEL = "Grad-CAM", "attention", "pixel map"
 _HEAD = re.compile(r"(methods\.HLFD\w*\.heads\.(\d+))\.weight")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """The label that is looked for: its name, value (values of a region), and channel of the logits."""
-
-    name: str
-    value: LabelValue
-    channel: int
-    regions: bool
-    ignore: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,25 +39,6 @@ class Seen:
 
     maps: list[LayerMap]
     prediction: Tensor
-
-
-def choose_target(model: Model, name: str | None) -> Target:
-    """The label of this name, or the last one of dataset.json: organs come before their tumors.
-
-    Raises:
-        ValueError: for a name that is no label.
-    """
-    names = list(model.labels)
-    name = name or names[-1]
-    if name not in names:
-        raise ValueError(f"Expected one of the labels {', '.join(names)} for --pictures, got '{name}'.")
-    value = model.labels[name]
-    regions = any(isinstance(each, tuple) and len(each) > 1 for each in model.labels.values())  # as nnU-Net tells
-    number = value[0] if isinstance(value, tuple) else value
-    return Target(
-        name=name, value=value, channel=names.index(name) if regions else number, regions=regions,
-        ignore=model.dataset_json["labels"].get("ignore"),
-    )  # fmt: skip
 
 
 def see(restored: Restored, model: Model, fold: int, patch: Patch, target: Target) -> Seen:

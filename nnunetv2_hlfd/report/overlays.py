@@ -21,13 +21,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2_hlfd.json_file import refuse_damage
 from nnunetv2_hlfd.losses.resize import resize
 from nnunetv2_hlfd.report.arms import Arm
-from nnunetv2_hlfd.report.lesions import find_reference
-from nnunetv2_hlfd.report.maps import Target
+from nnunetv2_hlfd.report.case_files import Mask, find_reference
 from nnunetv2_hlfd.report.models import LabelValue, Model
 from nnunetv2_hlfd.report.patches import lesion_center
+from nnunetv2_hlfd.report.target import Target
 
 Image = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
 
 TRUTH_COLOR, PREDICTION_COLOR = "#3ddc5b", "#ff4fd8"
 _COLUMNS = 6

@@ -14,12 +14,13 @@ from nnunetv2_hlfd.report.examples import cases_with, choose_examples
 from nnunetv2_hlfd.report.focus import focus_share, summarize_focus
 from nnunetv2_hlfd.report.formatting import format_number, format_spread
 from nnunetv2_hlfd.report.layers import View, draw_layers, make_view
-from nnunetv2_hlfd.report.maps import ATTENTION, CAM, PIXEL, Seen, Target, choose_target, see
+from nnunetv2_hlfd.report.maps import ATTENTION, CAM, PIXEL, Seen, see
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.networks import find_checkpoint, restore
 from nnunetv2_hlfd.report.overlays import Overlay, draw_overlay, read_overlay
 from nnunetv2_hlfd.report.page import Picture, Section, Table
 from nnunetv2_hlfd.report.patches import Patch, check_cases, open_cases, read_patch
+from nnunetv2_hlfd.report.target import Target, choose_target
 
 _FOCUS_NOTE = (
     "Share of the mass of a map that lies inside the true label, on the patch with the lesion: mean ± standard "

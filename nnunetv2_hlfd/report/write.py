@@ -7,17 +7,17 @@ import pandas as pd
 
 from nnunetv2_hlfd.report.arms import Arm, group_models
 from nnunetv2_hlfd.report.costs import Cost, measure_cost, read_curves
+from nnunetv2_hlfd.report.extras import Extras, check_extras, make_extras
 from nnunetv2_hlfd.report.lesions import lesion_recall, measure_lesions
 from nnunetv2_hlfd.report.models import check_same_cases, read_models
 from nnunetv2_hlfd.report.page import to_html, to_markdown, to_png
-from nnunetv2_hlfd.report.pictures import PictureOptions, check_pictures, make_pictures, picture_sections
 from nnunetv2_hlfd.report.sections import Findings, compose
 from nnunetv2_hlfd.report.summary import Summary, summarize
 
 
 def write_report(
     teacher: Path, students: Sequence[Path], output: Path, arms: Mapping[str, Sequence[Path]] | None = None,
-    pictures: PictureOptions | None = None,
+    extras: Extras | None = None,
 ) -> Path:  # fmt: skip
     """Compare models by nnU-Net's own validation of their folds.
 
@@ -26,38 +26,37 @@ def write_report(
         students: model folders; those that differ in nothing but the seed are runs of one arm.
         output: folder for report.md, report.html, the pictures of report.md, and CSV tables.
         arms: names of arms and their folders, where they are to be called and grouped otherwise.
-        pictures: what to show of images and layers; None for nothing, which needs no preprocessed data.
+        extras: what else to show; nothing by default, which needs results and label maps alone.
 
     Returns:
         The HTML page.
 
     Raises:
-        ValueError: for folders that are no finished models, or not of the same data and cases, and pictures that cannot
+        ValueError: for folders that are no finished models, or not of the same data and cases, and extras that cannot
             be made.
     """
     models = read_models([teacher, *students])
     folds = check_same_cases(models)
-    if pictures:
-        check_pictures(models, folds, pictures)
+    extras = extras or Extras()
+    check_extras(models, folds, extras)
     by_folder = {model.folder: model for model in models}
     if arms is None:
         groups = group_models(models[1:])
     else:
         groups = [Arm(name=name, models=[by_folder[each] for each in folders]) for name, folders in arms.items()]
     first = Arm(name="teacher", models=models[:1])
+    everyone = [first, *groups]
     output.mkdir(parents=True, exist_ok=True)
 
     summary = summarize(first, groups, folds)
-    shown = make_pictures([first, *groups], folds, summary.cases, pictures) if pictures else None
+    sections, tables = make_extras(everyone, folds, summary.cases, extras)
     lesions, missing = measure_lesions(models, folds)
     recall = lesion_recall(lesions)
-    everyone = [first, *groups]
     costs = {arm.name: measure_cost(arm.models[0]) for arm in everyone}
     curves = {arm.name: [curve for model in arm.models for curve in read_curves(model, folds)] for arm in everyone}
     page = compose(Findings(
         teacher=first, students=groups, folds=folds, summary=summary, recall=recall, without_lesions=missing,
-        costs=costs, curves={name: each for name, each in curves.items() if each},
-        more=picture_sections(shown) if shown else (),
+        costs=costs, curves={name: each for name, each in curves.items() if each}, more=sections,
     ))  # fmt: skip
 
     for picture in page.pictures:
@@ -65,16 +64,15 @@ def write_report(
     (output / "report.md").write_text(to_markdown(page), encoding="utf-8")
     html = output / "report.html"
     html.write_text(to_html(page), encoding="utf-8")
-    _write_tables(summary, recall, lesions, costs, output)
-    if shown:
-        shown.focus.to_csv(output / "focus.csv", index=False)
-        shown.summary.to_csv(output / "focus_arms.csv", index=False)
+    tables |= _tables(summary, recall, lesions, costs)
+    for name, table in tables.items():
+        table.to_csv(output / f"{name}.csv", index=False)
     return html
 
 
-def _write_tables(
-    summary: Summary, recall: pd.DataFrame, lesions: pd.DataFrame, costs: Mapping[str, Cost], output: Path
-) -> None:
+def _tables(
+    summary: Summary, recall: pd.DataFrame, lesions: pd.DataFrame, costs: Mapping[str, Cost]
+) -> dict[str, pd.DataFrame]:
     runs = summary.runs.merge(recall, on=["run", "label"], how="left")
     comparisons = pd.DataFrame(
         [{**vars(each), "difference": each.difference.value, "low": each.difference.low, "high": each.difference.high}
@@ -85,9 +83,7 @@ def _write_tables(
           "checkpoint_bytes": cost.checkpoint_bytes, "latency_seconds": cost.latency, "missing": cost.missing}
          for name, cost in costs.items()]
     )  # fmt: skip
-    tables = {
+    return {
         "arms": summary.arms, "runs": runs, "cases": summary.cases, "comparisons": comparisons, "networks": sizes,
         "lesions": lesions,
     }  # fmt: skip
-    for name, table in tables.items():
-        table.to_csv(output / f"{name}.csv", index=False)

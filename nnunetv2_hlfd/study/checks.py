@@ -13,6 +13,7 @@ from nnunetv2_hlfd.checkpoints import sha256
 from nnunetv2_hlfd.compatibility import check_validation_cases
 from nnunetv2_hlfd.identity import RECORD_FILE, check_folder_is_ours
 from nnunetv2_hlfd.json_file import read_json
+from nnunetv2_hlfd.report.cam import check_captum
 from nnunetv2_hlfd.setting_rules import nearest
 from nnunetv2_hlfd.study.runs import Run, splits_file
 from nnunetv2_hlfd.variants import variant_differences
@@ -48,18 +49,44 @@ def check_folds(dataset: str, folds: Sequence[int]) -> None:
         raise ValueError(f"Expected folds 0-{number - 1}, those of {file}, got {beyond[0]}.")
 
 
-def check_existing_teacher(folder: Path, fold: int, dataset: str) -> None:
+def check_extras(extras: Mapping[str, str], dataset_json: Mapping[str, Any]) -> None:
+    """The labels that the report is to look at are there, and what pictures are drawn with.
+
+    Raises:
+        ValueError: naming what is missing.
+    """
+    names = [name for name in dataset_json["labels"] if name not in ("background", "ignore")]
+    for key, label in extras.items():
+        if label and label not in names:
+            raise ValueError(f"report: {key}: expected one of the labels {', '.join(names)}, got '{label}'.")
+    if "pictures" in extras:
+        check_captum()
+
+
+def check_existing_teacher(folder: Path, fold: int, dataset: str, *, probabilities: bool = False) -> None:
     """The fold of an existing teacher is there and held out the cases that this split holds out.
 
     Before nnU-Net has made a split there is nothing to compare; the trainers check again.
 
+    Args:
+        folder: its model folder.
+        fold: of the study.
+        dataset: the study's.
+        probabilities: whether the report needs those of its validation.
+
     Raises:
-        ValueError: where it is not or did not.
+        ValueError: where it is not or did not, or lacks the probabilities.
     """
     checkpoint = folder / f"fold_{fold}" / "checkpoint_final.pth"
     if not checkpoint.is_file():
         raise ValueError(
             f"Expected the teacher's checkpoint {checkpoint}, found none. Train that fold, or leave it out."
+        )
+    validation = checkpoint.parent / "validation"
+    if probabilities and not any(validation.glob("*.npz")):
+        raise ValueError(
+            f"The report's paper_evaluation needs the probabilities (.npz) in {validation}, found none. Make them with "
+            f"nnUNetv2_train ... {fold} --val --npz."
         )
     file = splits_file(dataset)
     if file.is_file():

@@ -70,6 +70,7 @@ def run(file: Path, device: str, parallel: int | None) -> int:
 
 
 def _report(study: Study, runs: Sequence[Run], output: Path) -> None:
+    from nnunetv2_hlfd.report.extras import Extras
     from nnunetv2_hlfd.report.write import write_report
 
     teacher, arms = teacher_folder(study, runs), complete_arms(study, runs)
@@ -78,7 +79,7 @@ def _report(study: Study, runs: Sequence[Run], output: Path) -> None:
         print("No report: neither a teacher nor an arm is complete.")
         return
     students = [folder for folders in arms.values() for folder in folders]
-    print(f"Wrote {write_report(teacher, students, output, arms)}")
+    print(f"Wrote {write_report(teacher, students, output, arms, Extras(**study.report))}")
 
 
 def complete_arms(study: Study, runs: Sequence[Run]) -> Mapping[str, list[Path]]:

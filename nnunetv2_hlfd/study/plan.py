@@ -14,7 +14,13 @@ from nnunetv2_hlfd.config import given_settings
 from nnunetv2_hlfd.json_file import read_json
 from nnunetv2_hlfd.scheduled_trainer import ScheduledTrainer
 from nnunetv2_hlfd.student_trainer import nnUNetTrainerStudent
-from nnunetv2_hlfd.study.checks import check_configuration, check_existing_teacher, check_folds, check_runs
+from nnunetv2_hlfd.study.checks import (
+    check_configuration,
+    check_existing_teacher,
+    check_extras,
+    check_folds,
+    check_runs,
+)
 from nnunetv2_hlfd.study.runs import Run
 from nnunetv2_hlfd.study.spec import ArmSpec, Study, TeacherSpec
 from nnunetv2_hlfd.trainer import DistillationTrainer
@@ -42,6 +48,7 @@ def plan_runs(study: Study) -> list[Run]:
     plans = read_json(file)
     check_configuration(plans, study.configuration, file.parent)
     check_folds(dataset, study.folds)
+    check_extras(study.report, read_json(file.parent / "dataset.json"))
     planner = _Planner(study, dataset, given_settings(plans))
     runs = [run for fold in study.folds for run in planner.fold(fold)]
     check_runs(runs)
@@ -56,6 +63,7 @@ class _Planner:
         self.given = given  # plans that are a variant themselves hand their settings on
         self.arms = [(arm, _trainer(arm.trainer, nnUNetTrainerStudent, f"arms: {arm.name}")) for arm in study.arms]
         used = {arm.teacher for arm, trainer in self.arms if issubclass(trainer, DistillationTrainer)}
+        self.save_probabilities = "paper_evaluation" in study.report
         self.teachers = [each for each in study.teachers if each.name in used or each is study.teachers[0]]
 
     def fold(self, fold: int) -> list[Run]:
@@ -67,7 +75,7 @@ class _Planner:
                 runs.append(run)
                 folders[teacher.name] = run.model_folder
             else:
-                check_existing_teacher(teacher.folder, fold, self.dataset)
+                check_existing_teacher(teacher.folder, fold, self.dataset, probabilities=self.save_probabilities)
                 folders[teacher.name] = teacher.folder
         arms = [(arm, trainer, seed) for seed in self.study.seeds for arm, trainer in self.arms]
         return runs + [self._arm_run(arm, trainer, seed, fold, folders) for arm, trainer, seed in arms]
@@ -89,7 +97,8 @@ class _Planner:
     ) -> Run:
         return Run(
             arm=arm, trainer=trainer, dataset=self.dataset, configuration=self.study.configuration,
-            plans=self.study.plans, variant=variant, fold=fold, given={**self.given, **given}, **more,
+            plans=self.study.plans, variant=variant, fold=fold, given={**self.given, **given},
+            save_probabilities=self.save_probabilities, **more,
         )  # fmt: skip
 
 

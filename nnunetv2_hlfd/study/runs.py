@@ -28,6 +28,7 @@ class Run:
         given: settings that its plans variant holds.
         teacher: model folder of the teacher, for arms that learn from one.
         is_teacher: trained to teach, not an arm of the comparison.
+        save_probabilities: in its validation.
     """
 
     arm: str
@@ -40,6 +41,7 @@ class Run:
     given: Mapping[str, Any]
     teacher: Path | None = None
     is_teacher: bool = False
+    save_probabilities: bool = False
 
     @property
     def plans_name(self) -> str:
@@ -73,8 +75,10 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it is trained and validated."""
-        return (self.fold_folder / "validation" / "summary.json").is_file()
+        """Whether it is trained and validated, with the probabilities where they are wanted."""
+        validation = self.fold_folder / "validation"
+        probabilities = not self.save_probabilities or any(validation.glob("*.npz"))
+        return (validation / "summary.json").is_file() and probabilities
 
     @property
     def is_trained(self) -> bool:
@@ -106,6 +110,7 @@ class Run:
         return [
             "nnUNetv2_hlfd", "train", self.dataset, self.configuration, str(self.fold), "-tr", self.trainer.__name__,
             "-p", self.plans_name, "-device", device, *continuation(self.fold_folder),
+            *(["--npz"] if self.save_probabilities else []),
         ]  # fmt: skip
 
     def environment(self) -> dict[str, str]:

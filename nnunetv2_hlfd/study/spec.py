@@ -14,6 +14,7 @@ from nnunetv2_hlfd.setting_rules import nearest
 from nnunetv2_hlfd.variants import check_variant_name
 
 _DEFAULT_TEACHER_TRAINER = "nnUNetTrainerTeacher"
+_EXTRAS = ["pictures", "paper_evaluation"]  # of a report
 
 
 class _Loader(yaml.SafeLoader):
@@ -61,6 +62,7 @@ class Study:
     Attributes:
         study: its name, part of the name of every plans variant.
         settings: of every run; those of a teacher or an arm come on top.
+        report: extras of the report -> the label they look at, "" for the last of dataset.json.
     """
 
     study: str
@@ -72,6 +74,7 @@ class Study:
     settings: Mapping[str, Any]
     teachers: Sequence[TeacherSpec]
     arms: Sequence[ArmSpec]
+    report: Mapping[str, str]
 
 
 def read_study(file: Path) -> Study:
@@ -104,7 +107,7 @@ def read_study(file: Path) -> Study:
     return Study(
         study=name, dataset=str(content["dataset"]), configuration=str(content["configuration"]),
         plans=str(content.get("plans", "nnUNetPlans")), folds=_numbers(content.get("folds", [0]), "folds"), seeds=seeds,
-        settings=settings, teachers=teachers, arms=read,
+        settings=settings, teachers=teachers, arms=read, report=_report(content.get("report") or {}),
     )  # fmt: skip
 
 
@@ -154,6 +157,16 @@ def _arms(name: str, value: Any, settings: Mapping[str, Any], teachers: Sequence
             teacher=teacher,
         ))  # fmt: skip
     return arms
+
+
+def _report(value: Any) -> dict[str, str]:
+    """Extras of the report: a label's name, or true for the last label."""
+    entry = _mapping(value, "report")
+    _known(entry, _EXTRAS, "report")
+    for key, label in entry.items():
+        if not (label is True or (isinstance(label, str) and label)):
+            raise ValueError(f"report: {key}: expected the name of a label, or true for the last one, got {label!r}.")
+    return {key: "" if label is True else label for key, label in entry.items()}
 
 
 def _text(value: Any) -> str:

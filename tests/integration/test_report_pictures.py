@@ -19,11 +19,12 @@ from PIL import Image
 
 from nnunetv2_hlfd.cli import main
 from nnunetv2_hlfd.report.arms import group_models
-from nnunetv2_hlfd.report.maps import choose_target, see
+from nnunetv2_hlfd.report.maps import see
 from nnunetv2_hlfd.report.models import read_model
 from nnunetv2_hlfd.report.networks import restore
 from nnunetv2_hlfd.report.overlays import original_slice, read_overlay
 from nnunetv2_hlfd.report.patches import open_cases, read_patch
+from nnunetv2_hlfd.report.target import choose_target
 
 REGIONS = "Dataset903_PhantomRegions"
 LABELS = "Dataset901_Phantom"

@@ -133,6 +133,7 @@ def test_what_cannot_run_is_refused_at_once(study, change, message, nnunet, caps
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"configuration": "4d_fullres"}, "has no configuration '4d_fullres'."),
+    ({"report": {"pictures": "liver"}}, "report: pictures: expected one of the labels kidney, tumor, got 'liver'."),
     ({"folds": [5]}, "Expected folds 0-4, those of "),
     ({"arms": {"a": ARMS["HLFD"], "A": ARMS["HLFD"]}}, "Expected names that differ in more than their case"),
     ({"arms": {"t": ARMS["alone"]}, "teachers": {"t.s1": None}}, "nnUNetPlans_early_t.s1 is there twice."),
@@ -187,6 +188,9 @@ def test_an_existing_teacher_of_another_split_is_refused(study, teacher_2d, tmp_
     (folder / "fold_0").symlink_to(teacher_2d)
     file = study("blind", ARMS, folds=[0], teachers={"there": {"folder": str(folder)}})
     assert plan_runs(read_study(file))[1].teacher == folder
+    wanted = study("blind", ARMS, teachers={"there": {"folder": str(folder)}}, report={"paper_evaluation": True})
+    assert main(["study", str(wanted), "--dry_run"]) == 2
+    assert "The report's paper_evaluation needs the probabilities (.npz) in " in capsys.readouterr().err
     (folder / "fold_1").symlink_to(teacher_2d)
     assert main(["study", str(study("blind", ARMS, folds=[1], teachers={"there": {"folder": str(folder)}}))]) == 2
     assert "was validated on other cases than this student's fold holds out" in capsys.readouterr().err
@@ -204,6 +208,22 @@ def test_a_finished_run_whose_teacher_may_have_seen_its_cases_is_named(study, nn
             check_teachers_were_blind(runs)
     with pytest.raises(ValueError, match=r"may have seen the validation cases of nnUNetTrainerHLFD__nnUNetPlans_seen_"):
         check_teachers_were_blind(runs)
+
+
+def test_a_report_of_the_papers_evaluation_asks_every_run_for_its_probabilities(study, capsys):
+    file = study("wanted", ARMS, seeds=[1], report={"paper_evaluation": "tumor"})
+    run = plan_runs(read_study(file))[1]
+    validation = run.fold_folder / "validation"
+    validation.mkdir(parents=True)
+    (run.fold_folder / "checkpoint_final.pth").touch()
+    (validation / "summary.json").write_text("{}")
+    assert not run.is_finished  # was validated without
+    assert run.is_trained
+    assert main(["study", str(file), "-device", "cpu", "--commands"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("-device cpu ")[1] for line in lines] == ["--npz", "--val --npz", "--npz"]
+    (validation / "case.npz").touch()
+    assert run.is_finished
 
 
 # Running
@@ -344,19 +364,26 @@ def test_a_study_survives_kills_isolates_a_broken_arm_and_reports(study, nnunet)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["kits19", "lits"])
 def test_the_papers_tables_come_out_at_the_size_of_the_phantom(name, nnunet, tmp_path):
-    """The repository's study file but for data set, budget, and the width of the student; one seed."""
+    """The repository's study file but for data set, budget, width of the student, one seed; and all of the report."""
     content = yaml.safe_load((STUDIES / f"{name}.yaml").read_text())
     content.update(dataset=901, plans="nnUNetPlans", study=f"paper.{name}", seeds=[1])
     content["settings"].update(student="resnet18_w8", num_epochs=1, num_iterations_per_epoch=1,
                                num_val_iterations_per_epoch=1)  # fmt: skip
+    content["report"] = {"pictures": "tumor", "paper_evaluation": True}
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(content))
     process = run_study(file)
     output, _ = process.communicate()
     assert process.returncode == 0, output[-2000:]
     spec = read_study(file)
-    with (study_folder(spec, plan_runs(spec)) / "report" / "arms.csv").open() as rows:
+    report = study_folder(spec, plan_runs(spec)) / "report"
+    with (report / "arms.csv").open() as rows:
         arms = list(csv.DictReader(rows))
     assert {"alone", "SKD", "IMF", "EMKD", "DSKD", "HLFD", "HLFD.beta1.8", "HLFD.lambda0.2"} <= {
         row["arm"] for row in arms
     }
+    assert "## As the paper evaluates: tumor" in (report / "report.md").read_text()
+    with (report / "paper_evaluation.csv").open() as rows:
+        runs = {row["run"] for row in csv.DictReader(rows)}
+    assert runs == {run.model_folder.name for run in plan_runs(spec)}
+    assert (report / "overlay_worst.png").is_file()

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import SimpleITK
+
+from nnunetv2_hlfd.report.models import read_models
 
 NAMES = {"labels": {"kidney": 1, "tumor": 2}, "regions": {"whole": [1, 2], "tumor": 2}, "one": {"lesion": 1}}
 
@@ -67,3 +70,36 @@ def write_model(
 def cases(*values):
     """Case -> Dice."""
     return {f"case_{index:03d}": value for index, value in enumerate(values)}
+
+
+def write_map(file, array):
+    """A label map."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.asarray(array, dtype=np.uint8)), str(file))
+
+
+def volume(*boxes, size=(4, 12, 12)):
+    """Boxes of (label, slices...), the later ones on top."""
+    array = np.zeros(size, dtype=int)
+    for label, *where in boxes:
+        array[tuple(slice(*each) for each in where)] = label
+    return array
+
+
+def write_scene(parent, truth, *predictions, kind="one", ignore=None):
+    """Write the true and each model's label map of one case; returns the models.
+
+    nnUNet_preprocessed has to be PARENT/preprocessed.
+    """
+    write_map(parent / "preprocessed/Dataset901_Made/gt_segmentations/case_000.nii.gz", truth)
+    folders = []
+    for index, prediction in enumerate(predictions):
+        dice = cases(0.5 if kind == "one" else (0.5, 0.5))
+        folder = write_model(parent, "nnUNetTrainer", dice, plans=f"p{index}", kind=kind)
+        write_map(folder / "fold_0/validation/case_000.nii.gz", prediction)
+        if ignore is not None:
+            content = json.loads((folder / "dataset.json").read_text())
+            content["labels"]["ignore"] = ignore
+            (folder / "dataset.json").write_text(json.dumps(content))
+        folders.append(folder)
+    return read_models(folders)

@@ -1,50 +1,19 @@
 """Lesions found, missed and made up, on small label maps drawn by hand."""
 
-import json
 from dataclasses import replace
+from functools import partial
 
-import numpy as np
 import pytest
-import SimpleITK
-from report_folders import cases, write_model
+from report_folders import volume, write_map, write_scene
 
 from nnunetv2_hlfd.report.lesions import lesion_recall, measure_lesions
-from nnunetv2_hlfd.report.models import read_models
-
-
-def write_map(file, array):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.asarray(array, dtype=np.uint8)), str(file))
 
 
 @pytest.fixture
 def scene(tmp_path, monkeypatch):
     """Write the true and each model's label map of one case; returns the models."""
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
-
-    def write(truth, *predictions, kind="one", ignore=None):
-        write_map(tmp_path / "preprocessed/Dataset901_Made/gt_segmentations/case_000.nii.gz", truth)
-        folders = []
-        for index, prediction in enumerate(predictions):
-            dice = cases(0.5 if kind == "one" else (0.5, 0.5))
-            folder = write_model(tmp_path, "nnUNetTrainer", dice, plans=f"p{index}", kind=kind)
-            write_map(folder / "fold_0/validation/case_000.nii.gz", prediction)
-            if ignore is not None:
-                content = json.loads((folder / "dataset.json").read_text())
-                content["labels"]["ignore"] = ignore
-                (folder / "dataset.json").write_text(json.dumps(content))
-            folders.append(folder)
-        return read_models(folders)
-
-    return write
-
-
-def volume(*boxes, size=(4, 12, 12)):
-    """Boxes of (label, slices...), the later ones on top."""
-    array = np.zeros(size, dtype=int)
-    for label, *where in boxes:
-        array[tuple(slice(*each) for each in where)] = label
-    return array
+    return partial(write_scene, tmp_path)
 
 
 LARGE, SMALL = (1, (0, 3), (0, 4), (0, 4)), (1, (2, 3), (8, 10), (8, 10))

@@ -82,6 +82,11 @@ def test_values_that_are_no_plain_words_name_arms_of_a_grid_too(read):
     ]
 
 
+def test_the_report_looks_at_the_named_label_or_the_last_one(read):
+    study = read(MINIMAL + "report: {pictures: kidney, paper_evaluation: true}\n")
+    assert study.report == {"pictures": "kidney", "paper_evaluation": ""}
+
+
 def test_numbers_with_an_exponent_need_no_point_and_anchors_can_be_merged(read):
     study = read("""
 study: s
@@ -109,6 +114,8 @@ arms:
     (MINIMAL + "settings: {teacher_fold: 1}\n", "settings: a study has no teacher_fold"),
     (MINIMAL + "settings: {beta: 1, beta: 2}\n", "'beta' is there twice"),
     (MINIMAL + "settings: 3\n", "Expected 'key: value' entries in settings, got 3."),
+    (MINIMAL + "report: {picture: tumor}\n", "report: unknown key 'picture'. Did you mean 'pictures'?"),
+    (MINIMAL + "report: {pictures: no}\n", "report: pictures: expected the name of a label, or true for the last one"),
     (MINIMAL + "teachers: {}\n", "Expected at least one teacher in 'teachers'."),
     (MINIMAL + "teachers: {t: {folder: x, settings: {beta: 1}}}\n", "an existing teacher (folder) has no trainer and"),
     (MINIMAL + "teachers: {t: {fold: x}}\n", "teachers: t: unknown key 'fold'. Did you mean 'folder'?"),

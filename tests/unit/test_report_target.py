@@ -1,4 +1,4 @@
-"""Which label the pictures of a report show; what cannot be shown is refused first."""
+"""Which label a part of the report looks at; what cannot be shown is refused first."""
 
 import sys
 
@@ -7,8 +7,8 @@ import torch
 from report_folders import cases, write_model
 
 from nnunetv2_hlfd.cli import main
-from nnunetv2_hlfd.report.maps import choose_target
 from nnunetv2_hlfd.report.models import read_model
+from nnunetv2_hlfd.report.target import choose_target
 
 
 @pytest.mark.parametrize(("kind", "name", "expected"), [
@@ -27,7 +27,7 @@ def test_a_name_that_is_no_label_is_refused_before_anything_is_measured(tmp_path
     folders = [write_model(tmp_path, f"nnUNetTrainer{each}", cases((0.5, 0.5)), kind="labels") for each in "ab"]
     arguments = ["report", "-m", *map(str, folders), "-o", str(tmp_path / "out"), "--pictures", "liver"]
     assert main(arguments) == 2
-    assert "Expected one of the labels kidney, tumor for --pictures, got 'liver'." in capsys.readouterr().err
+    assert "Expected one of the labels kidney, tumor, got 'liver'." in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

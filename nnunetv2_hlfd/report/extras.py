@@ -1,0 +1,75 @@
+"""What a report holds on request only: pictures, and the paper's evaluation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from nnunetv2_hlfd.report.arms import Arm
+from nnunetv2_hlfd.report.models import Model
+from nnunetv2_hlfd.report.page import Section
+from nnunetv2_hlfd.report.paper_evaluation import check_probabilities, measure_paper_evaluation, paper_section
+from nnunetv2_hlfd.report.pictures import PictureOptions, check_pictures, make_pictures, picture_sections
+from nnunetv2_hlfd.report.target import choose_target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What to add.
+
+    Attributes:
+        pictures: the label to show, "" for the last of dataset.json; None for no pictures.
+        paper_evaluation: the label to evaluate as the paper does, likewise.
+        device: where networks run for pictures.
+    """
+
+    pictures: str | None = None
+    paper_evaluation: str | None = None
+    device: str = "cpu"
+
+    @property
+    def picture_options(self) -> PictureOptions | None:
+        """As the pictures take them."""
+        return None if self.pictures is None else PictureOptions(label=self.pictures or None, device=self.device)
+
+
+def check_extras(models: Sequence[Model], folds: Sequence[int], extras: Extras) -> None:
+    """Refuse what cannot be made, before anything is measured.
+
+    Raises:
+        ValueError: naming what is missing and how to mend it.
+    """
+    if extras.picture_options:
+        check_pictures(models, folds, extras.picture_options)
+    if extras.paper_evaluation is not None:
+        choose_target(models[0], extras.paper_evaluation)
+        check_probabilities(models, folds)
+
+
+def make_extras(
+    arms: Sequence[Arm], folds: Sequence[int], cases: pd.DataFrame, extras: Extras
+) -> tuple[list[Section], dict[str, pd.DataFrame]]:
+    """Sections of the page, and tables by the name of their CSV file.
+
+    Args:
+        arms: the teacher first.
+        folds: to look at.
+        cases: of the summary.
+        extras: what to make.
+
+    Raises:
+        ValueError: for missing or damaged files.
+    """
+    sections: list[Section] = []
+    tables = {}
+    if extras.paper_evaluation is not None:
+        models = [model for arm in arms for model in arm.models]
+        target = choose_target(models[0], extras.paper_evaluation)
+        measured = measure_paper_evaluation(models, folds, target)
+        sections.append(paper_section(measured, arms, target))
+        tables["paper_evaluation"] = measured
+    if extras.picture_options:
+        shown = make_pictures(arms, folds, cases, extras.picture_options)
+        sections += picture_sections(shown)
+        tables |= {"focus": shown.focus, "focus_arms": shown.summary}
+    return sections, tables
