@@ -64,15 +64,16 @@ def write_report(
     (output / "report.md").write_text(to_markdown(page), encoding="utf-8")
     html = output / "report.html"
     html.write_text(to_html(page), encoding="utf-8")
-    tables |= _tables(summary, recall, lesions, costs)
+    tables |= tables_of(summary, recall, lesions, costs)
     for name, table in tables.items():
         table.to_csv(output / f"{name}.csv", index=False)
     return html
 
 
-def _tables(
+def tables_of(
     summary: Summary, recall: pd.DataFrame, lesions: pd.DataFrame, costs: Mapping[str, Cost]
 ) -> dict[str, pd.DataFrame]:
+    """The tables of every report by the name of their CSV file."""
     runs = summary.runs.merge(recall, on=["run", "label"], how="left")
     comparisons = pd.DataFrame(
         [{**vars(each), "difference": each.difference.value, "low": each.difference.low, "high": each.difference.high}

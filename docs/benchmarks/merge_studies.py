@@ -1,0 +1,121 @@
+"""Put together what collect_study.py has collected of one study on several machines: tables and report over all runs.
+
+python docs/benchmarks/merge_studies.py STUDY.yaml FOLDER... OUTPUT
+
+A run that several folders have is taken from the last one. OUTPUT may be one of the folders. Prints the table of arms
+that the study's page shows. Pictures of the report (--pictures) are not merged.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from nnunetv2_hlfd.json_file import read_json
+from nnunetv2_hlfd.markdown import markdown_table
+from nnunetv2_hlfd.report.arms import Arm
+from nnunetv2_hlfd.report.costs import Cost, Curve
+from nnunetv2_hlfd.report.formatting import format_interval, format_spread
+from nnunetv2_hlfd.report.lesions import lesion_recall
+from nnunetv2_hlfd.report.models import Model
+from nnunetv2_hlfd.report.page import to_html, to_markdown, to_png
+from nnunetv2_hlfd.report.sections import Findings, compose
+from nnunetv2_hlfd.report.summary import MEAN, Summary, summarize
+from nnunetv2_hlfd.report.write import tables_of
+from nnunetv2_hlfd.student import Size
+from nnunetv2_hlfd.study.spec import read_study
+
+
+def main(study: Path, folders: list[Path], output: Path) -> None:
+    """Write the tables and the report of all runs."""
+    title = (folders[0] / "report.md").read_text().split("\n")[0].removeprefix("# ").split(",")[0]
+    cases, lesions = (_merge(folders, f"{name}.csv", "run") for name in ("cases", "lesions"))
+    terms, networks = _merge(folders, "terms.csv", "run"), _merge(folders, "networks.csv", "arm")
+    (output / "runs").mkdir(parents=True, exist_ok=True)
+    for file in (each for folder in folders for each in (folder / "runs").iterdir()):
+        if file.parent != output / "runs":
+            shutil.copyfile(file, output / "runs" / file.name)
+    order = ["teacher", *(arm.name for arm in read_study(study).arms)]
+    names = sorted(cases["arm"].unique(), key=order.index)
+    arms = [Arm(name=name, models=_models(cases[cases["arm"] == name], title, output / "runs")) for name in names]
+    folds = sorted(cases["fold"].unique().tolist())
+    summary = summarize(arms[0], arms[1:], folds)
+    recall = lesion_recall(lesions)
+    costs = {str(row["arm"]): _cost(row) for _, row in networks.iterrows() if row["arm"] in names}
+    page = compose(Findings(
+        teacher=arms[0], students=arms[1:], folds=folds, summary=summary, recall=recall, without_lesions=(),
+        costs={name: costs[name] for name in names},
+        curves={arm.name: [_curve(model, fold, output / "runs") for model in arm.models for fold in model.folds]
+                for arm in arms},
+    ))  # fmt: skip
+    for picture in page.pictures:
+        (output / picture.name).write_bytes(to_png(picture.figure))
+    (output / "report.md").write_text(to_markdown(page), encoding="utf-8")
+    (output / "report.html").write_text(to_html(page), encoding="utf-8")
+    for name, table in {**tables_of(summary, recall, lesions, costs), "terms": terms}.items():
+        table.to_csv(output / f"{name}.csv", index=False)
+    print(_table(summary, recall))
+
+
+def _merge(folders: list[Path], name: str, key: str) -> pd.DataFrame:
+    """Rows of all folders; those of a key from the last folder that has it."""
+    merged = pd.DataFrame()
+    for table in (pd.read_csv(folder / name) for folder in folders):
+        earlier = merged[~merged[key].isin(table[key])] if len(merged) else merged
+        merged = pd.concat([earlier, table], ignore_index=True)
+    return merged
+
+
+def _models(cases: pd.DataFrame, dataset: str, runs: Path) -> list[Model]:
+    models = []
+    for run, rows in cases.groupby("run", sort=False):
+        trainer, plans, configuration = str(run).split("__")
+        labels = [each for each in dict.fromkeys(rows["label"]) if each != MEAN]
+        records = {fold: read_json(runs / f"{trainer}__{plans}__fold_{fold}_record.json") for fold in set(rows["fold"])}
+        models.append(Model(
+            folder=Path(str(run)), run=str(run), trainer=trainer, plans_name=plans, configuration=configuration,
+            title="", plans={"dataset_name": dataset}, dataset_json={}, settings={}, seed=int(rows["seed"].iloc[0]),
+            records=records, labels={name: index for index, name in enumerate(labels, start=1)},
+            cases=rows[rows["label"] != MEAN].drop(columns=["arm", "run", "seed"]).assign(reference="", prediction=""),
+        ))  # fmt: skip
+    return sorted(models, key=lambda model: model.seed or 0)
+
+
+def _cost(row: "pd.Series[float]") -> Cost:
+    return Cost(
+        size=Size(parameters=int(row["parameters"]), macs=int(row["macs"])),
+        checkpoint_bytes=int(row["checkpoint_bytes"]), latency=float(row["latency_seconds"]),
+    )  # fmt: skip
+
+
+def _curve(model: Model, fold: int, runs: Path) -> Curve:
+    epochs = pd.read_csv(runs / f"{model.trainer}__{model.plans_name}__fold_{fold}_epochs.csv")
+    values = {"mean_fg_dice": epochs["pseudo_dice"].tolist(), "val_losses": epochs["val_loss"].tolist()}
+    return Curve(fold=fold, values=values)
+
+
+def _table(summary: Summary, recall: pd.DataFrame) -> str:
+    """Of the only label, or the mean of all; lesions of the last label."""
+    label, last = summary.arms["label"].iloc[-1], [each for each in summary.arms["label"].unique() if each != MEAN][-1]
+    lesions = recall[recall["label"] == last].merge(summary.runs[["run", "arm"]].drop_duplicates(), on="run")
+    found = lesions.groupby("arm")[["recall", "small_recall", "false_positives"]].mean()
+    differences = {each.arm: each for each in summary.comparisons if each.label == label and each.reference == "alone"}
+    rows = []
+    for row in summary.arms[summary.arms["label"] == label].to_dict("records"):
+        name, difference = row["arm"], differences.get(row["arm"])
+        rows.append([
+            f"`{name}`", str(row["runs"]), format_spread(row["dice_mean"], row["dice_std"]),
+            format_interval(difference.difference) if difference else "-",
+            f"{100 * difference.losing:.0f} %" if difference else "-",
+            f"{found.loc[name, 'recall']:.2f}, {found.loc[name, 'small_recall']:.2f}",
+            f"{found.loc[name, 'false_positives']:.1f}", f"{row['absolute_rvd_mean']:.2f}",
+        ])  # fmt: skip
+    head = ["", "Runs", "Dice", "Difference to the student alone", "Lose > 0.05", "Lesion recall, smaller half",
+            "False positives per case", "Absolute RVD"]  # fmt: skip
+    return markdown_table(head, rows)
+
+
+if __name__ == "__main__":
+    study, *folders, output = map(Path, sys.argv[1:])
+    main(study, folders, output)
