@@ -1,16 +1,11 @@
 """Checking and loading the frozen teacher."""
 
-import inspect
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
@@ -25,6 +20,7 @@ from nnunetv2_hlfd.config import Settings
 from nnunetv2_hlfd.json_file import read_json, refuse_damage
 from nnunetv2_hlfd.methods.base import Outputs, TeacherOutputs, TeacherShape
 from nnunetv2_hlfd.plans_check import check_configuration, check_plans
+from nnunetv2_hlfd.restore import restore_network
 from nnunetv2_hlfd.taps import Stage, TeacherTaps, read_stages, teacher_taps, trained_heads
 from nnunetv2_hlfd.teacher_search import StudentSide, find_teacher
 
@@ -163,56 +159,6 @@ def _load_network(checkpoint_file: Path, student: StudentSide, settings: Setting
         "may_have_seen_validation_cases": student.fold != "all" and not held_out <= validated,
     }
     return TeacherNetwork(network=network, stages=stages, taps=taps, origin=origin)
-
-
-def restore_network(
-    checkpoint: Mapping[str, Any], plans: PlansManager, configuration: Any, dataset_json: Mapping[str, Any], file: Path,
-    *, deep_supervision: bool = True,
-) -> nn.Module:  # fmt: skip
-    """Build the network as nnU-Net's predictor does, with deep supervision or without, and freeze it.
-
-    A network that nnU-Net builds from plans takes the checkpoint's own tensors: what the plans say allocates nothing.
-
-    Raises:
-        ValueError: for a trainer that is not found, plans that no network fits, or weights that do not fit it.
-    """
-    try:
-        trainer = recursive_find_trainer_class_by_name(str(checkpoint["trainer_name"]))
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"The network in {file} was trained by {checkpoint['trainer_name']}, which nnU-Net does not find. Name the "
-            f"folder of that trainer in the environment variable nnUNet_extTrainer."
-        ) from error
-    if "plans_manager" not in inspect.signature(trainer.build_network_architecture).parameters:
-        raise ValueError(
-            f"The trainer {checkpoint['trainer_name']} of {file} builds its network by the signature of nnU-Net before "
-            f"2.7. Expected build_network_architecture(plans_manager, configuration_manager, num_input_channels, "
-            f"num_output_channels, enable_deep_supervision)."
-        )
-    from_plans = trainer.build_network_architecture is nnUNetTrainer.build_network_architecture
-    place = torch.device("meta") if from_plans else nullcontext()
-    with refuse_damage(f"The plans.json or dataset.json of {file}"), place:
-        network = trainer.build_network_architecture(
-            plans,
-            configuration,
-            determine_num_input_channels(plans, configuration, dataset_json),
-            plans.get_label_manager(dataset_json).num_segmentation_heads,
-            enable_deep_supervision=deep_supervision,
-        )
-    try:
-        network.load_state_dict(checkpoint["network_weights"], assign=from_plans)
-        network.float()
-    except Exception as error:
-        raise ValueError(
-            f"The weights in {file} do not fit the network of its plans.json: {_first_culprit(error)}"
-        ) from error
-    return network.eval().requires_grad_(False)
-
-
-def _first_culprit(error: Exception) -> str:
-    """The first weight that does not fit; the line before only says that one does not."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[1][:300] if len(lines) > 1 else str(error)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

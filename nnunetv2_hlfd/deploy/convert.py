@@ -11,20 +11,9 @@ from torch import nn
 
 from nnunetv2_hlfd.deploy.runtime.description import KEY
 from nnunetv2_hlfd.deploy.runtime.network import Run
+from nnunetv2_hlfd.optional_packages import needed
 
 _TOLERANCE = 1e-3  # of the largest logit: float32 sums in another order
-
-
-def needed(package: str, extra: str) -> Any:
-    """Import a package of an extra.
-
-    Raises:
-        ValueError: with the command that installs it.
-    """
-    try:
-        return __import__(package)
-    except ImportError as error:
-        raise ValueError(f"This needs {package}: pip install 'nnunetv2-hlfd[{extra}]'") from error
 
 
 def write_onnx(network: nn.Module, shape: Sequence[int], file: Path, description: str = "") -> bool:

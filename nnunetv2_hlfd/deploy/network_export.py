@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_hlfd.deploy import runtime
-from nnunetv2_hlfd.deploy.convert import check_conversion, needed, to_openvino, write_onnx
+from nnunetv2_hlfd.deploy.convert import check_conversion, to_openvino, write_onnx
 from nnunetv2_hlfd.deploy.describe import describe
 from nnunetv2_hlfd.deploy.package import Exported, write_package
 from nnunetv2_hlfd.deploy.runtime.description import KEY, Description
 from nnunetv2_hlfd.deploy.runtime.network import FILES, compile_openvino, open_network
 from nnunetv2_hlfd.deploy.source import Source
+from nnunetv2_hlfd.optional_packages import needed
 
 PROGRAM = "predict.pyz"
 

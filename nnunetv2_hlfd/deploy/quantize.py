@@ -13,11 +13,11 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nnunetv2_hlfd.deploy.convert import needed
 from nnunetv2_hlfd.deploy.runtime.description import Description
 from nnunetv2_hlfd.deploy.runtime.network import Network, Run, compile_openvino
 from nnunetv2_hlfd.deploy.runtime.predict import predict_logits
 from nnunetv2_hlfd.deploy.source import Source
+from nnunetv2_hlfd.optional_packages import needed
 
 CALIBRATION_PATCHES = 300  # NNCF's own default
 

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_INSTALL = "Pictures need captum, which computes the Grad-CAM maps. Install it with: pip install captum"
-
 
 class _Skips(nn.Module):
     """An encoder whose maps come as a tuple, which captum can hook."""
@@ -32,18 +30,6 @@ class _Score(nn.Module):
     def forward(self, data: Tensor, region: Tensor) -> Tensor:
         logits = self.decoder(list(self.skips(data)))[:, self.channel]
         return (logits * region).flatten(start_dim=1).sum(dim=1)
-
-
-def check_captum() -> None:
-    """Refuse to start without captum.
-
-    Raises:
-        ValueError: with the command that installs it.
-    """
-    try:
-        import captum.attr  # noqa: F401
-    except ImportError as error:
-        raise ValueError(_INSTALL) from error
 
 
 def grad_cam(network: Any, data: Tensor, channel: int, region: Tensor) -> list[Tensor]:

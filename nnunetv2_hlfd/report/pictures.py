@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from nnunetv2_hlfd.optional_packages import needed
 from nnunetv2_hlfd.report.arms import Arm
-from nnunetv2_hlfd.report.cam import check_captum
 from nnunetv2_hlfd.report.examples import cases_with, choose_examples
 from nnunetv2_hlfd.report.focus import focus_share, summarize_focus
 from nnunetv2_hlfd.report.formatting import format_number, format_spread
@@ -73,7 +73,7 @@ def check_pictures(models: Sequence[Model], folds: Sequence[int], options: Pictu
     Raises:
         ValueError: naming what is missing and how to mend it.
     """
-    check_captum()
+    needed("captum.attr", "pictures")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("Expected a GPU for -device cuda, torch finds none. Use -device cpu.")
     target = choose_target(models[0], options.label)

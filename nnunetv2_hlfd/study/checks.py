@@ -13,7 +13,7 @@ from nnunetv2_hlfd.checkpoints import sha256
 from nnunetv2_hlfd.compatibility import check_validation_cases
 from nnunetv2_hlfd.identity import RECORD_FILE, check_folder_is_ours
 from nnunetv2_hlfd.json_file import read_json
-from nnunetv2_hlfd.report.cam import check_captum
+from nnunetv2_hlfd.optional_packages import needed
 from nnunetv2_hlfd.setting_rules import nearest
 from nnunetv2_hlfd.study.runs import Run, splits_file
 from nnunetv2_hlfd.variants import variant_differences
@@ -60,7 +60,7 @@ def check_extras(extras: Mapping[str, str], dataset_json: Mapping[str, Any]) -> 
         if label and label not in names:
             raise ValueError(f"report: {key}: expected one of the labels {', '.join(names)}, got '{label}'.")
     if "pictures" in extras:
-        check_captum()
+        needed("captum.attr", "pictures")
 
 
 def check_existing_teacher(folder: Path, fold: int, dataset: str, *, probabilities: bool = False) -> None:

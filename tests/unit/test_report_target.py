@@ -43,5 +43,5 @@ def test_without_captum_nothing_is_measured(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     folders = [write_model(tmp_path, f"nnUNetTrainer{each}", cases(0.5)) for each in "ab"]
     assert main(["report", "-m", *map(str, folders), "-o", str(tmp_path / "out"), "--pictures"]) == 2
-    assert "pip install captum" in capsys.readouterr().err
+    assert "This needs captum: pip install 'nnunetv2-hlfd[pictures]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
