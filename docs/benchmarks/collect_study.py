@@ -42,8 +42,8 @@ def main(file: Path, output: Path) -> None:
     for run in taught:
         shutil.copyfile(run.fold_folder / "distillation_log.csv", output / "runs" / f"{run.name}_terms.csv")
     _write_terms(taught, output)
-    if taught:
-        _plot_terms([run for run in taught if run.settings.seed == study.seeds[0]], output / "terms.png")
+    if first := [run for run in taught if run.settings.seed == study.seeds[0]]:
+        _plot_terms(first, output / "terms.png")
 
 
 def _write_terms(runs: list[Run], output: Path) -> None:
