@@ -117,8 +117,8 @@ def _measure_case(files: CaseFiles, target: Target) -> list[dict[str, Any]]:
 
 
 def _probabilities(prediction: Path) -> Path:
-    """Where nnU-Net writes them: beside the label map."""
-    return prediction.with_name(prediction.name.split(".")[0] + ".npz")
+    """Where nnU-Net writes them: beside the label map, whose name may have dots."""
+    return prediction.with_name(prediction.name.removesuffix(".gz")).with_suffix(".npz")
 
 
 def _read_probabilities(file: Path, target: Target, shape: tuple[int, ...]) -> Any:

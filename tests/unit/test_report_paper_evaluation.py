@@ -117,6 +117,14 @@ def test_missing_probabilities_are_refused_with_nnunets_command_before_anything_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("case", ["case.1", "case"])
+def test_probabilities_lie_beside_the_label_map_whatever_its_name(case, tmp_path):
+    folder = write_model(tmp_path, "nnUNetTrainer", {case: 0.5})
+    for ending in (".nii.gz", ".npz"):
+        (folder / "fold_0" / "validation" / f"{case}{ending}").touch()
+    check_probabilities(read_models([folder]), [0])
+
+
 @pytest.mark.parametrize(("content", "message"), [
     (np.zeros((3, 2, 2, 2), dtype=np.float32), r"Expected probabilities of shape \(4, 12, 12\) in .*case_000.npz"),
     (np.array(None), r"case_000.npz"),  # an object: reading it would need pickle, which can run code
