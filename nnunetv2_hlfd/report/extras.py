@@ -9,7 +9,7 @@ from nnunetv2_hlfd.report.arms import Arm
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.page import Section
 from nnunetv2_hlfd.report.paper_evaluation import check_probabilities, measure_paper_evaluation, paper_section
-from nnunetv2_hlfd.report.pictures import PictureOptions, check_pictures, make_pictures, picture_sections
+from nnunetv2_hlfd.report.pictures import check_pictures, make_pictures, picture_sections
 from nnunetv2_hlfd.report.target import choose_target
 
 
@@ -27,11 +27,6 @@ class Extras:
     paper_evaluation: str | None = None
     device: str = "cpu"
 
-    @property
-    def picture_options(self) -> PictureOptions | None:
-        """As the pictures take them."""
-        return None if self.pictures is None else PictureOptions(label=self.pictures or None, device=self.device)
-
 
 def check_extras(models: Sequence[Model], folds: Sequence[int], extras: Extras) -> None:
     """Refuse what cannot be made, before anything is measured.
@@ -39,8 +34,8 @@ def check_extras(models: Sequence[Model], folds: Sequence[int], extras: Extras) 
     Raises:
         ValueError: naming what is missing and how to mend it.
     """
-    if extras.picture_options:
-        check_pictures(models, folds, extras.picture_options)
+    if extras.pictures is not None:
+        check_pictures(models, folds, extras.pictures, extras.device)
     if extras.paper_evaluation is not None:
         choose_target(models[0], extras.paper_evaluation)
         check_probabilities(models, folds)
@@ -68,8 +63,8 @@ def make_extras(
         measured = measure_paper_evaluation(models, folds, target)
         sections.append(paper_section(measured, arms, target))
         tables["paper_evaluation"] = measured
-    if extras.picture_options:
-        shown = make_pictures(arms, folds, cases, extras.picture_options)
+    if extras.pictures is not None:
+        shown = make_pictures(arms, folds, cases, extras.pictures, extras.device)
         sections += picture_sections(shown)
         tables |= {"focus": shown.focus, "focus_arms": shown.summary}
     return sections, tables

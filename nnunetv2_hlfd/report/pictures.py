@@ -40,14 +40,6 @@ _EXAMPLE_NOTE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureOptions:
-    """The label to show, None for the last of dataset.json, and where the networks run."""
-
-    label: str | None = None
-    device: str = "cpu"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Pictures:
     """Everything that --pictures adds to a report.
 
@@ -67,16 +59,16 @@ class Pictures:
     summary: pd.DataFrame
 
 
-def check_pictures(models: Sequence[Model], folds: Sequence[int], options: PictureOptions) -> None:
+def check_pictures(models: Sequence[Model], folds: Sequence[int], label: str, device: str) -> None:
     """Refuse what pictures cannot be made of, before anything is measured.
 
     Raises:
         ValueError: naming what is missing and how to mend it.
     """
     needed("captum.attr", "pictures")
-    if options.device == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("Expected a GPU for -device cuda, torch finds none. Use -device cpu.")
-    target = choose_target(models[0], options.label)
+    target = choose_target(models[0], label)
     for model in models:
         cases = model.cases[model.cases["fold"].isin(folds)]
         if not cases_with(cases, target.name):
@@ -87,19 +79,20 @@ def check_pictures(models: Sequence[Model], folds: Sequence[int], options: Pictu
                 raise ValueError(f"--pictures needs a checkpoint in {model.folder / f'fold_{fold}'}, found none.")
 
 
-def make_pictures(arms: Sequence[Arm], folds: Sequence[int], cases: pd.DataFrame, options: PictureOptions) -> Pictures:
+def make_pictures(arms: Sequence[Arm], folds: Sequence[int], cases: pd.DataFrame, label: str, device: str) -> Pictures:
     """Choose the cases, read their segmentations, run every network on every case that has the label.
 
     Args:
         arms: the teacher first.
         folds: to look at.
         cases: of the summary.
-        options: networks run one at a time.
+        label: to show, "" for the last of dataset.json.
+        device: where networks run, one at a time.
 
     Raises:
         ValueError: for missing or damaged files.
     """
-    target = choose_target(arms[0].models[0], options.label)
+    target = choose_target(arms[0].models[0], label)
     examples = choose_examples(cases, target.name, arms[1:])
     preprocessed = open_cases(arms[0].models[0])
     overlays = {name: read_overlay(case, arms, target, preprocessed) for name, (case, _) in examples.items()}
@@ -108,7 +101,7 @@ def make_pictures(arms: Sequence[Arm], folds: Sequence[int], cases: pd.DataFrame
     rows: list[dict[str, Any]] = []
     jobs = [(arm, model, fold) for arm in arms for model in arm.models for fold in folds]
     for arm, model, fold in tqdm(jobs, desc="pictures", unit="network"):
-        for case, patch, seen, aspect in _see_cases(model, fold, target, torch.device(options.device)):
+        for case, patch, seen, aspect in _see_cases(model, fold, target, torch.device(device)):
             key = {"arm": arm.name, "run": model.run, "seed": model.seed, "fold": fold, "case": case}
             for each in seen.maps:
                 if each.kind != PIXEL:

@@ -17,7 +17,7 @@ class Target:
 
 
 def choose_target(model: Model, name: str | None) -> Target:
-    """The label of this name, or the last one of dataset.json: organs come before their tumors.
+    """The label of this name, or (None, "") the last one of dataset.json: organs come before their tumors.
 
     Raises:
         ValueError: for a name that is no label.

@@ -84,7 +84,7 @@ def test_slices_lie_across_the_axis_that_nnunet_takes_first(scene):
     assert measure([model])["slices"].tolist() == [4]
 
 
-def test_cases_without_the_label_are_left_out(scene):
+def test_a_label_that_no_case_has_is_refused(scene):
     [model] = scene(volume((1, (0, 1), (0, 4), (0, 4))), volume(), kind="labels")
     write_probabilities(model, volume())
     with pytest.raises(ValueError, match="No validation case has the label 'tumor', which --paper_evaluation is to"):
