@@ -2,8 +2,9 @@
 
 python docs/benchmarks/merge_studies.py STUDY.yaml FOLDER... OUTPUT
 
-A run that several folders have is taken from the last one. OUTPUT may be one of the folders. Prints the table of arms
-that the study's page shows. Pictures of the report (--pictures) are not merged.
+Only the study's arms, seeds and folds are taken; what several folders have of a run is taken from the last one. OUTPUT
+may be one of the folders. Prints the table of arms that the study's page shows. Pictures of the report (--pictures) are
+not merged.
 """
 
 import shutil
@@ -30,13 +31,16 @@ from nnunetv2_hlfd.study.spec import read_study
 def main(study: Path, folders: list[Path], output: Path) -> None:
     """Write the tables and the report of all runs."""
     title = (folders[0] / "report.md").read_text().split("\n")[0].removeprefix("# ").split(",")[0]
-    cases, lesions = (_merge(folders, f"{name}.csv", "run") for name in ("cases", "lesions"))
-    terms, networks = _merge(folders, "terms.csv", "run"), _merge(folders, "networks.csv", "arm")
-    (output / "runs").mkdir(parents=True, exist_ok=True)
-    for file in (each for folder in folders for each in (folder / "runs").iterdir()):
-        if file.parent != output / "runs":
-            shutil.copyfile(file, output / "runs" / file.name)
-    order = ["teacher", *(arm.name for arm in read_study(study).arms)]
+    chosen = read_study(study)
+    order = ["teacher", *(arm.name for arm in chosen.arms)]
+    cases = _merge(folders, "cases.csv", ["run", "case"])
+    cases = cases[cases["arm"].isin(order) & cases["fold"].isin(chosen.folds)]
+    cases = cases[cases["seed"].isin(chosen.seeds) | (cases["arm"] == "teacher")]
+    lesions = _merge(folders, "lesions.csv", ["run", "case"]).merge(cases[["run", "case"]].drop_duplicates())
+    runs = cases["run"].str.rsplit("__", n=1).str[0] + "__fold_" + cases["fold"].astype(str)
+    terms, networks = _merge(folders, "terms.csv", ["run"]), _merge(folders, "networks.csv", ["arm"])
+    terms = terms[terms["run"].isin(runs)]
+    _copy(set(runs), folders, output / "runs")
     names = sorted(cases["arm"].unique(), key=order.index)
     arms = [Arm(name=name, models=_models(cases[cases["arm"] == name], title, output / "runs")) for name in names]
     folds = sorted(cases["fold"].unique().tolist())
@@ -58,13 +62,22 @@ def main(study: Path, folders: list[Path], output: Path) -> None:
     print(_table(summary, recall))
 
 
-def _merge(folders: list[Path], name: str, key: str) -> pd.DataFrame:
+def _merge(folders: list[Path], name: str, key: list[str]) -> pd.DataFrame:
     """Rows of all folders; those of a key from the last folder that has it."""
-    merged = pd.DataFrame()
-    for table in (pd.read_csv(folder / name) for folder in folders):
-        earlier = merged[~merged[key].isin(table[key])] if len(merged) else merged
-        merged = pd.concat([earlier, table], ignore_index=True)
+    tables = [pd.read_csv(folder / name) for folder in folders]
+    merged = tables[0]
+    for table in tables[1:]:
+        again = pd.MultiIndex.from_frame(merged[key]).isin(pd.MultiIndex.from_frame(table[key]))
+        merged = pd.concat([merged[~again], table], ignore_index=True)
     return merged
+
+
+def _copy(runs: set[str], folders: list[Path], target: Path) -> None:
+    """Curves, terms and records."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file in (each for folder in folders for each in (folder / "runs").iterdir()):
+        if file.name.rsplit("_", 1)[0] in runs and file.parent != target:
+            shutil.copyfile(file, target / file.name)
 
 
 def _models(cases: pd.DataFrame, dataset: str, runs: Path) -> list[Model]:
