@@ -14,6 +14,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from collect_runs import _first_and_last_quarter, _write_curve, _write_record
 
 from nnunetv2_hlfd.study.plan import plan_runs, study_folder
@@ -41,19 +42,27 @@ def main(file: Path, output: Path) -> None:
     taught = [run for run in finished if (run.fold_folder / "distillation_log.csv").is_file()]
     for run in taught:
         shutil.copyfile(run.fold_folder / "distillation_log.csv", output / "runs" / f"{run.name}_terms.csv")
-    _write_terms(taught, output)
+    _write_terms(taught, _peak_memory(study_folder(study, runs) / "runs.csv"), output)
     if first := [run for run in taught if run.settings.seed == study.seeds[0]]:
         _plot_terms(first, output / "terms.png")
 
 
-def _write_terms(runs: list[Run], output: Path) -> None:
-    """How each raw term fell, the median seconds of an epoch and the peak memory."""
+def _peak_memory(file: Path) -> dict[str, float]:
+    """Run -> GiB of its largest start, by the study's own record."""
+    if not file.is_file():
+        return {}
+    table = pd.read_csv(file)
+    return (table.groupby("run")["peak_memory_bytes"].max() / 2**30).round(2).to_dict()
+
+
+def _write_terms(runs: list[Run], memory: dict[str, float], output: Path) -> None:
+    """How each raw term fell, and the peak memory."""
     rows = []
     for run in runs:
-        memory = run.fold_folder / "peak_memory_KiB.txt"
-        gib = round(int(memory.read_text()) / 2**20, 2) if memory.is_file() else ""
         for name, (first, last) in _first_and_last_quarter(run.fold_folder / "distillation_log.csv").items():
-            rows.append([run.name, run.arm, run.settings.seed, name.split(" ")[0], first, last, gib])
+            rows.append(
+                [run.name, run.arm, run.settings.seed, name.split(" ")[0], first, last, memory.get(run.name, "")]
+            )
     with (output / "terms.csv").open("w", newline="") as opened:
         writer = csv.writer(opened)
         writer.writerow(["run", "arm", "seed", "term", "first_quarter", "last_quarter", "peak_memory_GiB"])
