@@ -13,7 +13,10 @@ from nnunetv2_hlfd.report.costs import Cost, Curve
 from nnunetv2_hlfd.report.summary import LOSS, Summary
 
 _MARKERS = "osD^vP*X"
+_LINES = ("-", "--", ":", "-.")
+_COLORS = 20
 _COLUMNS = 4
+_LEGEND_ROW = 0.19  # inches
 
 
 def draw_size(summary: Summary, label: str, costs: Mapping[str, Cost]) -> Figure:
@@ -41,7 +44,7 @@ def draw_curves(curves: Mapping[str, Sequence[Curve]]) -> Figure:
         for axis, name in ((dice, "mean_fg_dice"), (loss, "val_losses")):
             lengths = [len(curve.values[name]) for curve in each]
             mean = np.mean([curve.values[name][: min(lengths)] for curve in each], axis=0)
-            axis.plot(mean, color=_color(index), label=arm, linewidth=1.5)
+            axis.plot(mean, color=_color(index), label=arm, linewidth=1.5, linestyle=_line(index))
     dice.set(title="pseudo Dice on validation patches", xlabel="epoch", ylim=(0, 1))
     loss.set(title="validation loss (each arm's own segmentation loss)", xlabel="epoch")
     loss.grid(alpha=0.3)
@@ -88,10 +91,17 @@ def _two_axes(width: float, height: float) -> tuple[Figure, Axes, Axes]:
 
 
 def _color(index: int) -> tuple[float, ...]:
-    color: tuple[float, ...] = colormaps["tab20"](index % 20)
+    color: tuple[float, ...] = colormaps["tab20"](index % _COLORS)
     return color
+
+
+def _line(index: int) -> str:
+    """Another style each time that the colors start again."""
+    return _LINES[index // _COLORS % len(_LINES)]
 
 
 def _finish(figure: Figure, axis: Axes) -> None:
     axis.grid(alpha=0.3)
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
+    handles, labels = axis.get_legend_handles_labels()
+    figure.set_figheight(max(figure.get_figheight(), _LEGEND_ROW * (len(labels) + 1)))
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
