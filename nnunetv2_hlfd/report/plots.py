@@ -17,6 +17,7 @@ _LINES = ("-", "--", ":", "-.")
 _COLORS = 20
 _COLUMNS = 4
 _LEGEND_ROW = 0.19  # inches
+_WIDEST = 1.3  # parameters, over all arms of one size
 
 
 def draw_size(summary: Summary, label: str, costs: Mapping[str, Cost]) -> Figure:
@@ -26,7 +27,7 @@ def draw_size(summary: Summary, label: str, costs: Mapping[str, Cost]) -> Figure
     sizes = {arm: cost.size.parameters for arm, cost in costs.items() if cost.size}
     for index, (arm, parameters) in enumerate(sizes.items()):
         same = [other for other, size in sizes.items() if size == parameters]
-        shift = 1.04 ** (same.index(arm) - (len(same) - 1) / 2)
+        shift = min(1.04, _WIDEST ** (1 / len(same))) ** (same.index(arm) - (len(same) - 1) / 2)
         spread = table.loc[arm, "dice_std"]
         axis.errorbar(
             parameters * shift, table.loc[arm, "dice_mean"], yerr=None if math.isnan(spread) else spread, label=arm,
