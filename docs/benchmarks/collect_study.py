@@ -52,7 +52,7 @@ def _peak_memory(file: Path) -> dict[str, float]:
     if not file.is_file():
         return {}
     table = pd.read_csv(file)
-    return (table.groupby("run")["peak_memory_bytes"].max() / 2**30).round(2).to_dict()
+    return (table.groupby("run")["peak_memory_bytes"].max() / 2**30).round(2).dropna().to_dict()
 
 
 def _write_terms(runs: list[Run], memory: dict[str, float], output: Path) -> None:

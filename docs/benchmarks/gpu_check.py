@@ -89,7 +89,7 @@ def step(trainer: Any, batch: dict, device: torch.device, mixed: bool) -> tuple[
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
     mixing = cycle((mixed, False))  # a step enters it twice: for the networks and L_seg, then for the terms
     # the trainer mixes on CUDA only and always; this script, alone in its process, decides in its place
-    trainer_module.autocast = lambda kind, enabled: torch.autocast(kind, half, enabled=next(mixing))  # type: ignore
+    trainer_module.autocast = lambda kind, enabled: torch.autocast(kind, half, enabled=next(mixing))
     if not mixed:
         trainer.grad_scaler = None
     for _ in range(ATTEMPTS):
