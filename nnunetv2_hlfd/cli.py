@@ -49,7 +49,7 @@ def _bind_window(arguments: Sequence[str]) -> list[str]:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from nnunetv2_hlfd.json_file import read_json
+    from nnunetv2_hlfd.utilities.json_file import read_json
     from nnunetv2_hlfd.variants import write_variant
     from nnunetv2_hlfd.window import parse_window, preprocess_command
 

@@ -10,7 +10,7 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from nnunetv2_hlfd.json_file import read_json
+from nnunetv2_hlfd.utilities.json_file import read_json
 
 _NNUNET_RANGE = ("2.8", "2.9")
 _ALLOWED_IMPORTS = ("torch.nn.", "dynamic_network_architectures.")

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from nnunetv2_hlfd.identity import RECORD_FILE
-from nnunetv2_hlfd.markdown import markdown_table
+from nnunetv2_hlfd.utilities.markdown import markdown_table
 
 Array = npt.NDArray[Any]
 

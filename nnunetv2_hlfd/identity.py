@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_hlfd.config import PLANS_KEY, Settings
-from nnunetv2_hlfd.json_file import read_json
+from nnunetv2_hlfd.utilities.json_file import read_json
 
 RECORD_FILE = "distillation.json"
 

@@ -13,7 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_hlfd.compatibility import check_imports
 from nnunetv2_hlfd.config import PLANS_KEY, given_settings
-from nnunetv2_hlfd.json_file import refuse_damage
+from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 _FOLDER_NAME = re.compile(r"\w[\w.+-]*")
 # Far above any network that was ever planned; they bound the time and memory that plans can ask for.

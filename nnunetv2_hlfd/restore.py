@@ -13,7 +13,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from nnunetv2_hlfd.json_file import refuse_damage
+from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 
 def restore_network(

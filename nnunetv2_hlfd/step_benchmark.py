@@ -17,9 +17,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from nnunetv2_hlfd.markdown import markdown_table
 from nnunetv2_hlfd.trainer import STEP_PARTS, DistillationTrainer
 from nnunetv2_hlfd.training import extend_trainer_search, real_batches, throwaway_trainer
+from nnunetv2_hlfd.utilities.markdown import markdown_table
 
 STUDENT, TEACHER = "student alone", "teacher forward pass"
 _WARM_UP, _ROUNDS, _PROFILED = 2, 9, 3

@@ -17,12 +17,12 @@ from nnunetv2_hlfd.compatibility import (
     validated_cases,
 )
 from nnunetv2_hlfd.config import Settings
-from nnunetv2_hlfd.json_file import read_json, refuse_damage
 from nnunetv2_hlfd.methods.base import Outputs, TeacherOutputs, TeacherShape
 from nnunetv2_hlfd.plans_check import check_configuration, check_plans
 from nnunetv2_hlfd.restore import restore_network
 from nnunetv2_hlfd.taps import Stage, TeacherTaps, read_stages, teacher_taps, trained_heads
 from nnunetv2_hlfd.teacher_search import StudentSide, find_teacher
+from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 
 from nnunetv2_hlfd.config import PLANS_KEY, Settings, given_settings
 from nnunetv2_hlfd.identity import base_plans_name, different_settings
-from nnunetv2_hlfd.json_file import read_json
 from nnunetv2_hlfd.plans_check import check_plans
+from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.window import Window, clip_at
 
 

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnunetv2_hlfd.json_file import read_json
-from nnunetv2_hlfd.markdown import markdown_table
 from nnunetv2_hlfd.report.arms import Arm
 from nnunetv2_hlfd.report.costs import Cost, Curve
 from nnunetv2_hlfd.report.formatting import format_interval, format_spread
@@ -26,6 +24,8 @@ from nnunetv2_hlfd.report.summary import MEAN, Summary, summarize
 from nnunetv2_hlfd.report.write import tables_of
 from nnunetv2_hlfd.student import Size
 from nnunetv2_hlfd.study.spec import read_study
+from nnunetv2_hlfd.utilities.json_file import read_json
+from nnunetv2_hlfd.utilities.markdown import markdown_table
 
 
 def main(study: Path, folders: list[Path], output: Path) -> None:

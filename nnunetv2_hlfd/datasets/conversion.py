@@ -16,7 +16,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_dataset
 from tqdm import tqdm
 
 from nnunetv2_hlfd.datasets.volumes import check_content, compare_grids, read_volume, to_int16, to_labels
-from nnunetv2_hlfd.json_file import read_json, refuse_damage
+from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
 
 REPORT_FILE = "conversion_report.json"
 _TEMPORARY = ".converting"

@@ -11,7 +11,7 @@ from torch import nn
 
 from nnunetv2_hlfd.deploy.runtime.description import KEY
 from nnunetv2_hlfd.deploy.runtime.network import Run
-from nnunetv2_hlfd.optional_packages import needed
+from nnunetv2_hlfd.utilities.optional_packages import needed
 
 _TOLERANCE = 1e-3  # of the largest logit: float32 sums in another order
 

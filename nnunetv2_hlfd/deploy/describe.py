@@ -5,7 +5,7 @@ from typing import Any
 
 from nnunetv2_hlfd.deploy.runtime.description import Description, Normalization, Resampling
 from nnunetv2_hlfd.deploy.source import Source
-from nnunetv2_hlfd.json_file import refuse_damage
+from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 _READERS = ("SimpleITKIO", "NibabelIO")  # both give a file's voxels in its own order
 _SCHEMES = ("CTNormalization", "ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization",

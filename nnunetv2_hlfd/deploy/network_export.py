@@ -14,7 +14,7 @@ from nnunetv2_hlfd.deploy.package import Exported, write_package
 from nnunetv2_hlfd.deploy.runtime.description import KEY, Description
 from nnunetv2_hlfd.deploy.runtime.network import FILES, compile_openvino, open_network
 from nnunetv2_hlfd.deploy.source import Source
-from nnunetv2_hlfd.optional_packages import needed
+from nnunetv2_hlfd.utilities.optional_packages import needed
 
 PROGRAM = "predict.pyz"
 

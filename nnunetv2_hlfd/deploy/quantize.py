@@ -17,7 +17,7 @@ from nnunetv2_hlfd.deploy.runtime.description import Description
 from nnunetv2_hlfd.deploy.runtime.network import Network, Run, compile_openvino
 from nnunetv2_hlfd.deploy.runtime.predict import predict_logits
 from nnunetv2_hlfd.deploy.source import Source
-from nnunetv2_hlfd.optional_packages import needed
+from nnunetv2_hlfd.utilities.optional_packages import needed
 
 CALIBRATION_PATCHES = 300  # NNCF's own default
 

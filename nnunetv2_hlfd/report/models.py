@@ -11,7 +11,7 @@ from nnunetv2.evaluation.evaluate_predictions import key_to_label_or_region
 from nnunetv2_hlfd.compatibility import some_names
 from nnunetv2_hlfd.config import PLANS_KEY
 from nnunetv2_hlfd.identity import RECORD_FILE
-from nnunetv2_hlfd.json_file import read_json
+from nnunetv2_hlfd.utilities.json_file import read_json
 
 LabelValue = int | tuple[int, ...]
 

@@ -18,13 +18,13 @@ from matplotlib.lines import Line2D
 from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_hlfd.json_file import refuse_damage
 from nnunetv2_hlfd.losses.resize import resize
 from nnunetv2_hlfd.report.arms import Arm
 from nnunetv2_hlfd.report.case_files import Mask, find_reference
 from nnunetv2_hlfd.report.models import LabelValue, Model
 from nnunetv2_hlfd.report.patches import lesion_center
 from nnunetv2_hlfd.report.target import Target
+from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 Image = npt.NDArray[np.float32]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from nnunetv2_hlfd.markdown import markdown_table
+from nnunetv2_hlfd.utilities.markdown import markdown_table
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1d2433; background: #fff; margin: 0 auto; max-width: 76rem;

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nnunetv2_hlfd.json_file import refuse_damage
 from nnunetv2_hlfd.report.arms import Arm
 from nnunetv2_hlfd.report.case_files import CaseFiles, Mask, label_mask, list_case_files, map_cases
 from nnunetv2_hlfd.report.formatting import format_spread
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.page import Section, Table
 from nnunetv2_hlfd.report.target import Target
+from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 THRESHOLD = 0.4
 _METRICS = {

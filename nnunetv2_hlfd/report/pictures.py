@@ -8,7 +8,6 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from nnunetv2_hlfd.optional_packages import needed
 from nnunetv2_hlfd.report.arms import Arm
 from nnunetv2_hlfd.report.examples import cases_with, choose_examples
 from nnunetv2_hlfd.report.focus import focus_share, summarize_focus
@@ -21,6 +20,7 @@ from nnunetv2_hlfd.report.overlays import Overlay, draw_overlay, read_overlay
 from nnunetv2_hlfd.report.page import Picture, Section, Table
 from nnunetv2_hlfd.report.patches import Patch, check_cases, open_cases, read_patch
 from nnunetv2_hlfd.report.target import Target, choose_target
+from nnunetv2_hlfd.utilities.optional_packages import needed
 
 _FOCUS_NOTE = (
     "Share of the mass of a map that lies inside the true label, on the patch with the lesion: mean ± standard "

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from nnunetv2_hlfd.child_process import executable
 from nnunetv2_hlfd.study import watchdog
 from nnunetv2_hlfd.study.runs import Run
+from nnunetv2_hlfd.utilities.child_process import executable
 
 if sys.platform != "win32":
     import fcntl

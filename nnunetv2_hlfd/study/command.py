@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from nnunetv2_hlfd.markdown import markdown_table
 from nnunetv2_hlfd.study.checks import check_teachers_were_blind
 from nnunetv2_hlfd.study.cost import Estimator
 from nnunetv2_hlfd.study.plan import plan_runs, study_folder, teacher_folder, write_plans
 from nnunetv2_hlfd.study.runner import Runner, default_parallel
 from nnunetv2_hlfd.study.runs import Run
 from nnunetv2_hlfd.study.spec import Study, read_study
+from nnunetv2_hlfd.utilities.markdown import markdown_table
 
 
 def show(file: Path, device: str, parallel: int | None) -> None:

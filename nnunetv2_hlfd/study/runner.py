@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from nnunetv2_hlfd.child_process import last_lines
 from nnunetv2_hlfd.study.children import Child, Children, check_nothing_runs
 from nnunetv2_hlfd.study.progress import Progress
 from nnunetv2_hlfd.study.runs import Run, splits_file
+from nnunetv2_hlfd.utilities.child_process import last_lines
 
 _POLL_SECONDS = 1.0
 _AUGMENTATION_WORKERS = 12  # nnU-Net's default for a training

@@ -1,6 +1,6 @@
 """Tables in Markdown."""
 
-from nnunetv2_hlfd.markdown import markdown_table
+from nnunetv2_hlfd.utilities.markdown import markdown_table
 
 
 def test_columns_are_aligned_and_a_bar_in_a_cell_is_no_column():

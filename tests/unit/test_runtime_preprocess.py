@@ -15,7 +15,7 @@ from nnunetv2_hlfd.deploy.runtime.description import Normalization
 from nnunetv2_hlfd.deploy.runtime.images import read_image
 from nnunetv2_hlfd.deploy.runtime.preprocess import normalize, prepare, to_labels
 from nnunetv2_hlfd.deploy.source import Source
-from nnunetv2_hlfd.json_file import read_json
+from nnunetv2_hlfd.utilities.json_file import read_json
 
 SCHEMES = ["CTNormalization", "ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization"]
 NUMBERS = {"mean": 40.0, "std": 90.0, "percentile_00_5": -80.0, "percentile_99_5": 200.0}

@@ -1,0 +1,1 @@
+"""What knows nothing of nnU-Net: files, texts, processes, devices."""
