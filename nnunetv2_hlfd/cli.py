@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_hlfd.cli_arguments import make_parser
-from nnunetv2_hlfd.config import parse_value, setting_help
-from nnunetv2_hlfd.setting_rules import nearest
+from nnunetv2_hlfd.settings.rules import nearest
+from nnunetv2_hlfd.settings.settings import parse_value, setting_help
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_hlfd.config import PLANS_KEY, Settings
+from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings
 from nnunetv2_hlfd.utilities.json_file import read_json
 
 RECORD_FILE = "distillation.json"

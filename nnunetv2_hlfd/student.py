@@ -12,7 +12,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunetv2_hlfd.config import STUDENTS
+from nnunetv2_hlfd.settings.settings import STUDENTS
 
 _RESIDUAL_UNET = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 # ResNet18 with nnU-Net's full-resolution stage in front: thin stage, stem, layer1..4 (He et al., CVPR 2016, Table 1).

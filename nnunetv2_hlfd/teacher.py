@@ -16,10 +16,10 @@ from nnunetv2_hlfd.compatibility import (
     check_validation_cases,
     validated_cases,
 )
-from nnunetv2_hlfd.config import Settings
 from nnunetv2_hlfd.methods.base import Outputs, TeacherOutputs, TeacherShape
 from nnunetv2_hlfd.plans_check import check_configuration, check_plans
 from nnunetv2_hlfd.restore import restore_network
+from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.taps import Stage, TeacherTaps, read_stages, teacher_taps, trained_heads
 from nnunetv2_hlfd.teacher_search import StudentSide, find_teacher
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage

@@ -7,7 +7,7 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_hlfd.config import TEACHER_VARIABLE, Settings, teacher_folders_from_environment
+from nnunetv2_hlfd.settings.settings import TEACHER_VARIABLE, Settings, teacher_folders_from_environment
 
 _TEACHER_TRAINERS = ("nnUNetTrainer", "nnUNetTrainerTeacher")
 

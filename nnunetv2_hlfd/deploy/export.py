@@ -8,9 +8,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor
 
 from nnunetv2_hlfd.checkpoints import write_checkpoint
-from nnunetv2_hlfd.config import PLANS_KEY
 from nnunetv2_hlfd.deploy.package import Exported, copy_fingerprint, write_package
 from nnunetv2_hlfd.deploy.source import Source
+from nnunetv2_hlfd.settings.settings import PLANS_KEY
 
 
 def export_nnunet(source: Source, output: Path, *, half: bool = False, mirroring: bool = True) -> Exported:

@@ -7,7 +7,7 @@ group `nnunetv2_hlfd.methods`, in the same form: `NAME = "package.module:nnUNetT
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from nnunetv2_hlfd.setting_rules import nearest
+from nnunetv2_hlfd.settings.rules import nearest
 
 PREFIX = "nnUNetTrainer"
 GROUP = "nnunetv2_hlfd.methods"

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nnunetv2_hlfd.config import Settings
 from nnunetv2_hlfd.methods import PREFIX, find_trainer, method_names
 from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Roles, TeacherOutputs, TeacherShape
-from nnunetv2_hlfd.setting_rules import nearest
+from nnunetv2_hlfd.settings.rules import nearest
+from nnunetv2_hlfd.settings.settings import Settings
 
 
 class CombinedMethod(nn.Module):

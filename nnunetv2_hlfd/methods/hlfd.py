@@ -11,7 +11,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_hlfd.config import Settings
 from nnunetv2_hlfd.losses.attention import (
     attention_distance,
     attention_map,
@@ -29,6 +28,7 @@ from nnunetv2_hlfd.methods.base import (
     TeacherShape,
     mean_map,
 )
+from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.taps import Stage, student_taps
 from nnunetv2_hlfd.trainer import DistillationTrainer
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_hlfd.config import PLANS_KEY, Settings
 from nnunetv2_hlfd.report.models import Model
+from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings
 
 _ALONE = "nnUNetTrainerStudent"
 _WITHOUT_EFFECT = ("save_every",)

@@ -10,8 +10,8 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-from nnunetv2_hlfd.config import given_settings
 from nnunetv2_hlfd.scheduled_trainer import ScheduledTrainer
+from nnunetv2_hlfd.settings.settings import given_settings
 from nnunetv2_hlfd.student_trainer import nnUNetTrainerStudent
 from nnunetv2_hlfd.study.checks import (
     check_configuration,

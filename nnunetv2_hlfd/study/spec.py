@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from nnunetv2_hlfd.config import Settings
-from nnunetv2_hlfd.setting_rules import nearest
+from nnunetv2_hlfd.settings.rules import nearest
+from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.variants import check_variant_name
 
 _DEFAULT_TEACHER_TRAINER = "nnUNetTrainerTeacher"

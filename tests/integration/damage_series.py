@@ -30,7 +30,7 @@ from helpers import make_trainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_hlfd.checkpoints import read_checkpoint
-from nnunetv2_hlfd.config import Settings
+from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.student import build_network
 from nnunetv2_hlfd.teacher import StudentSide, load_teacher
 from nnunetv2_hlfd.variants import write_variant

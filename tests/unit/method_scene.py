@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_hlfd.config import Settings
 from nnunetv2_hlfd.methods.base import Outputs, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.taps import Stage, TeacherTaps
 
 CLASSES = 3

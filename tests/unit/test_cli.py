@@ -9,7 +9,7 @@ import pytest
 
 from nnunetv2_hlfd import __version__
 from nnunetv2_hlfd.cli import main
-from nnunetv2_hlfd.config import setting_help
+from nnunetv2_hlfd.settings.settings import setting_help
 from nnunetv2_hlfd.training import trainers_path
 
 DATASET = "Dataset901_Phantom"

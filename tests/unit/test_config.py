@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_hlfd.config import (
+from nnunetv2_hlfd.settings.settings import (
     Settings,
     given_settings,
     parse_value,

@@ -20,7 +20,6 @@ from method_scene import (
     gradients,
 )
 
-from nnunetv2_hlfd.config import Settings
 from nnunetv2_hlfd.methods.base import Roles, Task, TeacherShape
 from nnunetv2_hlfd.methods.emkd import (
     EMKD,
@@ -29,6 +28,7 @@ from nnunetv2_hlfd.methods.emkd import (
     nnUNetTrainerEMKD,
     nnUNetTrainerEMKD_region,
 )
+from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.taps import Stage, TeacherTaps
 
 

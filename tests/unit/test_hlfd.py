@@ -7,9 +7,9 @@ import pytest
 import reference_losses as reference
 import torch
 
-from nnunetv2_hlfd.config import Settings
 from nnunetv2_hlfd.methods.base import Outputs, Roles, Task, TeacherOutputs, TeacherShape
 from nnunetv2_hlfd.methods.hlfd import HLFD
+from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.taps import Stage, TeacherTaps
 
 TERMS = ("ufd", "ifd", "upd", "ipd")

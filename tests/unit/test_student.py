@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from nnunetv2_hlfd.config import STUDENTS
+from nnunetv2_hlfd.settings.settings import STUDENTS
 from nnunetv2_hlfd.student import build_network, measure_network, measure_size, student_architecture
 
 PLAIN, RESIDUAL = "PlainConvUNet", "ResidualEncoderUNet"

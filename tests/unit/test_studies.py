@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-from nnunetv2_hlfd.config import Settings
 from nnunetv2_hlfd.methods import METHODS, PREFIX
+from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.study.spec import read_study
 
 STUDIES = Path(__file__).parents[2] / "studies"

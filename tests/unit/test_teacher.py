@@ -12,7 +12,7 @@ from test_student import RESIDUAL, architecture
 from torch import nn
 
 from nnunetv2_hlfd.checkpoints import sha256
-from nnunetv2_hlfd.config import Settings
+from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.student import build_network
 from nnunetv2_hlfd.teacher import check_same_teacher, load_teacher
 from nnunetv2_hlfd.teacher_search import StudentSide

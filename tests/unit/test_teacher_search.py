@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_hlfd.config import Settings
+from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.teacher_search import StudentSide, find_teacher
 
 VARIABLE = "nnUNet_hlfd_teacher"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_hlfd.setting_rules import check_value, expected_value, nearest, setting
+from nnunetv2_hlfd.settings.rules import check_value, expected_value, nearest, setting
 
 PLANS_KEY = "hlfd"
 TEACHER_VARIABLE = "nnUNet_hlfd_teacher"
