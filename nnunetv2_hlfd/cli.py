@@ -49,9 +49,9 @@ def _bind_window(arguments: Sequence[str]) -> list[str]:
 
 
 def _plan(options: argparse.Namespace) -> None:
+    from nnunetv2_hlfd.plans.variants import write_variant
+    from nnunetv2_hlfd.plans.window import parse_window, preprocess_command
     from nnunetv2_hlfd.utilities.json_file import read_json
-    from nnunetv2_hlfd.variants import write_variant
-    from nnunetv2_hlfd.window import parse_window, preprocess_command
 
     texts = {name: getattr(options, f"setting_{name}") for name in setting_help()}
     settings = {name: parse_value(name, text) for name, text in texts.items() if text is not None}

@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from nnunetv2_hlfd.identity import RECORD_FILE
+from nnunetv2_hlfd.plans.identity import RECORD_FILE
 from nnunetv2_hlfd.utilities.markdown import markdown_table
 
 Array = npt.NDArray[Any]

@@ -17,7 +17,7 @@ from nnunetv2_hlfd.compatibility import (
     validated_cases,
 )
 from nnunetv2_hlfd.methods.base import Outputs, TeacherOutputs, TeacherShape
-from nnunetv2_hlfd.plans_check import check_configuration, check_plans
+from nnunetv2_hlfd.plans.plans_check import check_configuration, check_plans
 from nnunetv2_hlfd.restore import restore_network
 from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.taps import Stage, TeacherTaps, read_stages, teacher_taps, trained_heads

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nnunetv2_hlfd.checkpoints import read_checkpoint
-from nnunetv2_hlfd.identity import RECORD_FILE
+from nnunetv2_hlfd.plans.identity import RECORD_FILE
 
 if TYPE_CHECKING:
     from nnunetv2_hlfd.scheduled_trainer import ScheduledTrainer

@@ -16,8 +16,8 @@ import torch
 
 from nnunetv2_hlfd import datasets
 from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
+from nnunetv2_hlfd.plans.variants import write_variant
 from nnunetv2_hlfd.training import extend_trainer_search
-from nnunetv2_hlfd.variants import write_variant
 
 DATASET = "Dataset901_Phantom"
 REGIONS_DATASET = "Dataset902_PhantomRegionsIgnore"

@@ -12,7 +12,7 @@ from typing import Any
 
 from nnunetv2_hlfd.checkpoints import sha256
 from nnunetv2_hlfd.deploy.source import Source
-from nnunetv2_hlfd.identity import RECORD_FILE
+from nnunetv2_hlfd.plans.identity import RECORD_FILE
 from nnunetv2_hlfd.utilities.json_file import read_json
 
 SUFFIX = "HLFD"

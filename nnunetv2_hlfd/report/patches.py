@@ -12,7 +12,7 @@ from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from torch import Tensor
 
-from nnunetv2_hlfd.plans_check import check_folder_name
+from nnunetv2_hlfd.plans.plans_check import check_folder_name
 from nnunetv2_hlfd.report.models import LabelValue, Model
 from nnunetv2_hlfd.report.networks import read_configuration
 from nnunetv2_hlfd.utilities.json_file import refuse_damage

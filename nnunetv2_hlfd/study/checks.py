@@ -11,12 +11,12 @@ from nnunetv2.paths import nnUNet_preprocessed
 
 from nnunetv2_hlfd.checkpoints import sha256
 from nnunetv2_hlfd.compatibility import check_validation_cases
-from nnunetv2_hlfd.identity import RECORD_FILE, check_folder_is_ours
+from nnunetv2_hlfd.plans.identity import RECORD_FILE, check_folder_is_ours
+from nnunetv2_hlfd.plans.variants import variant_differences
 from nnunetv2_hlfd.settings.rules import nearest
 from nnunetv2_hlfd.study.runs import Run, splits_file
 from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.optional_packages import needed
-from nnunetv2_hlfd.variants import variant_differences
 
 _NUM_SPLITS = 5  # that nnU-Net makes
 

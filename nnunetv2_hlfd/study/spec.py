@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from nnunetv2_hlfd.plans.variants import check_variant_name
 from nnunetv2_hlfd.settings.rules import nearest
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.variants import check_variant_name
 
 _DEFAULT_TEACHER_TRAINER = "nnUNetTrainerTeacher"
 _EXTRAS = ["pictures", "paper_evaluation"]  # of a report

@@ -30,10 +30,10 @@ from helpers import make_trainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_hlfd.checkpoints import read_checkpoint
+from nnunetv2_hlfd.plans.variants import write_variant
 from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.student import build_network
 from nnunetv2_hlfd.teacher import StudentSide, load_teacher
-from nnunetv2_hlfd.variants import write_variant
 
 DATASET = "Dataset901_Phantom"
 SHARES = {"checkpoint": 48, "teacher checkpoint": 12, "teacher plans": 20, "teacher dataset.json": 12,

@@ -4,7 +4,12 @@ import json
 
 import pytest
 
-from nnunetv2_hlfd.identity import base_plans_name, check_folder_is_ours, check_resumed_settings, different_settings
+from nnunetv2_hlfd.plans.identity import (
+    base_plans_name,
+    check_folder_is_ours,
+    check_resumed_settings,
+    different_settings,
+)
 from nnunetv2_hlfd.settings.settings import Settings
 
 OTHERS = {**Settings().to_dict(), "beta": 1.8, "student": "resnet18_w4"}

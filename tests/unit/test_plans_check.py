@@ -8,7 +8,7 @@ import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from test_student import architecture
 
-from nnunetv2_hlfd.plans_check import check_configuration, check_plans
+from nnunetv2_hlfd.plans.plans_check import check_configuration, check_plans
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
 
 SOURCE = Path("results/plans.json")

@@ -5,7 +5,7 @@ import json
 import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_hlfd.variants import write_variant
+from nnunetv2_hlfd.plans.variants import write_variant
 
 DATASET = "Dataset901_Phantom"
 

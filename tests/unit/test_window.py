@@ -8,9 +8,9 @@ from nnunetv2.preprocessing.normalization.default_normalization_schemes import C
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_hlfd.cli import main
-from nnunetv2_hlfd.identity import plans_lineage
-from nnunetv2_hlfd.variants import write_variant
-from nnunetv2_hlfd.window import parse_window
+from nnunetv2_hlfd.plans.identity import plans_lineage
+from nnunetv2_hlfd.plans.variants import write_variant
+from nnunetv2_hlfd.plans.window import parse_window
 
 DATASET = "Dataset901_Phantom"
 KEY = "foreground_intensity_properties_per_channel"

@@ -9,11 +9,11 @@ from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-from nnunetv2_hlfd.identity import base_plans_name, different_settings
-from nnunetv2_hlfd.plans_check import check_plans
+from nnunetv2_hlfd.plans.identity import base_plans_name, different_settings
+from nnunetv2_hlfd.plans.plans_check import check_plans
+from nnunetv2_hlfd.plans.window import Window, clip_at
 from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings, given_settings
 from nnunetv2_hlfd.utilities.json_file import read_json
-from nnunetv2_hlfd.window import Window, clip_at
 
 
 def check_variant_name(name: str) -> None:

@@ -1,0 +1,1 @@
+"""Plans of nnU-Net: their check, variants with other settings, CT windows, the identity of a run."""
