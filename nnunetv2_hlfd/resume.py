@@ -10,7 +10,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from torch import nn
 
-from nnunetv2_hlfd.checkpoints import read_checkpoint
+from nnunetv2_hlfd.models.checkpoints import read_checkpoint
 
 
 def read_checkpoint_of_run(path: Path) -> dict[str, Any]:

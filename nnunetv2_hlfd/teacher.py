@@ -9,7 +9,6 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
-from nnunetv2_hlfd.checkpoints import read_checkpoint, sha256
 from nnunetv2_hlfd.compatibility import (
     check_compatible,
     check_patch,
@@ -17,8 +16,9 @@ from nnunetv2_hlfd.compatibility import (
     validated_cases,
 )
 from nnunetv2_hlfd.methods.base import Outputs, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.models.checkpoints import read_checkpoint, sha256
+from nnunetv2_hlfd.models.network import restore_network
 from nnunetv2_hlfd.plans.plans_check import check_configuration, check_plans
-from nnunetv2_hlfd.restore import restore_network
 from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.taps import Stage, TeacherTaps, read_stages, teacher_taps, trained_heads
 from nnunetv2_hlfd.teacher_search import StudentSide, find_teacher

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nnunetv2_hlfd.checkpoints import read_checkpoint
+from nnunetv2_hlfd.models.checkpoints import read_checkpoint
 from nnunetv2_hlfd.plans.identity import RECORD_FILE
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from nnunetv2_hlfd.checkpoints import read_checkpoint
+from nnunetv2_hlfd.models.checkpoints import read_checkpoint
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt

@@ -7,9 +7,9 @@ from typing import Any
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor
 
-from nnunetv2_hlfd.checkpoints import write_checkpoint
 from nnunetv2_hlfd.deploy.package import Exported, copy_fingerprint, write_package
 from nnunetv2_hlfd.deploy.source import Source
+from nnunetv2_hlfd.models.checkpoints import write_checkpoint
 from nnunetv2_hlfd.settings.settings import PLANS_KEY
 
 

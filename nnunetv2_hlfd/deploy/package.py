@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_hlfd.checkpoints import sha256
 from nnunetv2_hlfd.deploy.source import Source
+from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.plans.identity import RECORD_FILE
 from nnunetv2_hlfd.utilities.json_file import read_json
 

@@ -9,9 +9,9 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunetv2_hlfd.checkpoints import read_checkpoint
+from nnunetv2_hlfd.models.checkpoints import read_checkpoint
+from nnunetv2_hlfd.models.network import restore_network
 from nnunetv2_hlfd.plans.plans_check import check_configuration, check_folder_name, check_plans
-from nnunetv2_hlfd.restore import restore_network
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
 
 

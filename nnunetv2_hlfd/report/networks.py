@@ -7,10 +7,10 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_hlfd.checkpoints import read_checkpoint
+from nnunetv2_hlfd.models.checkpoints import read_checkpoint
+from nnunetv2_hlfd.models.network import restore_network
 from nnunetv2_hlfd.plans.plans_check import check_configuration, check_plans
 from nnunetv2_hlfd.report.models import Model
-from nnunetv2_hlfd.restore import restore_network
 
 
 @dataclass(frozen=True, kw_only=True)

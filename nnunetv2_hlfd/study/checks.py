@@ -9,8 +9,8 @@ from typing import Any
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_preprocessed
 
-from nnunetv2_hlfd.checkpoints import sha256
 from nnunetv2_hlfd.compatibility import check_validation_cases
+from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.plans.identity import RECORD_FILE, check_folder_is_ours
 from nnunetv2_hlfd.plans.variants import variant_differences
 from nnunetv2_hlfd.settings.rules import nearest

@@ -100,7 +100,7 @@ def stock(entry_point: str, *arguments: object, **environment: str) -> str:
 
 def load(path: Path) -> dict[str, Any]:
     """A checkpoint of ours; it must load without running code."""
-    from nnunetv2_hlfd.checkpoints import read_checkpoint
+    from nnunetv2_hlfd.models.checkpoints import read_checkpoint
 
     return read_checkpoint(path)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nnunetv2_hlfd.checkpoints import sha256
 from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.study import children, progress
 from nnunetv2_hlfd.study.checks import check_teachers_were_blind
 from nnunetv2_hlfd.study.command import complete_arms

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_hlfd.checkpoints import read_checkpoint, sha256, write_checkpoint
+from nnunetv2_hlfd.models.checkpoints import read_checkpoint, sha256, write_checkpoint
 
 TRUST = "nnUNet_hlfd_trust_checkpoint"
 

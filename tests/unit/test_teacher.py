@@ -11,7 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from test_student import RESIDUAL, architecture
 from torch import nn
 
-from nnunetv2_hlfd.checkpoints import sha256
+from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.student import build_network
 from nnunetv2_hlfd.teacher import check_same_teacher, load_teacher

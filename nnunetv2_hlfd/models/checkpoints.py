@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from nnunetv2_hlfd.checkpoint_archive import ForeignObjectError, check_archive, check_tensors, numpy_stand_ins
+from nnunetv2_hlfd.models.checkpoint_archive import ForeignObjectError, check_archive, check_tensors, numpy_stand_ins
 from nnunetv2_hlfd.settings.settings import TRUST_VARIABLE, trust_checkpoints
 
 _REQUIRED = ("network_weights", "init_args", "trainer_name")

@@ -1,0 +1,1 @@
+"""Trained model folders of nnU-Net: checkpoints and the networks in them."""
