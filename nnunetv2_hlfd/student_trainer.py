@@ -7,8 +7,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from nnunetv2_hlfd.losses.focal_dice import FocalDiceLoss
+from nnunetv2_hlfd.networks.students import Size, measure_size, student_architecture
 from nnunetv2_hlfd.scheduled_trainer import ScheduledTrainer
-from nnunetv2_hlfd.student import Size, measure_size, student_architecture
 
 
 class nnUNetTrainerStudent(ScheduledTrainer):

@@ -16,7 +16,7 @@ from torch.profiler import record_function
 from nnunetv2_hlfd.distillation_log import DistillationLog
 from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Task, TeacherShape
 from nnunetv2_hlfd.methods.combined import CombinedMethod, combine, other_defaults
-from nnunetv2_hlfd.student import Size, measure_network
+from nnunetv2_hlfd.networks.students import Size, measure_network
 from nnunetv2_hlfd.student_trainer import nnUNetTrainerStudent
 from nnunetv2_hlfd.tap_table import tap_table
 from nnunetv2_hlfd.taps import EncoderCapture, Stage, TeacherTaps, read_stages

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from nnunetv2_hlfd.architectures.unet_plus_plus import nnUNetTrainerUNetPlusPlus
 from nnunetv2_hlfd.methods import PREFIX, find_trainer, method_names
+from nnunetv2_hlfd.networks.unet_plus_plus import nnUNetTrainerUNetPlusPlus
 from nnunetv2_hlfd.scheduled_trainer import nnUNetTrainerTeacher
 from nnunetv2_hlfd.student_trainer import nnUNetTrainerStudent
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from nnunetv2_hlfd.networks.students import Size
 from nnunetv2_hlfd.report.arms import Arm
 from nnunetv2_hlfd.report.costs import Cost, Curve
 from nnunetv2_hlfd.report.formatting import format_interval, format_spread
@@ -22,7 +23,6 @@ from nnunetv2_hlfd.report.page import to_html, to_markdown, to_png
 from nnunetv2_hlfd.report.sections import Findings, compose
 from nnunetv2_hlfd.report.summary import MEAN, Summary, summarize
 from nnunetv2_hlfd.report.write import tables_of
-from nnunetv2_hlfd.student import Size
 from nnunetv2_hlfd.study.spec import read_study
 from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.markdown import markdown_table

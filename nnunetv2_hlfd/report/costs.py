@@ -10,9 +10,9 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint
+from nnunetv2_hlfd.networks.students import Size, measure_network
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.networks import find_checkpoint, restore
-from nnunetv2_hlfd.student import Size, measure_network
 
 _CURVES = ("mean_fg_dice", "val_losses")
 _PASSES = 7

@@ -5,7 +5,7 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import nn
 
-from nnunetv2_hlfd.architectures.unet_plus_plus import UNetPlusPlus
+from nnunetv2_hlfd.networks.unet_plus_plus import UNetPlusPlus
 from nnunetv2_hlfd.report.cam import grad_cam, predicted_region
 
 

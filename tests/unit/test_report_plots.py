@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
+from nnunetv2_hlfd.networks.students import Size
 from nnunetv2_hlfd.report.costs import Cost, Curve
 from nnunetv2_hlfd.report.plots import draw_curves, draw_size
 from nnunetv2_hlfd.report.summary import Summary
-from nnunetv2_hlfd.student import Size
 
 VALUES = {"mean_fg_dice": [0.1, 0.5], "val_losses": [0.9, 0.4]}
 

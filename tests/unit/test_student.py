@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from nnunetv2_hlfd.networks.students import build_network, measure_network, measure_size, student_architecture
 from nnunetv2_hlfd.settings.settings import STUDENTS
-from nnunetv2_hlfd.student import build_network, measure_network, measure_size, student_architecture
 
 PLAIN, RESIDUAL = "PlainConvUNet", "ResidualEncoderUNet"
 KINDS = ("2d", "isotropic", "anisotropic")

@@ -5,8 +5,8 @@ import torch
 from test_student import KINDS, PLAIN, RESIDUAL, narrow_architecture, patch_for
 from torch import nn
 
+from nnunetv2_hlfd.networks.students import build_network, student_architecture
 from nnunetv2_hlfd.settings.settings import STUDENTS
-from nnunetv2_hlfd.student import build_network, student_architecture
 from nnunetv2_hlfd.taps import (
     EncoderCapture,
     Stage,

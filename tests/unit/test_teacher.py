@@ -12,8 +12,8 @@ from test_student import RESIDUAL, architecture
 from torch import nn
 
 from nnunetv2_hlfd.models.checkpoints import sha256
+from nnunetv2_hlfd.networks.students import build_network
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.student import build_network
 from nnunetv2_hlfd.teacher import check_same_teacher, load_teacher
 from nnunetv2_hlfd.teacher_search import StudentSide
 

@@ -6,7 +6,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 from torch.nn import functional
 
-from nnunetv2_hlfd.architectures.unet_plus_plus import UNetPlusPlus, nnUNetTrainerUNetPlusPlus
+from nnunetv2_hlfd.networks.unet_plus_plus import UNetPlusPlus, nnUNetTrainerUNetPlusPlus
 from nnunetv2_hlfd.taps import read_stages, trained_heads
 
 FLAT = {"conv_op": nn.Conv2d, "norm_op": nn.InstanceNorm2d, "strides": [[1, 1], [2, 2], [2, 1], [2, 2]],

@@ -1,0 +1,1 @@
+"""Networks: students as plans' architecture blocks, UNet++."""
