@@ -13,13 +13,13 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from torch import Tensor, autocast
 from torch.profiler import record_function
 
-from nnunetv2_hlfd.distillation_log import DistillationLog
-from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Task, TeacherShape
-from nnunetv2_hlfd.methods.combined import CombinedMethod, combine, other_defaults
+from nnunetv2_hlfd.distillation.combined import CombinedMethod, combine, other_defaults
+from nnunetv2_hlfd.distillation.log import DistillationLog
+from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Task, TeacherShape
+from nnunetv2_hlfd.distillation.tap_table import tap_table
+from nnunetv2_hlfd.distillation.taps import EncoderCapture, Stage, TeacherTaps, read_stages
 from nnunetv2_hlfd.networks.students import Size, measure_network
 from nnunetv2_hlfd.student_trainer import nnUNetTrainerStudent
-from nnunetv2_hlfd.tap_table import tap_table
-from nnunetv2_hlfd.taps import EncoderCapture, Stage, TeacherTaps, read_stages
 from nnunetv2_hlfd.teacher import Teacher, check_same_teacher, load_teacher
 from nnunetv2_hlfd.teacher_search import StudentSide
 

@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.taps import Stage
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.taps import Stage
 from nnunetv2_hlfd.trainer import DistillationTrainer
 
 

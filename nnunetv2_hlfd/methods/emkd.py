@@ -9,13 +9,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from nnunetv2_hlfd.distillation.method import (
+    DistillationMethod,
+    Outputs,
+    Roles,
+    Task,
+    TeacherOutputs,
+    TeacherShape,
+    mean_map,
+)
+from nnunetv2_hlfd.distillation.taps import Stage, student_taps
 from nnunetv2_hlfd.losses.affinity import class_vectors, cosine_affinity
 from nnunetv2_hlfd.losses.divergence import masked_mean
 from nnunetv2_hlfd.losses.focal_dice import ignored_voxels
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
-from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape, mean_map
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.taps import Stage, student_taps
 from nnunetv2_hlfd.trainer import DistillationTrainer
 
 

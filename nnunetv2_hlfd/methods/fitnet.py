@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.taps import Stage
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
-from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.taps import Stage
 from nnunetv2_hlfd.trainer import DistillationTrainer
 
 

@@ -11,15 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_hlfd.losses.attention import (
-    attention_distance,
-    attention_map,
-    mean_attention,
-    smallest_size,
-    unified_energy,
-)
-from nnunetv2_hlfd.losses.resize import at_least_float32, resize
-from nnunetv2_hlfd.methods.base import (
+from nnunetv2_hlfd.distillation.method import (
     DistillationMethod,
     Outputs,
     Roles,
@@ -28,8 +20,16 @@ from nnunetv2_hlfd.methods.base import (
     TeacherShape,
     mean_map,
 )
+from nnunetv2_hlfd.distillation.taps import Stage, student_taps
+from nnunetv2_hlfd.losses.attention import (
+    attention_distance,
+    attention_map,
+    mean_attention,
+    smallest_size,
+    unified_energy,
+)
+from nnunetv2_hlfd.losses.resize import at_least_float32, resize
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.taps import Stage, student_taps
 from nnunetv2_hlfd.trainer import DistillationTrainer
 
 

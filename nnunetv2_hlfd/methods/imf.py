@@ -10,10 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.taps import Stage, student_taps
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
-from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.taps import Stage, student_taps
 from nnunetv2_hlfd.trainer import DistillationTrainer
 
 

@@ -10,13 +10,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from nnunetv2_hlfd.distillation.method import Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.taps import Stage
 from nnunetv2_hlfd.losses.attention import smallest_size
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
-from nnunetv2_hlfd.methods.base import Task, TeacherOutputs, TeacherShape
 from nnunetv2_hlfd.methods.emkd import class_membership
 from nnunetv2_hlfd.methods.hlfd import HLFD, nnUNetTrainerHLFD
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.taps import Stage
 
 
 class PixelTruth(HLFD):

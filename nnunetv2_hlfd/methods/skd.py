@@ -6,11 +6,19 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional
 
+from nnunetv2_hlfd.distillation.method import (
+    DistillationMethod,
+    Outputs,
+    Roles,
+    Task,
+    TeacherOutputs,
+    TeacherShape,
+    mean_map,
+)
+from nnunetv2_hlfd.distillation.taps import Stage
 from nnunetv2_hlfd.losses.affinity import cosine_affinity
 from nnunetv2_hlfd.losses.resize import at_least_float32
-from nnunetv2_hlfd.methods.base import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape, mean_map
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.taps import Stage
 from nnunetv2_hlfd.trainer import DistillationTrainer
 
 _NODES_PER_AXIS = 8

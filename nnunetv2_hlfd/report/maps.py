@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nnunetv2_hlfd.distillation.taps import StudentTaps, read_stages, student_taps
 from nnunetv2_hlfd.losses.attention import energy
 from nnunetv2_hlfd.losses.divergence import probabilities
 from nnunetv2_hlfd.report.cam import grad_cam, predicted_region
@@ -16,7 +17,6 @@ from nnunetv2_hlfd.report.networks import Restored
 from nnunetv2_hlfd.report.patches import Patch
 from nnunetv2_hlfd.report.target import Target
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.taps import StudentTaps, read_stages, student_taps
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 CAM, ATTENTION, PIXEL = "Grad-CAM", "attention", "pixel map"

@@ -27,12 +27,12 @@ import pytest
 from conftest import DATASET, REGIONS_DATASET, SHORT
 from downloads import write_kits19
 
-from nnunetv2_hlfd.distillation_log import DistillationLog
+from nnunetv2_hlfd.distillation.log import DistillationLog
+from nnunetv2_hlfd.distillation.method import Task, TeacherShape
+from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps
 from nnunetv2_hlfd.methods import METHODS, PREFIX
-from nnunetv2_hlfd.methods.base import Task, TeacherShape
 from nnunetv2_hlfd.methods.hlfd import HLFD
 from nnunetv2_hlfd.settings.settings import STUDENTS, Settings, setting_help
-from nnunetv2_hlfd.taps import Stage, TeacherTaps
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [

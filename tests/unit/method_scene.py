@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_hlfd.methods.base import Outputs, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.method import Outputs, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.taps import Stage, TeacherTaps
 
 CLASSES = 3
 IGNORE = 3

@@ -6,8 +6,8 @@ import reference_methods as reference
 import torch
 from method_scene import FLAT, LARGE, SOLID, TWIN, UNEVEN, MethodLaws, Scene, gradients
 
+from nnunetv2_hlfd.distillation.method import Roles
 from nnunetv2_hlfd.methods.at import AT, nnUNetTrainerAT
-from nnunetv2_hlfd.methods.base import Roles
 
 
 class TestAT(MethodLaws):

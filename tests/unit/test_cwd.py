@@ -8,7 +8,7 @@ import reference_methods as reference
 import torch
 from method_scene import FLAT, IGNORE, KINDS, TWIN, MethodLaws, Scene, assert_equal, gradients
 
-from nnunetv2_hlfd.methods.base import Roles
+from nnunetv2_hlfd.distillation.method import Roles
 from nnunetv2_hlfd.methods.cwd import CWD, nnUNetTrainerCWD
 
 

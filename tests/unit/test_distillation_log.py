@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from nnunetv2_hlfd.distillation_log import CSV_FILE, PLOT_FILE, DistillationLog
+from nnunetv2_hlfd.distillation.log import CSV_FILE, PLOT_FILE, DistillationLog
 
 FACTORS = {"ufd": 0.9, "ipd": 0.0}
 

@@ -22,7 +22,7 @@ from method_scene import (
     gradients,
 )
 
-from nnunetv2_hlfd.methods.base import Roles
+from nnunetv2_hlfd.distillation.method import Roles
 from nnunetv2_hlfd.methods.dskd import DSKD, loss_weighted, nnUNetTrainerDSKD
 
 

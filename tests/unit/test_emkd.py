@@ -20,7 +20,8 @@ from method_scene import (
     gradients,
 )
 
-from nnunetv2_hlfd.methods.base import Roles, Task, TeacherShape
+from nnunetv2_hlfd.distillation.method import Roles, Task, TeacherShape
+from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps
 from nnunetv2_hlfd.methods.emkd import (
     EMKD,
     EMKDRegion,
@@ -29,7 +30,6 @@ from nnunetv2_hlfd.methods.emkd import (
     nnUNetTrainerEMKD_region,
 )
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.taps import Stage, TeacherTaps
 
 
 def members_of(scene):

@@ -6,7 +6,7 @@ import reference_methods as reference
 import torch
 from method_scene import FLAT, SOLID, TWIN, UNEVEN, MethodLaws, Scene, convolution, gradients
 
-from nnunetv2_hlfd.methods.base import Roles
+from nnunetv2_hlfd.distillation.method import Roles
 from nnunetv2_hlfd.methods.fitnet import FitNet, nnUNetTrainerFitNet
 
 

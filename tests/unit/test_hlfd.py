@@ -7,10 +7,10 @@ import pytest
 import reference_losses as reference
 import torch
 
-from nnunetv2_hlfd.methods.base import Outputs, Roles, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.method import Outputs, Roles, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps
 from nnunetv2_hlfd.methods.hlfd import HLFD
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.taps import Stage, TeacherTaps
 
 TERMS = ("ufd", "ifd", "upd", "ipd")
 FEATURE_TERMS, PIXEL_TERMS = TERMS[:2], TERMS[2:]

@@ -17,7 +17,7 @@ from method_scene import (
     gradients,
 )
 
-from nnunetv2_hlfd.methods.base import Roles
+from nnunetv2_hlfd.distillation.method import Roles
 from nnunetv2_hlfd.methods.imf import IMF, nnUNetTrainerIMF
 
 TERMS = ("imf_branches", "imf_merged")

@@ -7,7 +7,7 @@ import reference_methods as reference
 import torch
 from method_scene import FLAT, KINDS, TWIN, MethodLaws, Scene, gradients
 
-from nnunetv2_hlfd.methods.base import Roles
+from nnunetv2_hlfd.distillation.method import Roles
 from nnunetv2_hlfd.methods.kd import KD, nnUNetTrainerKD
 
 

@@ -8,8 +8,8 @@ from importlib.metadata import EntryPoint
 import pytest
 from method_scene import FLAT, Scene
 
+from nnunetv2_hlfd.distillation.method import DistillationMethod
 from nnunetv2_hlfd.methods import GROUP, METHODS, PREFIX, find_trainer, method_names
-from nnunetv2_hlfd.methods.base import DistillationMethod
 from nnunetv2_hlfd.trainer import DistillationTrainer
 from nnunetv2_hlfd.training import trainers_path
 

@@ -18,7 +18,7 @@ from method_scene import (
     gradients,
 )
 
-from nnunetv2_hlfd.methods.base import Roles
+from nnunetv2_hlfd.distillation.method import Roles
 from nnunetv2_hlfd.methods.skd import SKD, nnUNetTrainerSKD, node_affinity
 
 GRIDS = {FLAT: (4, 3), UNEVEN: (2, 2), SOLID: (2, 2, 2)}  # of the nodes

@@ -1,8 +1,8 @@
 """The tap table, which a user reads before a long training."""
 
-from nnunetv2_hlfd.methods.base import Roles
-from nnunetv2_hlfd.tap_table import tap_table
-from nnunetv2_hlfd.taps import Stage
+from nnunetv2_hlfd.distillation.method import Roles
+from nnunetv2_hlfd.distillation.tap_table import tap_table
+from nnunetv2_hlfd.distillation.taps import Stage
 
 ROLES = Roles(student={1: "early", 2: "mid", 3: "mid"}, teacher={1: "mid", 2: "mid", 3: "late"}, notes=["a", "b"])
 

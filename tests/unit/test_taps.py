@@ -5,9 +5,7 @@ import torch
 from test_student import KINDS, PLAIN, RESIDUAL, narrow_architecture, patch_for
 from torch import nn
 
-from nnunetv2_hlfd.networks.students import build_network, student_architecture
-from nnunetv2_hlfd.settings.settings import STUDENTS
-from nnunetv2_hlfd.taps import (
+from nnunetv2_hlfd.distillation.taps import (
     EncoderCapture,
     Stage,
     StudentTaps,
@@ -18,6 +16,8 @@ from nnunetv2_hlfd.taps import (
     teacher_taps,
     trained_heads,
 )
+from nnunetv2_hlfd.networks.students import build_network, student_architecture
+from nnunetv2_hlfd.settings.settings import STUDENTS
 
 
 def stages(*strides, axes=2):

@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps, nearest_stage
 from nnunetv2_hlfd.losses.attention import attention_distance, attention_map, energy, mean_attention
 from nnunetv2_hlfd.losses.divergence import kl_divergence, probabilities, valid_cells
 from nnunetv2_hlfd.losses.focal_dice import ignored_voxels
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.taps import Stage, TeacherTaps, nearest_stage
 
 
 @dataclass(frozen=True, kw_only=True)

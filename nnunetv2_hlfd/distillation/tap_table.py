@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from nnunetv2_hlfd.methods.base import Roles
-from nnunetv2_hlfd.taps import Stage
+from nnunetv2_hlfd.distillation.method import Roles
+from nnunetv2_hlfd.distillation.taps import Stage
 
 
 def tap_table(

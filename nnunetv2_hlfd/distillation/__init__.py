@@ -1,0 +1,1 @@
+"""What a distillation method is, and how methods are found, combined and logged."""
