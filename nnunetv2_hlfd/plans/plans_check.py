@@ -11,8 +11,8 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_hlfd.compatibility import check_imports
 from nnunetv2_hlfd.settings.settings import PLANS_KEY, given_settings
+from nnunetv2_hlfd.teacher.compatibility import check_imports
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 _FOLDER_NAME = re.compile(r"\w[\w.+-]*")

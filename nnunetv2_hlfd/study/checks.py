@@ -9,12 +9,12 @@ from typing import Any
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_preprocessed
 
-from nnunetv2_hlfd.compatibility import check_validation_cases
 from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.plans.identity import RECORD_FILE, check_folder_is_ours
 from nnunetv2_hlfd.plans.variants import variant_differences
 from nnunetv2_hlfd.settings.rules import nearest
 from nnunetv2_hlfd.study.runs import Run, splits_file
+from nnunetv2_hlfd.teacher.compatibility import check_validation_cases
 from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.optional_packages import needed
 

@@ -33,7 +33,7 @@ from nnunetv2_hlfd.models.checkpoints import read_checkpoint
 from nnunetv2_hlfd.networks.students import build_network
 from nnunetv2_hlfd.plans.variants import write_variant
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.teacher import StudentSide, load_teacher
+from nnunetv2_hlfd.teacher.teacher import StudentSide, load_teacher
 
 DATASET = "Dataset901_Phantom"
 SHARES = {"checkpoint": 48, "teacher checkpoint": 12, "teacher plans": 20, "teacher dataset.json": 12,

@@ -8,7 +8,8 @@ import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from test_student import RESIDUAL, architecture
 
-from nnunetv2_hlfd.compatibility import (
+from nnunetv2_hlfd.scheduled_trainer import nnUNetTrainerTeacher
+from nnunetv2_hlfd.teacher.compatibility import (
     check_compatible,
     check_imports,
     check_nnunet_version,
@@ -16,7 +17,6 @@ from nnunetv2_hlfd.compatibility import (
     check_validation_cases,
     validated_cases,
 )
-from nnunetv2_hlfd.scheduled_trainer import nnUNetTrainerTeacher
 
 FOLDER = Path("results/Dataset001_X/nnUNetTrainer__nnUNetPlans__2d")
 INTENSITIES = {"mean": 90.0, "std": 50.0, "percentile_00_5": -18.0, "percentile_99_5": 194.0}
@@ -64,7 +64,7 @@ def configuration(key, value):
 
 @pytest.mark.parametrize("installed", ["2.8", "2.8.0", "2.8.1", "2.8.10", "2.8.2.post1", "2.8.0.dev3+g1234"])
 def test_versions_in_range_are_accepted(monkeypatch, installed):
-    monkeypatch.setattr("nnunetv2_hlfd.compatibility.version", lambda _name: installed)
+    monkeypatch.setattr("nnunetv2_hlfd.teacher.compatibility.version", lambda _name: installed)
     check_nnunet_version()
 
 
@@ -73,14 +73,14 @@ def test_versions_in_range_are_accepted(monkeypatch, installed):
 )
 def test_versions_out_of_range_are_refused_with_the_command_that_installs_a_fitting_one(monkeypatch, installed):
     """Prereleases too: 2.8rc1 comes before 2.8."""
-    monkeypatch.setattr("nnunetv2_hlfd.compatibility.version", lambda _name: installed)
+    monkeypatch.setattr("nnunetv2_hlfd.teacher.compatibility.version", lambda _name: installed)
     with pytest.raises(ValueError, match=r"^Expected nnunetv2 >=2\.8,<2\.9, got ") as caught:
         check_nnunet_version()
     assert f'got {installed}. Install a fitting one with: pip install "nnunetv2>=2.8,<2.9"' in str(caught.value)
 
 
 def test_every_trainer_of_this_package_checks_the_version_before_all_else(monkeypatch):
-    monkeypatch.setattr("nnunetv2_hlfd.compatibility.version", lambda _name: "2.9.0")
+    monkeypatch.setattr("nnunetv2_hlfd.teacher.compatibility.version", lambda _name: "2.9.0")
     with pytest.raises(ValueError, match=r"got 2\.9\.0"):
         nnUNetTrainerTeacher({}, "2d", 0, {})
 

@@ -14,8 +14,8 @@ from torch import nn
 from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.networks.students import build_network
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.teacher import check_same_teacher, load_teacher
-from nnunetv2_hlfd.teacher_search import StudentSide
+from nnunetv2_hlfd.teacher.search import StudentSide
+from nnunetv2_hlfd.teacher.teacher import check_same_teacher, load_teacher
 
 VARIABLE = "nnUNet_hlfd_teacher"
 OWN, BASE = "nnUNetPlans_short_x", "nnUNetPlans_short"

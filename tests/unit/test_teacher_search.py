@@ -7,7 +7,7 @@ import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.teacher_search import StudentSide, find_teacher
+from nnunetv2_hlfd.teacher.search import StudentSide, find_teacher
 
 VARIABLE = "nnUNet_hlfd_teacher"
 OWN, BASE = "nnUNetPlans_short_x", "nnUNetPlans_short"
