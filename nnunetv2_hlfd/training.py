@@ -16,7 +16,7 @@ from nnunetv2_hlfd.models.checkpoints import read_checkpoint
 from nnunetv2_hlfd.plans.identity import RECORD_FILE
 
 if TYPE_CHECKING:
-    from nnunetv2_hlfd.scheduled_trainer import ScheduledTrainer
+    from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
 
 
 def trainers_path() -> Path:
@@ -145,7 +145,7 @@ def throwaway_trainer(
     """
     from nnunetv2.run.run_training import get_trainer_from_args
 
-    from nnunetv2_hlfd.scheduled_trainer import ScheduledTrainer
+    from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
 
     device = torch.device(device_name)
     if device.type == "cuda" and not torch.cuda.is_available():

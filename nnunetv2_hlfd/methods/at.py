@@ -9,7 +9,7 @@ from torch import Tensor
 from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape
 from nnunetv2_hlfd.distillation.taps import Stage
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.trainer import DistillationTrainer
+from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 
 
 class AT(DistillationMethod):

@@ -18,7 +18,7 @@ from nnunetv2_hlfd.distillation.method import (
 from nnunetv2_hlfd.distillation.taps import Stage
 from nnunetv2_hlfd.losses.resize import at_least_float32
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.trainer import DistillationTrainer
+from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 
 
 class CWD(DistillationMethod):

@@ -15,7 +15,7 @@ from nnunetv2_hlfd.distillation.taps import Stage, student_taps
 from nnunetv2_hlfd.losses.divergence import mean_over_processes
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.trainer import DistillationTrainer
+from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 
 
 class DSKD(DistillationMethod):

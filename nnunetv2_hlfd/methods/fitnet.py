@@ -11,7 +11,7 @@ from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Roles
 from nnunetv2_hlfd.distillation.taps import Stage
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.trainer import DistillationTrainer
+from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 
 
 class FitNet(DistillationMethod):

@@ -30,7 +30,7 @@ from nnunetv2_hlfd.losses.attention import (
 )
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.trainer import DistillationTrainer
+from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 
 
 class HLFD(DistillationMethod):

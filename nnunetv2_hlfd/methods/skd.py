@@ -19,7 +19,7 @@ from nnunetv2_hlfd.distillation.taps import Stage
 from nnunetv2_hlfd.losses.affinity import cosine_affinity
 from nnunetv2_hlfd.losses.resize import at_least_float32
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.trainer import DistillationTrainer
+from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 
 _NODES_PER_AXIS = 8
 

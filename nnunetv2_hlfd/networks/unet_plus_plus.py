@@ -18,7 +18,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor, cat, nn
 from torch.nn import functional
 
-from nnunetv2_hlfd.scheduled_trainer import ScheduledTrainer
+from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
 
 _CONVOLUTIONS = 2
 _LINEAR_MODE = {4: "bilinear", 5: "trilinear"}

@@ -11,9 +11,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunetv2_hlfd.plans.variants import write_variant
-from nnunetv2_hlfd.scheduled_trainer import ScheduledTrainer
 from nnunetv2_hlfd.settings.settings import given_settings
-from nnunetv2_hlfd.student_trainer import nnUNetTrainerStudent
 from nnunetv2_hlfd.study.checks import (
     check_configuration,
     check_existing_teacher,
@@ -23,8 +21,10 @@ from nnunetv2_hlfd.study.checks import (
 )
 from nnunetv2_hlfd.study.runs import Run
 from nnunetv2_hlfd.study.spec import ArmSpec, Study, TeacherSpec
-from nnunetv2_hlfd.trainer import DistillationTrainer
 from nnunetv2_hlfd.training import extend_trainer_search
+from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
+from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
+from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent
 from nnunetv2_hlfd.utilities.json_file import read_json
 
 

@@ -15,7 +15,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
-import nnunetv2_hlfd.trainer as trainer_module
+import nnunetv2_hlfd.training.distillation_trainer as trainer_module
 
 METHODS = ("HLFD", "FitNet")
 

@@ -9,7 +9,7 @@ import torch
 from helpers import assert_same, load, make_trainer, run_epoch
 
 from nnunetv2_hlfd.methods import METHODS
-from nnunetv2_hlfd.student_trainer import nnUNetTrainerStudent
+from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent
 
 REGIONS = "Dataset902_PhantomRegionsIgnore"
 WITHOUT_ADAPTERS = ("KD", "AT", "CWD", "SKD", "EMKD", "EMKD_region")

@@ -6,7 +6,7 @@ import pytest
 
 from nnunetv2_hlfd.cli import main
 from nnunetv2_hlfd.step_benchmark import STUDENT, TEACHER
-from nnunetv2_hlfd.trainer import STEP_PARTS
+from nnunetv2_hlfd.training.distillation_trainer import STEP_PARTS
 
 DATASET = "Dataset901_Phantom"
 

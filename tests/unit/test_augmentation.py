@@ -7,7 +7,7 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_hlfd.augmentation import keep_rotation_and_flips, make_reproducible
+from nnunetv2_hlfd.training.augmentation import keep_rotation_and_flips, make_reproducible
 
 PATCH = (8, 16, 16)
 

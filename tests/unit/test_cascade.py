@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2, nnUNetDatasetNumpy
 
-from nnunetv2_hlfd.cascade import check_predictions
+from nnunetv2_hlfd.training.cascade import check_predictions
 
 SHAPE, CASES = (3, 4, 5), [f"case_{index}" for index in range(5)]
 MODEL = "nnUNetTrainerX__nnUNetPlans_y__3d_lowres"

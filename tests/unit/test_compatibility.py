@@ -8,7 +8,6 @@ import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from test_student import RESIDUAL, architecture
 
-from nnunetv2_hlfd.scheduled_trainer import nnUNetTrainerTeacher
 from nnunetv2_hlfd.teacher.compatibility import (
     check_compatible,
     check_imports,
@@ -17,6 +16,7 @@ from nnunetv2_hlfd.teacher.compatibility import (
     check_validation_cases,
     validated_cases,
 )
+from nnunetv2_hlfd.training.scheduled_trainer import nnUNetTrainerTeacher
 
 FOLDER = Path("results/Dataset001_X/nnUNetTrainer__nnUNetPlans__2d")
 INTENSITIES = {"mean": 90.0, "std": 50.0, "percentile_00_5": -18.0, "percentile_99_5": 194.0}

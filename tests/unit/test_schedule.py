@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from nnunetv2_hlfd.schedule import (
+from nnunetv2_hlfd.training.schedule import (
     CosineLRScheduler,
     draw_seed,
     keep_thread_limit,

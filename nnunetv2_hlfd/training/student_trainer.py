@@ -8,7 +8,7 @@ from torch import nn
 
 from nnunetv2_hlfd.losses.focal_dice import FocalDiceLoss
 from nnunetv2_hlfd.networks.students import Size, measure_size, student_architecture
-from nnunetv2_hlfd.scheduled_trainer import ScheduledTrainer
+from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
 
 
 class nnUNetTrainerStudent(ScheduledTrainer):

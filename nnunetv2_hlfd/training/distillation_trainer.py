@@ -19,9 +19,9 @@ from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Task,
 from nnunetv2_hlfd.distillation.tap_table import tap_table
 from nnunetv2_hlfd.distillation.taps import EncoderCapture, Stage, TeacherTaps, read_stages
 from nnunetv2_hlfd.networks.students import Size, measure_network
-from nnunetv2_hlfd.student_trainer import nnUNetTrainerStudent
 from nnunetv2_hlfd.teacher.search import StudentSide
 from nnunetv2_hlfd.teacher.teacher import Teacher, check_same_teacher, load_teacher
+from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent
 
 STEP_PARTS = ("teacher", "student and its loss", "terms", "backward and optimizer")  # as profiles name them
 _CLIP_NORM = 12  # nnU-Net's

@@ -1,0 +1,1 @@
+"""The trainers, on nnU-Net's."""
