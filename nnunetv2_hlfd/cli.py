@@ -116,13 +116,13 @@ def _report(options: argparse.Namespace) -> None:
 
 def _benchmark(options: argparse.Namespace) -> None:
     if options.training:
-        from nnunetv2_hlfd.step_benchmark import benchmark_training
+        from nnunetv2_hlfd.benchmark.training_step import benchmark_training
 
         if not options.d or not options.c:
             raise ValueError("Expected a data set and a configuration: benchmark -training -d DATASET -c 2d")
         benchmark_training(options.d, options.c, options.f, options.p, options.tr, options.device, options.o)
     else:
-        from nnunetv2_hlfd.deploy.benchmark import benchmark_prediction
+        from nnunetv2_hlfd.benchmark.prediction import benchmark_prediction
 
         if not options.m or len(options.m) != 2 or not options.i or not options.o:
             raise ValueError("Expected two models, images and an output: benchmark -m TEACHER_FOLDER STUDENT_FOLDER "

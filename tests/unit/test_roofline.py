@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nnunetv2_hlfd.deploy.roofline import Machine, best_seconds, roofline
+from nnunetv2_hlfd.benchmark.roofline import Machine, best_seconds, roofline
 
 CONVOLUTION = nn.Conv2d(4, 8, 3, padding=1, bias=False)
 IMAGE = torch.zeros(2, 4, 16, 16)

@@ -12,11 +12,11 @@ import SimpleITK
 import torch
 from tqdm import tqdm
 
+from nnunetv2_hlfd.benchmark.ladder import write_ladder
+from nnunetv2_hlfd.benchmark.roofline import Machine, best_seconds, roofline
+from nnunetv2_hlfd.benchmark.rung import Rung, Timing, run_rung
 from nnunetv2_hlfd.deploy.convert import to_openvino
-from nnunetv2_hlfd.deploy.ladder import write_ladder
 from nnunetv2_hlfd.deploy.network_export import Options, export_openvino
-from nnunetv2_hlfd.deploy.roofline import Machine, best_seconds, roofline
-from nnunetv2_hlfd.deploy.rung import Rung, Timing, run_rung
 from nnunetv2_hlfd.deploy.runtime.images import find_cases
 from nnunetv2_hlfd.deploy.runtime.network import compile_openvino
 from nnunetv2_hlfd.deploy.source import Source, read_source

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunetv2_hlfd.deploy.rung import STAGES, Timing
+from nnunetv2_hlfd.benchmark.rung import STAGES, Timing
 from nnunetv2_hlfd.utilities.markdown import markdown_table
 
 _PACKAGES = ("nnunetv2_hlfd", "nnunetv2", "torch", "openvino", "nncf")
