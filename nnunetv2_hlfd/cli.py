@@ -159,8 +159,8 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from nnunetv2_hlfd.demo import run_demo
-    from nnunetv2_hlfd.demo_process import StepFailedError
+    from nnunetv2_hlfd.demo.process import StepFailedError
+    from nnunetv2_hlfd.demo.run import run_demo
 
     try:
         run_demo(Path(options.o), options.device)

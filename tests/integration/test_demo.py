@@ -12,9 +12,9 @@ from matplotlib.image import imread
 
 from nnunetv2_hlfd import cli, demo
 from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
-from nnunetv2_hlfd.demo_process import Step, StepFailedError, Workspace, run_steps
-from nnunetv2_hlfd.demo_progress import follow, progress_bar
-from nnunetv2_hlfd.demo_report import COLORS, CONDITION, PictureRow, Result, draw_picture, result_table, write_report
+from nnunetv2_hlfd.demo.process import Step, StepFailedError, Workspace, run_steps
+from nnunetv2_hlfd.demo.progress import follow, progress_bar
+from nnunetv2_hlfd.demo.report import COLORS, CONDITION, PictureRow, Result, draw_picture, result_table, write_report
 
 MADE_WITH = {"settings": {"seed": "1"}, "size": (1, 2, 3)}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_hlfd.demo_progress import follow, progress_bar
+from nnunetv2_hlfd.demo.progress import follow, progress_bar
 from nnunetv2_hlfd.utilities.child_process import executable, last_lines
 
 _STATE_FILE = "demo.json"

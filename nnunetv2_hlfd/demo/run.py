@@ -14,8 +14,8 @@ import torch
 
 from nnunetv2_hlfd import __version__
 from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
-from nnunetv2_hlfd.demo_process import Step, Workspace, run_steps
-from nnunetv2_hlfd.demo_report import Model, write_report
+from nnunetv2_hlfd.demo.process import Step, Workspace, run_steps
+from nnunetv2_hlfd.demo.report import Model, write_report
 from nnunetv2_hlfd.training import continuation
 
 DATASET_ID = "900"
