@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from nnunetv2_hlfd import datasets
+from nnunetv2_hlfd.cli.train import extend_trainer_search
 from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
 from nnunetv2_hlfd.plans.variants import write_variant
-from nnunetv2_hlfd.training import extend_trainer_search
 
 DATASET = "Dataset901_Phantom"
 REGIONS_DATASET = "Dataset902_PhantomRegionsIgnore"

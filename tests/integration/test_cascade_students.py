@@ -8,7 +8,7 @@ import torch
 from conftest import REGIONS_DATASET
 from helpers import assert_same, load, make_trainer, run_epoch, stock, train_once
 
-from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.cli.main import main
 
 DATASET, CASCADE = REGIONS_DATASET, "3d_cascade_fullres"  # that of the matrix' quick cell
 TEACHER, STUDENT = "nnUNetTrainerTeacher", "nnUNetTrainerHLFD"

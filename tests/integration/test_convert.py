@@ -10,7 +10,7 @@ from helpers import command
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.cli.main import main
 
 WRITERS = {"kits19": (write_kits19, "kits19"), "lits": (write_lits, "lits"), "decathlon": (write_decathlon, "lits")}
 

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK
 import torch
 
-from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.cli.main import main
 
 DATASET = "Dataset901_Phantom"
 STOCK = """

@@ -13,7 +13,7 @@ import SimpleITK
 from conftest import REGIONS_DATASET
 from helpers import stock, train_once
 
-from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.deploy.runtime.network import find_networks, open_network
 
 DATASET = "Dataset901_Phantom"

@@ -16,7 +16,7 @@ import pytest
 import SimpleITK
 from helpers import command, load, make_trainer, run_epoch, stock
 
-from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.cli.main import main
 
 DATASET, STUDENT, TEACHER = "Dataset901_Phantom", "nnUNetTrainerHLFD", "nnUNetTrainerTeacher"
 PLANS = "nnUNetPlans_piped"

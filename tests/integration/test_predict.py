@@ -13,7 +13,7 @@ import torch
 from conftest import REGIONS_DATASET
 from helpers import stock, train_once
 
-from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.deploy.predictor import Predictor
 
 DATASET = "Dataset901_Phantom"

@@ -10,7 +10,7 @@ import torch
 
 from nnunetv2_hlfd.benchmark.ladder import write_ladder
 from nnunetv2_hlfd.benchmark.rung import STAGES, Rung, Timing, run_rung
-from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.deploy.runtime.images import find_cases
 
 DATASET = "Dataset901_Phantom"

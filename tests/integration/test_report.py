@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import report_students
 
-from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.cli.main import main
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from report_folders import cases, write_model

@@ -17,7 +17,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from PIL import Image
 
-from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.report.arms import group_models
 from nnunetv2_hlfd.report.maps import see
 from nnunetv2_hlfd.report.models import read_model

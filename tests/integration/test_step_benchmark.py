@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from nnunetv2_hlfd.benchmark.training_step import STUDENT, TEACHER
-from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.training.distillation_trainer import STEP_PARTS
 
 DATASET = "Dataset901_Phantom"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.study import children, progress
 from nnunetv2_hlfd.study.checks import check_teachers_were_blind

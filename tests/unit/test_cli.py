@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from nnunetv2_hlfd import __version__
-from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.cli.main import main
+from nnunetv2_hlfd.cli.train import trainers_path
 from nnunetv2_hlfd.settings.settings import setting_help
-from nnunetv2_hlfd.training import trainers_path
 
 DATASET = "Dataset901_Phantom"
 
@@ -87,7 +87,7 @@ def test_trainers_path_prints_the_folder_and_nothing_else(capsys):
 
 
 def test_trainers_path_does_not_need_nnunets_variables_and_answers_from_a_shell(tmp_path):
-    command = [sys.executable, "-m", "nnunetv2_hlfd.cli", "trainers_path"]
+    command = [sys.executable, "-m", "nnunetv2_hlfd.cli.main", "trainers_path"]
     output = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=True).stdout
     assert output == f"{trainers_path()}\n"
 

@@ -22,8 +22,8 @@ from downloads import (
     write_lits,
 )
 
-from nnunetv2_hlfd.cli import main
-from nnunetv2_hlfd.cli_arguments import make_parser
+from nnunetv2_hlfd.cli.arguments import make_parser
+from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.datasets import conversion
 from nnunetv2_hlfd.datasets.challenges import CHALLENGES
 from nnunetv2_hlfd.datasets.conversion import convert, dataset_name

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from report_folders import cases, volume, write_model, write_scene
 
-from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.report.arms import Arm
 from nnunetv2_hlfd.report.models import read_models
 from nnunetv2_hlfd.report.paper_evaluation import check_probabilities, measure_paper_evaluation, paper_section

@@ -6,7 +6,7 @@ import pytest
 import torch
 from report_folders import cases, write_model
 
-from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.report.models import read_model
 from nnunetv2_hlfd.report.target import choose_target
 

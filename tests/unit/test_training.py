@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunetv2_hlfd.cli import main
-from nnunetv2_hlfd.training import extend_trainer_search, trainers_path
+from nnunetv2_hlfd.cli.main import main
+from nnunetv2_hlfd.cli.train import extend_trainer_search, trainers_path
 
 DATASET = "Dataset901_Phantom"
 TRAINERS = {

@@ -7,7 +7,7 @@ import pytest
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_hlfd.cli import main
+from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.plans.identity import plans_lineage
 from nnunetv2_hlfd.plans.variants import write_variant
 from nnunetv2_hlfd.plans.window import parse_window

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_hlfd.cli_arguments import make_parser
+from nnunetv2_hlfd.cli.arguments import make_parser
 from nnunetv2_hlfd.settings.rules import nearest
 from nnunetv2_hlfd.settings.settings import parse_value, setting_help
 
@@ -81,7 +81,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from nnunetv2_hlfd.training import train
+    from nnunetv2_hlfd.cli.train import train
 
     train(options.rest, dry_run=options.dry_run, overwrite=options.overwrite)
 
@@ -171,7 +171,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _trainers_path(_options: argparse.Namespace) -> None:
-    from nnunetv2_hlfd.training import trainers_path
+    from nnunetv2_hlfd.cli.train import trainers_path
 
     print(trainers_path())
 

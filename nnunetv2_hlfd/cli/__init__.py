@@ -1,0 +1,1 @@
+"""`nnUNetv2_hlfd`."""
