@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from nnunetv2_hlfd.methods import PREFIX, find_trainer, method_names
-from nnunetv2_hlfd.networks.unet_plus_plus import nnUNetTrainerUNetPlusPlus
+from nnunetv2_hlfd.distillation.registry import PREFIX, find_trainer, method_names
 from nnunetv2_hlfd.training.scheduled_trainer import nnUNetTrainerTeacher
 from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent
+from nnunetv2_hlfd.training.unet_plus_plus_trainer import nnUNetTrainerUNetPlusPlus
 
 __all__ = ["nnUNetTrainerStudent", "nnUNetTrainerTeacher", "nnUNetTrainerUNetPlusPlus"]
 

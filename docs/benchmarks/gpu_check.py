@@ -21,8 +21,8 @@ import torch
 from nnunetv2.run.run_training import get_trainer_from_args
 from torch import Tensor
 
-from nnunetv2_hlfd.cli.train import distillation_trainer as trainer_module
-from nnunetv2_hlfd.cli.train import extend_trainer_search
+from nnunetv2_hlfd.training import distillation_trainer as trainer_module
+from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 
 # compiled, mixed precision
 MODES = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnunetv2_hlfd.networks.students import Size
+from nnunetv2_hlfd.networks.size import Size
 from nnunetv2_hlfd.report.arms import Arm
 from nnunetv2_hlfd.report.costs import Cost, Curve
 from nnunetv2_hlfd.report.formatting import format_interval, format_spread

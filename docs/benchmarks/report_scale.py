@@ -13,7 +13,7 @@ import numpy as np
 
 from nnunetv2_hlfd.report.write import write_report
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "unit"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
 from report_folders import cases, write_model
 
 CASES, RUNS, SEEDS = 210, 20, 4

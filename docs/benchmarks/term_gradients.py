@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunetv2_hlfd.cli.train import extend_trainer_search, real_batches, throwaway_trainer
 from nnunetv2_hlfd.distillation.method import Outputs
+from nnunetv2_hlfd.training.throwaway import real_batches, throwaway_trainer
+from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 
 BATCHES = 20
 

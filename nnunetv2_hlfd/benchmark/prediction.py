@@ -15,12 +15,12 @@ from tqdm import tqdm
 from nnunetv2_hlfd.benchmark.ladder import write_ladder
 from nnunetv2_hlfd.benchmark.roofline import Machine, best_seconds, roofline
 from nnunetv2_hlfd.benchmark.rung import Rung, Timing, run_rung
-from nnunetv2_hlfd.cli.train import extend_trainer_search
 from nnunetv2_hlfd.deploy.convert import to_openvino
 from nnunetv2_hlfd.deploy.network_export import Options, export_openvino
 from nnunetv2_hlfd.deploy.runtime.images import find_cases
 from nnunetv2_hlfd.deploy.runtime.network import compile_openvino
 from nnunetv2_hlfd.deploy.source import Source, read_source
+from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 
 
 def benchmark_prediction(

@@ -83,8 +83,8 @@ def _with_nnunet(rung: Rung, fold: str, device: str, threads: int) -> Step:
     from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    from nnunetv2_hlfd.cli.train import extend_trainer_search
     from nnunetv2_hlfd.deploy.predictor import Predictor
+    from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 
     extend_trainer_search()
     torch.set_num_threads(threads)

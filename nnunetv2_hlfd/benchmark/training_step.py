@@ -17,8 +17,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from nnunetv2_hlfd.cli.train import extend_trainer_search, real_batches, throwaway_trainer
 from nnunetv2_hlfd.training.distillation_trainer import STEP_PARTS, DistillationTrainer
+from nnunetv2_hlfd.training.throwaway import real_batches, throwaway_trainer
+from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 from nnunetv2_hlfd.utilities.markdown import markdown_table
 
 STUDENT, TEACHER = "student alone", "teacher forward pass"

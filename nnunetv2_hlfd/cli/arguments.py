@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from nnunetv2_hlfd import __version__
-from nnunetv2_hlfd.methods import PREFIX, method_names
+from nnunetv2_hlfd.distillation.registry import PREFIX, method_names
 from nnunetv2_hlfd.settings.settings import setting_help
 
 _DESCRIPTION = """Compress a trained nnU-Net into a small student by knowledge distillation (HLFD).

@@ -171,7 +171,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _trainers_path(_options: argparse.Namespace) -> None:
-    from nnunetv2_hlfd.cli.train import trainers_path
+    from nnunetv2_hlfd.training.trainers_path import trainers_path
 
     print(trainers_path())
 

@@ -2,47 +2,19 @@
 
 import argparse
 import contextlib
-import os
 import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import TYPE_CHECKING
 
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint
 from nnunetv2_hlfd.plans.identity import RECORD_FILE
+from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 
 if TYPE_CHECKING:
     from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
-
-
-def trainers_path() -> Path:
-    """The folder for nnUNet_extTrainer, beside the package: `trainers` in a checkout, its copy when installed."""
-    beside = Path(__file__).resolve().parent.parent
-    for folder in (beside / "trainers", beside / "nnunetv2_hlfd_extTrainer"):
-        if (folder / "nnunetv2_hlfd_trainers.py").is_file():
-            return folder
-    raise ValueError(f"Expected the folder of the trainers in {beside}, found none. Install nnunetv2_hlfd again.")
-
-
-def extend_trainer_search() -> None:
-    """Put the trainers folder into nnUNet_extTrainer, keeping what is there."""
-    ours = str(trainers_path())
-    paths = [each for each in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if each]
-    if ours not in paths:
-        os.environ["nnUNet_extTrainer"] = os.pathsep.join([*paths, ours])
-
-
-def continuation(fold_folder: Path) -> list[str]:
-    """What nnUNetv2_train has to be told to go on with a fold: --val, --c, or nothing for a new start."""
-    if (fold_folder / "checkpoint_final.pth").is_file():
-        return ["--val"]
-    if any((fold_folder / f"checkpoint_{each}.pth").is_file() for each in ("latest", "best")):
-        return ["--c"]
-    return []
 
 
 def train(arguments: Sequence[str], *, dry_run: bool, overwrite: bool) -> None:
@@ -124,6 +96,8 @@ def _pretrained(file: str | None) -> Iterator[None]:
 def _dry_run(options: argparse.Namespace) -> None:
     from nnunetv2.run.run_training import maybe_load_checkpoint
 
+    from nnunetv2_hlfd.training.throwaway import throwaway_trainer
+
     with throwaway_trainer(options.dataset, options.configuration, options.fold, options.tr, options.p,
                            options.device) as trainer:  # fmt: skip
         trainer.check_start()
@@ -134,53 +108,10 @@ def _dry_run(options: argparse.Namespace) -> None:
           f"{seconds * steps / 3600:.2g} h, validation apart. Dry run: nothing was trained or written.")  # fmt: skip
 
 
-@contextlib.contextmanager
-def throwaway_trainer(
-    dataset: str, configuration: str, fold: str, name: str, plans: str, device_name: str
-) -> Iterator["ScheduledTrainer"]:
-    """A trainer of this package as nnUNetv2_train builds it, which leaves neither folder nor log behind.
-
-    Raises:
-        ValueError: for what nnU-Net does not find, a device that is not there, or another package's trainer.
-    """
-    from nnunetv2.run.run_training import get_trainer_from_args
-
-    from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
-
-    device = torch.device(device_name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("This machine has no GPU that torch can use. Add -device cpu.")
-    if not fold.isdigit() and fold != "all":
-        raise ValueError(f"Expected a fold number or 'all', got '{fold}'.")
-    if device.type == "cpu":
-        torch.set_num_threads(os.cpu_count() or 1)
-    number = fold if fold == "all" else int(fold)
-    try:
-        with _without_wandb():
-            trainer = get_trainer_from_args(dataset, configuration, number, name, plans, device=device)
-    except (RuntimeError, FileNotFoundError) as error:  # nnU-Net's words for a data set, trainer or file it lacks
-        raise ValueError(str(error)) from error
-    try:
-        if not isinstance(trainer, ScheduledTrainer):
-            raise ValueError(f"Expected a trainer of this package, such as -tr nnUNetTrainerHLFD, got {name}.")
-        yield trainer
-    finally:
-        _remove_traces(Path(trainer.log_file))
-
-
-@contextlib.contextmanager
-def _without_wandb() -> Iterator[None]:
-    """Switch off Weights & Biases while a trainer is built: it would replace the curves of an earlier run."""
-    wanted = os.environ.pop("nnUNet_wandb_enabled", None)
-    try:
-        yield
-    finally:
-        if wanted is not None:
-            os.environ["nnUNet_wandb_enabled"] = wanted
-
-
 def _seconds_per_step(trainer: "ScheduledTrainer", repeats: int = 3) -> float:
     """Time of a step on real batches, augmentation apart."""
+    from nnunetv2_hlfd.training.throwaway import real_batches
+
     batches = real_batches(trainer, repeats + 1)
     trainer.network.train()
     trainer.train_step(batches[0])
@@ -188,21 +119,3 @@ def _seconds_per_step(trainer: "ScheduledTrainer", repeats: int = 3) -> float:
     for batch in batches[1:]:
         trainer.train_step(batch)
     return (time.perf_counter() - start) / repeats
-
-
-def real_batches(trainer: "ScheduledTrainer", number: int) -> list[dict[str, Any]]:
-    """Augmented training batches of a trainer."""
-    loaders = trainer.get_dataloaders()
-    batches = [next(loaders[0]) for _ in range(number)]
-    for each in loaders:
-        if hasattr(each, "_finish"):
-            each._finish()
-    return batches
-
-
-def _remove_traces(log_file: Path) -> None:
-    """nnU-Net's constructor makes the fold's folder and a log; leave neither behind."""
-    log_file.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # a folder that holds something else stays
-        for folder in (log_file.parent, log_file.parent.parent, log_file.parent.parent.parent):
-            folder.rmdir()

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from nnunetv2_hlfd import __version__
-from nnunetv2_hlfd.cli.train import continuation
 from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
 from nnunetv2_hlfd.demo.process import Step, Workspace, run_steps
 from nnunetv2_hlfd.demo.report import Model, write_report
+from nnunetv2_hlfd.models.folder import continuation
 
 DATASET_ID = "900"
 DATASET = f"Dataset{DATASET_ID}_HLFDDemo"

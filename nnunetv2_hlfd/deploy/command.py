@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
-from nnunetv2_hlfd.cli.train import extend_trainer_search
 from nnunetv2_hlfd.deploy.predict import Work, predict_cases
 from nnunetv2_hlfd.deploy.predictor import Predictor
+from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 
 
 def predict(options: argparse.Namespace) -> int:

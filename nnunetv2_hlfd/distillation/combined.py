@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Roles, TeacherOutputs, TeacherShape
-from nnunetv2_hlfd.methods import PREFIX, find_trainer, method_names
+from nnunetv2_hlfd.distillation.registry import PREFIX, find_trainer, method_names
 from nnunetv2_hlfd.settings.rules import nearest
 from nnunetv2_hlfd.settings.settings import Settings
 

@@ -4,14 +4,9 @@ Only classes of dynamic_network_architectures are used, so stock nnU-Net builds 
 """
 
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
-
+from nnunetv2_hlfd.networks.size import measure_size
 from nnunetv2_hlfd.settings.settings import STUDENTS
 
 _RESIDUAL_UNET = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
@@ -20,17 +15,6 @@ _RESNET18_FEATURES = (16, 64, 64, 128, 256, 512)
 _RESNET18_BLOCKS = (1, 1, 2, 2, 2, 2)
 _AUTO_SHARE = 0.45
 _MIN_STAGES = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """Parameters (trainable) and multiply-accumulate operations of one forward pass of one patch."""
-
-    parameters: int
-    macs: int
-
-    def __str__(self) -> str:
-        return f"{self.parameters / 1e6:.3g} M parameters, {self.macs / 1e9:.3g} GMAC per patch"
 
 
 def student_architecture(
@@ -71,42 +55,6 @@ def student_architecture(
         f"No ResNet18 student is smaller than {_AUTO_SHARE} of the plans' own network ({limit}). "
         f"Choose one by the setting 'student': {', '.join(STUDENTS)}."
     )
-
-
-def build_network(
-    architecture: dict[str, Any], num_input_channels: int, num_heads: int, *, deep_supervision: bool = True
-) -> nn.Module:
-    """Build the network of an `architecture` block, with nnU-Net's own builder."""
-    return get_network_from_plans(
-        architecture["network_class_name"],
-        architecture["arch_kwargs"],
-        architecture["_kw_requires_import"],
-        num_input_channels,
-        num_heads,
-        allow_init=True,
-        deep_supervision=deep_supervision,
-    )
-
-
-def measure_size(architecture: dict[str, Any], patch_size: list[int], num_input_channels: int, num_heads: int) -> Size:
-    """Size of the network of an `architecture` block; nothing is allocated (meta device)."""
-    with torch.device("meta"):
-        network = build_network(architecture, num_input_channels, num_heads, deep_supervision=False)
-    return measure_network(network, patch_size, num_input_channels)
-
-
-def measure_network(network: nn.Module, patch_size: list[int], num_input_channels: int) -> Size:
-    """Size of a network on any device; for operations it is run once on one patch of zeros without gradient.
-
-    Deep-supervision outputs are left out, as in prediction.
-    """
-    device = next(network.parameters()).device
-    decoder: Any = network.decoder
-    supervised, decoder.deep_supervision = decoder.deep_supervision, False
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, num_input_channels, *patch_size, device=device))
-    decoder.deep_supervision = supervised
-    return Size(parameters=sum(each.numel() for each in network.parameters()), macs=counter.get_total_flops() // 2)
 
 
 def _resnet18(plans_architecture: dict[str, Any], divisor: int) -> dict[str, Any]:

@@ -13,19 +13,15 @@ from typing import Any
 from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import StackedConvBlocks
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, cat, nn
 from torch.nn import functional
-
-from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
 
 _CONVOLUTIONS = 2
 _LINEAR_MODE = {4: "bilinear", 5: "trilinear"}
 _BLOCK_KEYS = (
     "conv_bias", "norm_op", "norm_op_kwargs", "dropout_op", "dropout_op_kwargs", "nonlin", "nonlin_kwargs",
 )  # fmt: skip
-_PLANS_KEYS = ("n_stages", "features_per_stage", "conv_op", "kernel_sizes", "strides", *_BLOCK_KEYS)
+PLANS_KEYS = ("n_stages", "features_per_stage", "conv_op", "kernel_sizes", "strides", *_BLOCK_KEYS)
 
 
 class UNetPlusPlus(nn.Module):
@@ -105,30 +101,3 @@ class NestedDecoder(nn.Module):
 
 def _upsample(maps: Tensor, like: Tensor) -> Tensor:
     return functional.interpolate(maps, size=like.shape[2:], mode=_LINEAR_MODE[maps.ndim], align_corners=False)
-
-
-class nnUNetTrainerUNetPlusPlus(ScheduledTrainer):
-    """UNet++ with nnU-Net's loss under this package's schedule settings: the HLFD paper's teacher.
-
-    The network is none of dynamic_network_architectures, so the checkpoint names this trainer: prediction, export and
-    distillation from it need this package and nnUNet_extTrainer.
-    """
-
-    checkpoint_trainer = "nnUNetTrainerUNetPlusPlus"
-
-    @staticmethod
-    def build_network_architecture(
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """UNet++ with stages, widths, kernels and strides of the plans."""
-        given = configuration_manager.network_arch_init_kwargs
-        kwargs = {key: given[key] for key in _PLANS_KEYS if key in given}
-        imports = [key for key in configuration_manager.network_arch_init_kwargs_req_import if key in kwargs]
-        name = f"{UNetPlusPlus.__module__}.{UNetPlusPlus.__name__}"
-        return get_network_from_plans(
-            name, kwargs, imports, num_input_channels, num_output_channels, deep_supervision=enable_deep_supervision
-        )

@@ -4,17 +4,19 @@ Plans come with teachers, checkpoints and shared data sets. They name classes, f
 """
 
 import math
+import pydoc
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import nn
 
 from nnunetv2_hlfd.settings.settings import PLANS_KEY, given_settings
-from nnunetv2_hlfd.teacher.compatibility import check_imports
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
+_ALLOWED_IMPORTS = ("torch.nn.", "dynamic_network_architectures.")
 _FOLDER_NAME = re.compile(r"\w[\w.+-]*")
 # Far above any network that was ever planned; they bound the time and memory that plans can ask for.
 _MAX_VOXELS = 2**27  # of a patch
@@ -101,3 +103,32 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def check_imports(architecture: Mapping[str, Any], source: Path) -> None:
+    """Refuse plans that would import anything but network building blocks.
+
+    Raises:
+        ValueError: naming the offending entry.
+    """
+    kwargs = architecture["arch_kwargs"]
+    names = [architecture["network_class_name"], *(kwargs.get(key) for key in architecture["_kw_requires_import"])]
+    for name in names:
+        if name is not None and not _is_network_block(name):
+            raise ValueError(
+                f"{source} asks to import '{name}'. Expected only names of {' and '.join(_ALLOWED_IMPORTS)}: plans of "
+                f"unknown origin could otherwise run code."
+            )
+
+
+def _is_network_block(name: object) -> bool:
+    """Whether a name leads to a class of torch.nn or dynamic_network_architectures, or (renamed since) nowhere.
+
+    The start of a name says nothing: torch.nn.functional.torch.os.system is walked attribute by attribute.
+    """
+    if not isinstance(name, str) or not name.startswith(_ALLOWED_IMPORTS):
+        return False
+    found = pydoc.locate(name)
+    if found is None:
+        return True
+    return isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith(_ALLOWED_IMPORTS)

@@ -10,7 +10,7 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint
-from nnunetv2_hlfd.networks.students import Size, measure_network
+from nnunetv2_hlfd.networks.size import Size, measure_network
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.networks import find_checkpoint, restore
 

@@ -10,8 +10,8 @@ from nnunetv2.evaluation.evaluate_predictions import key_to_label_or_region
 
 from nnunetv2_hlfd.plans.identity import RECORD_FILE
 from nnunetv2_hlfd.settings.settings import PLANS_KEY
-from nnunetv2_hlfd.teacher.compatibility import some_names
 from nnunetv2_hlfd.utilities.json_file import read_json
+from nnunetv2_hlfd.utilities.text import some_names
 
 LabelValue = int | tuple[int, ...]
 

@@ -10,7 +10,6 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-from nnunetv2_hlfd.cli.train import extend_trainer_search
 from nnunetv2_hlfd.plans.variants import write_variant
 from nnunetv2_hlfd.settings.settings import given_settings
 from nnunetv2_hlfd.study.checks import (
@@ -25,6 +24,7 @@ from nnunetv2_hlfd.study.spec import ArmSpec, Study, TeacherSpec
 from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
 from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent
+from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 from nnunetv2_hlfd.utilities.json_file import read_json
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
-from nnunetv2_hlfd.cli.train import continuation
+from nnunetv2_hlfd.models.folder import continuation
 from nnunetv2_hlfd.settings.settings import TEACHER_VARIABLE, Settings
 from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
 

@@ -1,64 +1,13 @@
 """May this teacher teach this student? Checked before any training, each refusal says what to change."""
 
-import pydoc
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from torch import nn
 
 from nnunetv2_hlfd.utilities.json_file import read_json
-
-_NNUNET_RANGE = ("2.8", "2.9")
-_ALLOWED_IMPORTS = ("torch.nn.", "dynamic_network_architectures.")
-
-
-def check_nnunet_version() -> None:
-    """Refuse versions of nnU-Net whose trainer API this package was not written for.
-
-    Raises:
-        ValueError: for a version out of range.
-    """
-    installed = version("nnunetv2")
-    lowest, too_high = (tuple(map(int, each.split("."))) for each in _NNUNET_RANGE)
-    release = re.match(r"(\d+)\.(\d+)(?!\d|\.?(a|b|rc)\d)", installed)
-    if release is None or not lowest <= (int(release[1]), int(release[2])) < too_high:
-        raise ValueError(
-            f"Expected nnunetv2 >={_NNUNET_RANGE[0]},<{_NNUNET_RANGE[1]}, got {installed}. Install a fitting one with: "
-            f'pip install "nnunetv2>={_NNUNET_RANGE[0]},<{_NNUNET_RANGE[1]}"'
-        )
-
-
-def check_imports(architecture: Mapping[str, Any], source: Path) -> None:
-    """Refuse plans that would import anything but network building blocks.
-
-    Raises:
-        ValueError: naming the offending entry.
-    """
-    kwargs = architecture["arch_kwargs"]
-    names = [architecture["network_class_name"], *(kwargs.get(key) for key in architecture["_kw_requires_import"])]
-    for name in names:
-        if name is not None and not _is_network_block(name):
-            raise ValueError(
-                f"{source} asks to import '{name}'. Expected only names of {' and '.join(_ALLOWED_IMPORTS)}: plans of "
-                f"unknown origin could otherwise run code."
-            )
-
-
-def _is_network_block(name: object) -> bool:
-    """Whether a name leads to a class of torch.nn or dynamic_network_architectures, or (renamed since) nowhere.
-
-    The start of a name says nothing: torch.nn.functional.torch.os.system is walked attribute by attribute.
-    """
-    if not isinstance(name, str) or not name.startswith(_ALLOWED_IMPORTS):
-        return False
-    found = pydoc.locate(name)
-    if found is None:
-        return True
-    return isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith(_ALLOWED_IMPORTS)
+from nnunetv2_hlfd.utilities.text import some_names
 
 
 def check_compatible(
@@ -169,9 +118,3 @@ def _contract(plans: PlansManager, configuration: str, dataset_json: Mapping[str
             for i in ct_channels
         },
     }
-
-
-def some_names(cases: Iterable[str]) -> str:
-    """A few of the names, and how many more there are."""
-    names = sorted(cases)
-    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}" if names else "none"

@@ -15,12 +15,7 @@ from nnunetv2_hlfd.models.checkpoints import read_checkpoint, sha256
 from nnunetv2_hlfd.models.network import restore_network
 from nnunetv2_hlfd.plans.plans_check import check_configuration, check_plans
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.teacher.compatibility import (
-    check_compatible,
-    check_patch,
-    check_validation_cases,
-    validated_cases,
-)
+from nnunetv2_hlfd.teacher.compatibility import check_compatible, check_patch, check_validation_cases, validated_cases
 from nnunetv2_hlfd.teacher.search import StudentSide, find_teacher
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
 

@@ -11,7 +11,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from tqdm import tqdm
 
-from nnunetv2_hlfd.teacher.compatibility import some_names
+from nnunetv2_hlfd.utilities.text import some_names
 
 
 class CascadeTrainer(nnUNetTrainer):

@@ -18,7 +18,7 @@ from nnunetv2_hlfd.distillation.log import DistillationLog
 from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Task, TeacherShape
 from nnunetv2_hlfd.distillation.tap_table import tap_table
 from nnunetv2_hlfd.distillation.taps import EncoderCapture, Stage, TeacherTaps, read_stages
-from nnunetv2_hlfd.networks.students import Size, measure_network
+from nnunetv2_hlfd.networks.size import Size, measure_network
 from nnunetv2_hlfd.teacher.search import StudentSide
 from nnunetv2_hlfd.teacher.teacher import Teacher, check_same_teacher, load_teacher
 from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent

@@ -19,9 +19,9 @@ from nnunetv2_hlfd.models.checkpoints import write_checkpoint
 from nnunetv2_hlfd.plans.identity import RECORD_FILE, check_folder_is_ours, check_resumed_settings, plans_lineage
 from nnunetv2_hlfd.plans.plans_check import check_configuration, check_plans
 from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings, given_settings
-from nnunetv2_hlfd.teacher.compatibility import check_nnunet_version
 from nnunetv2_hlfd.training.augmentation import keep_rotation_and_flips, make_reproducible
 from nnunetv2_hlfd.training.cascade import CascadeTrainer
+from nnunetv2_hlfd.training.nnunet_version import check_nnunet_version
 from nnunetv2_hlfd.training.resume import check_network_fits, read_checkpoint_of_run, restore
 from nnunetv2_hlfd.training.schedule import draw_seed, keep_thread_limit, paper_optimizer, seed_everything
 from nnunetv2_hlfd.utilities.json_file import refuse_damage

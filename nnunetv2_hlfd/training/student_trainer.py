@@ -7,7 +7,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from nnunetv2_hlfd.losses.focal_dice import FocalDiceLoss
-from nnunetv2_hlfd.networks.students import Size, measure_size, student_architecture
+from nnunetv2_hlfd.networks.size import Size, measure_size
+from nnunetv2_hlfd.networks.students import student_architecture
 from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
 
 

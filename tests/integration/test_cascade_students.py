@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REGIONS_DATASET
 from helpers import assert_same, load, make_trainer, run_epoch, stock, train_once
+from phantom_data import REGIONS_DATASET
 
 from nnunetv2_hlfd.cli.main import main
 

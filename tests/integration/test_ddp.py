@@ -8,9 +8,9 @@ import json
 import pytest
 import torch
 import torch.multiprocessing
-from conftest import DATASET, REGIONS_DATASET
 from ddp_worker import STEPS, train, trainer_class, work
 from helpers import assert_same, make_trainer
+from phantom_data import DATASET, REGIONS_DATASET
 
 # every method's terms beside HLFD's, each at a weight that counts
 ALL = {"KD": 0.5, "AT": 0.5, "FitNet": 0.1, "CWD": 0.5, "SKD": 0.1, "EMKD_region": 0.5, "IMF": 0.5, "DSKD": 0.1}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from nnunetv2_hlfd import cli, demo
+import nnunetv2_hlfd.demo.run as demo
+from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
 from nnunetv2_hlfd.demo.process import Step, StepFailedError, Workspace, run_steps
 from nnunetv2_hlfd.demo.progress import follow, progress_bar
@@ -185,7 +186,7 @@ def test_failure_ends_with_exit_code_1(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(demo, "run_demo", fail)
     with pytest.raises(SystemExit) as end:
-        cli.main(["demo", "-o", str(tmp_path)])
+        main(["demo", "-o", str(tmp_path)])
     assert end.value.code == "nnUNetv2_hlfd demo: Step 'Train' failed"  # a text: printed to stderr, exit code 1
 
 

@@ -24,13 +24,13 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from conftest import DATASET, REGIONS_DATASET, SHORT
 from downloads import write_kits19
+from phantom_data import DATASET, REGIONS_DATASET, SHORT
 
 from nnunetv2_hlfd.distillation.log import DistillationLog
 from nnunetv2_hlfd.distillation.method import Task, TeacherShape
+from nnunetv2_hlfd.distillation.registry import METHODS, PREFIX
 from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps
-from nnunetv2_hlfd.methods import METHODS, PREFIX
 from nnunetv2_hlfd.methods.hlfd import HLFD
 from nnunetv2_hlfd.settings.settings import STUDENTS, Settings, setting_help
 

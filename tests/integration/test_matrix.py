@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
-from conftest import DATASETS
 from helpers import command, make_trainer, run_epoch, train_once
+from phantom_data import DATASETS
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 QUICK = (("regions_ignore", "3d_cascade_fullres"),)

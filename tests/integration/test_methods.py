@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import assert_same, load, make_trainer, run_epoch
 
-from nnunetv2_hlfd.methods import METHODS
+from nnunetv2_hlfd.distillation.registry import METHODS
 from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent
 
 REGIONS = "Dataset902_PhantomRegionsIgnore"

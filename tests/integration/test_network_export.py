@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 import SimpleITK
-from conftest import REGIONS_DATASET
 from helpers import stock, train_once
+from phantom_data import REGIONS_DATASET
 
 from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.deploy.runtime.network import find_networks, open_network

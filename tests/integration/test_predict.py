@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from conftest import REGIONS_DATASET
 from helpers import stock, train_once
+from phantom_data import REGIONS_DATASET
 
 from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.deploy.predictor import Predictor

@@ -4,18 +4,14 @@ import base64
 import csv
 import json
 import re
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import report_students
+from report_folders import cases, write_model
 
 from nnunetv2_hlfd.cli.main import main
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-from report_folders import cases, write_model
 
 TABLES = ("arms", "runs", "cases", "comparisons", "networks", "lesions")
 

@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import damage
 import pytest
 from helpers import make_trainer
 
 MEMORY_MIB = 300
+SUPPORT = Path(damage.__file__).parent
 SECONDS = 20  # of the processor, for one file
 
 
@@ -31,7 +33,7 @@ def interrupted(nnunet, variant, teacher_2d):
 def test_damaged_and_hostile_files_end_in_a_clear_error_without_running_code(teacher_2d, interrupted, samples, seed):
     """In a process of its own, whose address space is limited and whose memory is measured."""
     command = [sys.executable, "damage_series.py", str(teacher_2d.parent), str(interrupted), str(samples), str(seed)]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, env=os.environ.copy())
+    done = subprocess.run(command, cwd=SUPPORT, capture_output=True, text=True, env=os.environ.copy())
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout)
     print(json.dumps(result))

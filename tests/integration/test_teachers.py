@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DATASETS
 from helpers import command, load, make_trainer, train_once
+from phantom_data import DATASETS
 
 REGIONS = "Dataset902_PhantomRegionsIgnore"
 

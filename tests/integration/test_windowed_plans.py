@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import SimpleITK
-from conftest import DATASET
 from helpers import command, make_trainer, train_once
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from phantom_data import DATASET
 
 WINDOW = (-200.0, 200.0)
 

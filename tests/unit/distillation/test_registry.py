@@ -8,10 +8,10 @@ from importlib.metadata import EntryPoint
 import pytest
 from method_scene import FLAT, Scene
 
-from nnunetv2_hlfd.cli.train import trainers_path
 from nnunetv2_hlfd.distillation.method import DistillationMethod
-from nnunetv2_hlfd.methods import GROUP, METHODS, PREFIX, find_trainer, method_names
+from nnunetv2_hlfd.distillation.registry import GROUP, METHODS, PREFIX, find_trainer, method_names
 from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
+from nnunetv2_hlfd.training.trainers_path import trainers_path
 
 VARIANTS = {"HLFD_noFeature": "HLFD", "HLFD_noPixel": "HLFD", "HLFD_pixelTruth": "HLFD", "EMKD_region": "EMKD"}
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from nnunetv2_hlfd.networks.students import Size
+from nnunetv2_hlfd.networks.size import Size
 from nnunetv2_hlfd.report.costs import Cost, Curve
 from nnunetv2_hlfd.report.plots import draw_curves, draw_size
 from nnunetv2_hlfd.report.summary import Summary

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-from nnunetv2_hlfd.methods import METHODS, PREFIX
+from nnunetv2_hlfd.distillation.registry import METHODS, PREFIX
 from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.study.spec import read_study
 
-STUDIES = Path(__file__).parents[2] / "studies"
+STUDIES = Path(__file__).parents[3] / "studies"
 PAPERS = [("kits19", "19", "nnUNetPlans_kidney"), ("lits", "17", "nnUNetPlans_liver")]
 # Table 1: SKD, IFD, DKD, HIFD, ours (docs/reference/paper_to_code.md: IMF, EMKD, DSKD)
 TABLE_1 = {"alone": "Student", "SKD": "SKD", "IMF": "IMF", "EMKD": "EMKD", "DSKD": "DSKD", "HLFD": "HLFD"}

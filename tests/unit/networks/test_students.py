@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from nnunetv2_hlfd.networks.students import build_network, measure_network, measure_size, student_architecture
+from nnunetv2_hlfd.networks.size import build_network, measure_network, measure_size
+from nnunetv2_hlfd.networks.students import student_architecture
 from nnunetv2_hlfd.settings.settings import STUDENTS
 
 PLAIN, RESIDUAL = "PlainConvUNet", "ResidualEncoderUNet"

@@ -30,7 +30,7 @@ from helpers import make_trainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint
-from nnunetv2_hlfd.networks.students import build_network
+from nnunetv2_hlfd.networks.size import build_network
 from nnunetv2_hlfd.plans.variants import write_variant
 from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.teacher.teacher import StudentSide, load_teacher

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nnunetv2_hlfd.cli.main import main
-from nnunetv2_hlfd.cli.train import extend_trainer_search, trainers_path
+from nnunetv2_hlfd.training.trainers_path import extend_trainer_search, trainers_path
 
 DATASET = "Dataset901_Phantom"
 TRAINERS = {

@@ -8,14 +8,9 @@ import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from test_student import RESIDUAL, architecture
 
-from nnunetv2_hlfd.teacher.compatibility import (
-    check_compatible,
-    check_imports,
-    check_nnunet_version,
-    check_patch,
-    check_validation_cases,
-    validated_cases,
-)
+from nnunetv2_hlfd.plans.plans_check import check_imports
+from nnunetv2_hlfd.teacher.compatibility import check_compatible, check_patch, check_validation_cases, validated_cases
+from nnunetv2_hlfd.training.nnunet_version import check_nnunet_version
 from nnunetv2_hlfd.training.scheduled_trainer import nnUNetTrainerTeacher
 
 FOLDER = Path("results/Dataset001_X/nnUNetTrainer__nnUNetPlans__2d")

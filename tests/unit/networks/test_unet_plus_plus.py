@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional
 
 from nnunetv2_hlfd.distillation.taps import read_stages, trained_heads
-from nnunetv2_hlfd.networks.unet_plus_plus import UNetPlusPlus, nnUNetTrainerUNetPlusPlus
+from nnunetv2_hlfd.networks.unet_plus_plus import UNetPlusPlus
+from nnunetv2_hlfd.training.unet_plus_plus_trainer import nnUNetTrainerUNetPlusPlus
 
 FLAT = {"conv_op": nn.Conv2d, "norm_op": nn.InstanceNorm2d, "strides": [[1, 1], [2, 2], [2, 1], [2, 2]],
         "kernel_sizes": [[3, 3], [3, 3], [3, 1], [3, 3]]}  # fmt: skip

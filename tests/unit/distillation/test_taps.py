@@ -16,7 +16,8 @@ from nnunetv2_hlfd.distillation.taps import (
     teacher_taps,
     trained_heads,
 )
-from nnunetv2_hlfd.networks.students import build_network, student_architecture
+from nnunetv2_hlfd.networks.size import build_network
+from nnunetv2_hlfd.networks.students import student_architecture
 from nnunetv2_hlfd.settings.settings import STUDENTS
 
 

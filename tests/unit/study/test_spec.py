@@ -146,7 +146,7 @@ def test_yaml_cannot_make_objects(read):
 
 
 @pytest.mark.parametrize(
-    "file", sorted((Path(__file__).parents[2] / "studies").glob("*.yaml")), ids=lambda file: file.stem
+    "file", sorted((Path(__file__).parents[3] / "studies").glob("*.yaml")), ids=lambda file: file.stem
 )
 def test_the_studies_that_come_with_the_package_are_right(file):
     study = read_study(file)

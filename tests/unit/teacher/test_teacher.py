@@ -12,7 +12,7 @@ from test_student import RESIDUAL, architecture
 from torch import nn
 
 from nnunetv2_hlfd.models.checkpoints import sha256
-from nnunetv2_hlfd.networks.students import build_network
+from nnunetv2_hlfd.networks.size import build_network
 from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.teacher.search import StudentSide
 from nnunetv2_hlfd.teacher.teacher import check_same_teacher, load_teacher

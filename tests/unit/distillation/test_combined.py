@@ -7,7 +7,7 @@ from method_scene import FLAT, KINDS, SOLID, Scene, gradients
 
 from nnunetv2_hlfd.distillation.combined import CombinedMethod
 from nnunetv2_hlfd.distillation.method import Roles
-from nnunetv2_hlfd.methods import METHODS, base, find_trainer
+from nnunetv2_hlfd.distillation.registry import METHODS, base, find_trainer
 
 NAMES = ("HLFD", "KD", "AT", "EMKD", "DSKD", "SKD", "IMF")
 ALL = tuple(name for name in METHODS if not name.startswith("HLFD_") and name != "EMKD")  # no shared terms

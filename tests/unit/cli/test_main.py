@@ -9,8 +9,8 @@ import pytest
 
 from nnunetv2_hlfd import __version__
 from nnunetv2_hlfd.cli.main import main
-from nnunetv2_hlfd.cli.train import trainers_path
 from nnunetv2_hlfd.settings.settings import setting_help
+from nnunetv2_hlfd.training.trainers_path import trainers_path
 
 DATASET = "Dataset901_Phantom"
 

@@ -1,1 +1,0 @@
-"""Networks that dynamic_network_architectures lacks."""

@@ -1,0 +1,21 @@
+"""Where nnU-Net finds the trainers of this package."""
+
+import os
+from pathlib import Path
+
+
+def trainers_path() -> Path:
+    """The folder for nnUNet_extTrainer, beside the package: `trainers` in a checkout, its copy when installed."""
+    beside = Path(__file__).resolve().parents[2]
+    for folder in (beside / "trainers", beside / "nnunetv2_hlfd_extTrainer"):
+        if (folder / "nnunetv2_hlfd_trainers.py").is_file():
+            return folder
+    raise ValueError(f"Expected the folder of the trainers in {beside}, found none. Install nnunetv2_hlfd again.")
+
+
+def extend_trainer_search() -> None:
+    """Put the trainers folder into nnUNet_extTrainer, keeping what is there."""
+    ours = str(trainers_path())
+    paths = [each for each in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if each]
+    if ours not in paths:
+        os.environ["nnUNet_extTrainer"] = os.pathsep.join([*paths, ours])
