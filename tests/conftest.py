@@ -69,9 +69,14 @@ def train(nnunet: Path) -> Train:
     """Train through nnU-Net's own `run_training` in this process; returns the fold's folder."""
 
     def run(
-        trainer: str, *, configuration: str = "2d", dataset: str = DATASET, plans: str = "nnUNetPlans",
-        fold: int | str = 0, **flags: bool,
-    ) -> Path:  # fmt: skip
+        trainer: str,
+        *,
+        configuration: str = "2d",
+        dataset: str = DATASET,
+        plans: str = "nnUNetPlans",
+        fold: int | str = 0,
+        **flags: bool,
+    ) -> Path:
         from nnunetv2.run.run_training import run_training
 
         run_training(dataset, configuration, fold, trainer, plans, device=torch.device("cpu"), **flags)

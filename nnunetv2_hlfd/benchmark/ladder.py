@@ -29,11 +29,15 @@ def write_ladder(
         about: models, patch, device, threads, and the networks' rooflines.
     """
     about = {
-        **about, "processor": _processor(), "versions": {each: version(each) for each in _PACKAGES},
+        **about,
+        "processor": _processor(),
+        "versions": {each: version(each) for each in _PACKAGES},
         "cases": len(next(iter(timings.values())).cases),
-        "rungs": {name: {"start_up": each.start_up, "peak_memory": each.peak_memory, "dice": dice.get(name)}
-                  for name, each in timings.items()},
-    }  # fmt: skip
+        "rungs": {
+            name: {"start_up": each.start_up, "peak_memory": each.peak_memory, "dice": dice.get(name)}
+            for name, each in timings.items()
+        },
+    }
     (output / "ladder.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     with (output / "ladder.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -50,26 +54,55 @@ def write_ladder(
 
 def _markdown(about: Mapping[str, Any], timings: Mapping[str, Timing], dice: Mapping[str, float]) -> str:
     first = _mean_total(next(iter(timings.values())))
-    head = ["Rung", "Start-up", *(f"{stage.capitalize()}" for stage in STAGES), "Case", "Times faster", "Cases per min",
-            "Peak memory", *(["Dice"] if dice else [])]  # fmt: skip
+    head = [
+        "Rung",
+        "Start-up",
+        *(f"{stage.capitalize()}" for stage in STAGES),
+        "Case",
+        "Times faster",
+        "Cases per min",
+        "Peak memory",
+        *(["Dice"] if dice else []),
+    ]
     rows = []
     for name, timing in timings.items():
         total = _mean_total(timing)
         memory = f"{timing.peak_memory / 2**30:.2f} GiB" if timing.peak_memory else "-"
         means = [f"{np.mean([each[stage] for each in timing.cases.values()]):.3f}" for stage in STAGES]
-        rows.append([name, f"{timing.start_up:.1f}", *means, f"{total:.3f}", f"{first / total:.1f}",
-                     f"{60 / total:.1f}", memory, *([f"{dice[name]:.4f}"] if dice else [])])  # fmt: skip
-    parts = [f"{about['processor']}, {about['threads']} threads, device {about['device']}; "
-             + ", ".join(f"{name} {each}" for name, each in about["versions"].items())
-             + f"; patch {about['patch']}, {about['cases']} cases. Seconds are means over the cases.",
-             markdown_table(head, rows)]  # fmt: skip
+        rows.append(
+            [
+                name,
+                f"{timing.start_up:.1f}",
+                *means,
+                f"{total:.3f}",
+                f"{first / total:.1f}",
+                f"{60 / total:.1f}",
+                memory,
+                *([f"{dice[name]:.4f}"] if dice else []),
+            ]
+        )
+    parts = [
+        f"{about['processor']}, {about['threads']} threads, device {about['device']}; "
+        + ", ".join(f"{name} {each}" for name, each in about["versions"].items())
+        + f"; patch {about['patch']}, {about['cases']} cases. Seconds are means over the cases.",
+        markdown_table(head, rows),
+    ]
     return "\n\n".join([*parts, *(_networks(about["networks"]) if about["networks"] else [])]) + "\n"
 
 
 def _networks(lines: list[dict[str, Any]]) -> list[str]:
-    rows = [[each["network"], each["backend"], f"{each['gflops']:.2f}", f"{each['mbytes']:.0f}",
-             f"{each['bound_ms']:.1f}", f"{each['measured_ms']:.1f}",
-             f"{each['measured_ms'] / each['bound_ms']:.2f}"] for each in lines]  # fmt: skip
+    rows = [
+        [
+            each["network"],
+            each["backend"],
+            f"{each['gflops']:.2f}",
+            f"{each['mbytes']:.0f}",
+            f"{each['bound_ms']:.1f}",
+            f"{each['measured_ms']:.1f}",
+            f"{each['measured_ms'] / each['bound_ms']:.2f}",
+        ]
+        for each in lines
+    ]
     head = ["Network", "Backend", "GFLOP", "MB moved", "Bound, ms", "Measured, ms", "Ratio"]
     machine = lines[0]
     return [

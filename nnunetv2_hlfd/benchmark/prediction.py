@@ -21,12 +21,20 @@ from nnunetv2_hlfd.deploy.runtime.images import find_cases
 from nnunetv2_hlfd.deploy.runtime.network import compile_openvino
 from nnunetv2_hlfd.deploy.source import Source, read_source
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
+from nnunetv2_hlfd.utilities.errors import UserError
 
 
 def benchmark_prediction(
-    teacher: Path, student: Path, images: Path, output: Path, *, truth: Path | None = None, fold: str = "0",
-    device: str = "cpu", max_dice_drop: float = 0.01,
-) -> Path:  # fmt: skip
+    teacher: Path,
+    student: Path,
+    images: Path,
+    output: Path,
+    *,
+    truth: Path | None = None,
+    fold: str = "0",
+    device: str = "cpu",
+    max_dice_drop: float = 0.01,
+) -> Path:
     """Run the ladder; write ladder.md, ladder.csv, ladder.png and ladder.json.
 
     Every rung is a process of its own, and runs the cases one after the other.
@@ -42,13 +50,15 @@ def benchmark_prediction(
         max_dice_drop: allowed to the 8-bit networks (their validation cases).
 
     Raises:
-        ValueError: for missing models, images, labels or packages, or no GPU for -device cuda.
+        UserError: for missing models, images, labels or packages, or no GPU for -device cuda.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("PyTorch finds no GPU. Choose -device cpu.")
+        raise UserError("PyTorch finds no GPU. Choose -device cpu.")
     extend_trainer_search()
-    sources = {"teacher": read_source(teacher, [fold], "checkpoint_final.pth"),
-               "student": read_source(student, [fold], "checkpoint_final.pth")}  # fmt: skip
+    sources = {
+        "teacher": read_source(teacher, [fold], "checkpoint_final.pth"),
+        "student": read_source(student, [fold], "checkpoint_final.pth"),
+    }
     cases = find_cases(images, sources["teacher"].dataset_json["file_ending"])
     _check_truth(truth, cases, sources["teacher"])
     threads = torch.get_num_threads()
@@ -56,8 +66,12 @@ def benchmark_prediction(
     dice: dict[str, float] = {}
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
-        small = {name: export_openvino(source, Path(temporary) / name, Options(int8=True, max_dice_drop=max_dice_drop))
-                 .folder for name, source in sources.items()}  # fmt: skip
+        small = {
+            name: export_openvino(
+                source, Path(temporary) / name, Options(int8=True, max_dice_drop=max_dice_drop)
+            ).folder
+            for name, source in sources.items()
+        }
         rungs = _rungs(teacher, student, small)
         for rung in tqdm(rungs, desc="Rungs"):
             folder = Path(temporary) / f"{len(timings)}"
@@ -66,9 +80,11 @@ def benchmark_prediction(
                 dice[rung.name] = _mean_dice(folder, truth, sources["teacher"])
     about = {
         "models": {name: source.folder.name for name, source in sources.items()},
-        "patch": list(sources["teacher"].input_shape), "device": device, "threads": threads,
+        "patch": list(sources["teacher"].input_shape),
+        "device": device,
+        "threads": threads,
         "networks": _network_lines(sources, fold) if device == "cpu" else [],
-    }  # fmt: skip
+    }
     return write_ladder(output, timings, dice, about)
 
 
@@ -99,7 +115,7 @@ def _check_truth(truth: Path | None, cases: Mapping[str, Sequence[Path]], source
     ending = source.dataset_json["file_ending"]
     missing = [case for case in cases if truth and not (truth / f"{case}{ending}").is_file()]
     if missing:
-        raise ValueError(f"Expected labels of {len(cases)} cases in {truth}; missing: {', '.join(missing[:5])}.")
+        raise UserError(f"Expected labels of {len(cases)} cases in {truth}; missing: {', '.join(missing[:5])}.")
 
 
 def _mean_dice(folder: Path, truth: Path, source: Source) -> float:
@@ -107,8 +123,9 @@ def _mean_dice(folder: Path, truth: Path, source: Source) -> float:
     manager = source.manager.get_label_manager(dict(source.dataset_json))
     values = []
     for file in folder.glob(f"*{source.dataset_json['file_ending']}"):
-        predicted, wanted = (SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(each / file.name)))
-                             for each in (folder, truth))  # fmt: skip
+        predicted, wanted = (
+            SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(each / file.name))) for each in (folder, truth)
+        )
         for label in manager.foreground_regions if manager.has_regions else manager.foreground_labels:
             ours, theirs = np.isin(predicted, label), np.isin(wanted, label)
             if theirs.any():
@@ -126,9 +143,17 @@ def _network_lines(sources: Mapping[str, Source], fold: str) -> list[dict[str, A
         bound = roofline(network, image, machine)
         compiled = compile_openvino(to_openvino(network, source.input_shape), torch.get_num_threads())
         runs = {"torch": best_seconds(network, image), "openvino": best_seconds(compiled, image.numpy())}
-        lines += [{"network": name, "backend": backend, "gflops": bound.flops / 1e9, "mbytes": bound.bytes_moved / 1e6,
-                   "bound_ms": bound.seconds * 1e3, "measured_ms": seconds * 1e3,
-                   "peak_gflops_per_s": machine.flops_per_second / 1e9,
-                   "bandwidth_gb_per_s": machine.bytes_per_second / 1e9}
-                  for backend, seconds in runs.items()]  # fmt: skip
+        lines += [
+            {
+                "network": name,
+                "backend": backend,
+                "gflops": bound.flops / 1e9,
+                "mbytes": bound.bytes_moved / 1e6,
+                "bound_ms": bound.seconds * 1e3,
+                "measured_ms": seconds * 1e3,
+                "peak_gflops_per_s": machine.flops_per_second / 1e9,
+                "bandwidth_gb_per_s": machine.bytes_per_second / 1e9,
+            }
+            for backend, seconds in runs.items()
+        ]
     return lines

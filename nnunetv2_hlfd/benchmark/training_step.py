@@ -20,6 +20,7 @@ from tqdm import tqdm
 from nnunetv2_hlfd.training.distillation_trainer import STEP_PARTS, DistillationTrainer
 from nnunetv2_hlfd.training.throwaway import real_batches, throwaway_trainer
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.markdown import markdown_table
 
 STUDENT, TEACHER = "student alone", "teacher forward pass"
@@ -64,7 +65,7 @@ def benchmark_training(
         output: CSV to write.
 
     Raises:
-        ValueError: for trainers that cannot start, or that are no distillation trainers.
+        UserError: for trainers that cannot start, or that are no distillation trainers.
     """
     extend_trainer_search()
     with contextlib.ExitStack() as stack:
@@ -90,7 +91,7 @@ def _start(student: Any, distilling: Mapping[str, Any]) -> None:
     first: DistillationTrainer | None = None
     for name, trainer in distilling.items():
         if not isinstance(trainer, DistillationTrainer):
-            raise ValueError(f"Expected distillation trainers for -tr, such as nnUNetTrainerHLFD, got {name}.")
+            raise UserError(f"Expected distillation trainers for -tr, such as nnUNetTrainerHLFD, got {name}.")
         if first is not None:
             trainer.teacher, trainer.teacher_shape = first.teacher, first.teacher_shape
         trainer.check_start()
@@ -102,9 +103,7 @@ def _start(student: Any, distilling: Mapping[str, Any]) -> None:
 def _measure(student: Any, distilling: Mapping[str, Any], batch: dict[str, Any]) -> list[Row]:
     device = student.device
     teacher, data = next(iter(distilling.values())).teacher, batch["data"].to(device)
-    steps: dict[str, Callable[[], Any]] = {
-        STUDENT: partial(student.train_step, batch), TEACHER: partial(teacher, data)
-    }  # fmt: skip
+    steps: dict[str, Callable[[], Any]] = {STUDENT: partial(student.train_step, batch), TEACHER: partial(teacher, data)}
     steps |= {name: partial(trainer.train_step, batch) for name, trainer in distilling.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in tqdm(range(_WARM_UP + _ROUNDS), desc="rounds"):

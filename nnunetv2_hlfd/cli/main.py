@@ -9,6 +9,7 @@ from typing import Any
 from nnunetv2_hlfd.cli.arguments import make_parser
 from nnunetv2_hlfd.settings.rules import nearest
 from nnunetv2_hlfd.settings.settings import parse_value, setting_help
+from nnunetv2_hlfd.utilities.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.rest = rest
     try:
         return _RUN[options.command](options) or 0
-    except ValueError as error:
+    except UserError as error:
         print(f"nnUNetv2_hlfd {options.command}: {error}", file=sys.stderr)
         return 2
 
@@ -59,8 +60,10 @@ def _plan(options: argparse.Namespace) -> None:
     file = write_variant(options.d, options.p, options.name, settings, window=window, overwrite=options.overwrite)
     print(f"Wrote {file}\nUse it with -p {file.stem}")
     if window:
-        print(f"It clips at {window[0]:g} and {window[1]:g} HU; mean and std stay those of the foreground. It needs a "
-              f"teacher and preprocessed data of its own:\n{preprocess_command(read_json(file))}")  # fmt: skip
+        print(
+            f"It clips at {window[0]:g} and {window[1]:g} HU; mean and std stay those of the foreground. It needs a "
+            f"teacher and preprocessed data of its own:\n{preprocess_command(read_json(file))}"
+        )
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -90,7 +93,7 @@ def _study(options: argparse.Namespace) -> int:
     from nnunetv2_hlfd.study import command
 
     if options.np is not None and options.np < 1:
-        raise ValueError(f"Expected at least 1 training at a time for -np, got {options.np}.")
+        raise UserError(f"Expected at least 1 training at a time for -np, got {options.np}.")
     if options.dry_run:
         command.show(options.file, options.device, options.np)
     elif options.commands:
@@ -109,7 +112,7 @@ def _report(options: argparse.Namespace) -> None:
 
     teacher, *students = options.m
     if not students:
-        raise ValueError("Expected the teacher's model folder and at least one student's for -m, got one folder.")
+        raise UserError("Expected the teacher's model folder and at least one student's for -m, got one folder.")
     extras = Extras(pictures=options.pictures, paper_evaluation=options.paper_evaluation, device=options.device)
     print(f"Wrote {write_report(teacher, students, options.o, extras=extras)}")
 
@@ -119,17 +122,27 @@ def _benchmark(options: argparse.Namespace) -> None:
         from nnunetv2_hlfd.benchmark.training_step import benchmark_training
 
         if not options.d or not options.c:
-            raise ValueError("Expected a data set and a configuration: benchmark -training -d DATASET -c 2d")
+            raise UserError("Expected a data set and a configuration: benchmark -training -d DATASET -c 2d")
         benchmark_training(options.d, options.c, options.f, options.p, options.tr, options.device, options.o)
     else:
         from nnunetv2_hlfd.benchmark.prediction import benchmark_prediction
 
         if not options.m or len(options.m) != 2 or not options.i or not options.o:
-            raise ValueError("Expected two models, images and an output: benchmark -m TEACHER_FOLDER STUDENT_FOLDER "
-                             "-i IMAGES -o OUTPUT, or benchmark -training")  # fmt: skip
+            raise UserError(
+                "Expected two models, images and an output: benchmark -m TEACHER_FOLDER STUDENT_FOLDER "
+                "-i IMAGES -o OUTPUT, or benchmark -training"
+            )
         teacher, student = options.m
-        file = benchmark_prediction(teacher, student, options.i, options.o, truth=options.gt, fold=options.f,
-                                    device=options.device, max_dice_drop=options.max_dice_drop)  # fmt: skip
+        file = benchmark_prediction(
+            teacher,
+            student,
+            options.i,
+            options.o,
+            truth=options.gt,
+            fold=options.f,
+            device=options.device,
+            max_dice_drop=options.max_dice_drop,
+        )
         print(f"Wrote {file}")
 
 
@@ -141,13 +154,17 @@ def _export(options: argparse.Namespace) -> None:
     source = read_source(options.m, options.f, options.chk)
     if options.to == "nnunet":
         if options.int8:
-            raise ValueError("--int8 is for -to openvino; nnU-Net itself has no 8-bit networks.")
+            raise UserError("--int8 is for -to openvino; nnU-Net itself has no 8-bit networks.")
         exported = export_nnunet(source, options.o, half=options.half, mirroring=not options.no_mirroring)
         if trainer := needs_trainer(source):
             print(f"Prediction needs the trainer {trainer}: no plans describe its network.")
     else:
-        how = Options(half=options.half, int8=options.int8, max_dice_drop=options.max_dice_drop,
-                      mirroring=not options.no_mirroring)  # fmt: skip
+        how = Options(
+            half=options.half,
+            int8=options.int8,
+            max_dice_drop=options.max_dice_drop,
+            mirroring=not options.no_mirroring,
+        )
         exported = (export_onnx if options.to == "onnx" else export_openvino)(source, options.o, how)
     print(f"Wrote {exported.folder}\nand {exported.archive}: {exported.archive.stat().st_size / 1e6:.2f} MB")
 
@@ -177,9 +194,17 @@ def _trainers_path(_options: argparse.Namespace) -> None:
 
 
 _RUN: Mapping[str, Callable[[argparse.Namespace], Any]] = {
-    "convert": _convert, "plan": _plan, "train": _train, "study": _study, "report": _report, "benchmark": _benchmark,
-    "export": _export, "predict": _predict, "demo": _demo, "trainers_path": _trainers_path,
-}  # fmt: skip
+    "convert": _convert,
+    "plan": _plan,
+    "train": _train,
+    "study": _study,
+    "report": _report,
+    "benchmark": _benchmark,
+    "export": _export,
+    "predict": _predict,
+    "demo": _demo,
+    "trainers_path": _trainers_path,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

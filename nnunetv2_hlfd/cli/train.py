@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint
 from nnunetv2_hlfd.plans.identity import RECORD_FILE
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
+from nnunetv2_hlfd.utilities.errors import UserError
 
 if TYPE_CHECKING:
     from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
@@ -76,7 +77,7 @@ def _pretrained(file: str | None) -> Iterator[None]:
     """Weights to start from: read once without running code from them, which nnU-Net would; a misfit in short words.
 
     Raises:
-        ValueError: for a missing, damaged or foreign file, or weights of another network.
+        UserError: for a missing, damaged or foreign file, or weights of another network.
     """
     if file is not None:
         read_checkpoint(Path(file), required=("network_weights",))
@@ -86,7 +87,7 @@ def _pretrained(file: str | None) -> Iterator[None]:
         misfit = re.search(r"key (\S+) is", str(error), re.IGNORECASE)
         if file is None or misfit is None:
             raise
-        raise ValueError(
+        raise UserError(
             f"The weights in {file} are of another network, the first that does not fit is {misfit[1]}. "
             f"-pretrained_weights takes the checkpoint of the same network, as of a student with the same setting "
             f"student and plans. A teacher is named by the environment variable nnUNet_hlfd_teacher."
@@ -98,14 +99,17 @@ def _dry_run(options: argparse.Namespace) -> None:
 
     from nnunetv2_hlfd.training.throwaway import throwaway_trainer
 
-    with throwaway_trainer(options.dataset, options.configuration, options.fold, options.tr, options.p,
-                           options.device) as trainer:  # fmt: skip
+    with throwaway_trainer(
+        options.dataset, options.configuration, options.fold, options.tr, options.p, options.device
+    ) as trainer:
         trainer.check_start()
         maybe_load_checkpoint(trainer, False, False, options.pretrained_weights)
         seconds = _seconds_per_step(trainer)
     steps = trainer.num_epochs * trainer.num_iterations_per_epoch
-    print(f"{seconds:.3g} s per training step (batch {trainer.batch_size}, {options.device}); {steps} steps: about "
-          f"{seconds * steps / 3600:.2g} h, validation apart. Dry run: nothing was trained or written.")  # fmt: skip
+    print(
+        f"{seconds:.3g} s per training step (batch {trainer.batch_size}, {options.device}); {steps} steps: about "
+        f"{seconds * steps / 3600:.2g} h, validation apart. Dry run: nothing was trained or written."
+    )
 
 
 def _seconds_per_step(trainer: "ScheduledTrainer", repeats: int = 3) -> float:

@@ -16,6 +16,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_dataset
 from tqdm import tqdm
 
 from nnunetv2_hlfd.datasets.volumes import check_content, compare_grids, read_volume, to_int16, to_labels
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
 
 REPORT_FILE = "conversion_report.json"
@@ -81,16 +82,16 @@ def convert(challenge: Challenge, source: Path, dataset: str | None = None, *, r
         regions: label the organ with its tumors as one region, the tumors as another.
 
     Raises:
-        ValueError: for a source without labelled cases, an ID that another data set has, or a folder with other data.
+        UserError: for a source without labelled cases, an ID that another data set has, or a folder with other data.
     """
     name = dataset_name(challenge.dataset, dataset)
     cases = challenge.find_cases(source)
     if not any(case.label for case in cases):
-        raise ValueError(f"Expected {challenge.layout}, found no label in {source}.")
+        raise UserError(f"Expected {challenge.layout}, found no label in {source}.")
     try:
         folder = Path(str(nnUNet_raw)) / name
     except RuntimeError as error:  # nnU-Net's message says which variable is missing
-        raise ValueError(str(error)) from error
+        raise UserError(str(error)) from error
     rows = _rows_of_before(folder, challenge, cases)
     _write_report(folder, challenge, rows.values())
     for case in tqdm(cases, desc=f"Converting to {name}", unit="case", disable=None):
@@ -106,15 +107,15 @@ def dataset_name(default: str, given: str | None) -> str:
     """`DatasetXXX_Name` for a data set ID or name.
 
     Raises:
-        ValueError: if it is none, or another data set has its ID.
+        UserError: if it is none, or another data set has its ID.
     """
     given = given or default
     name = f"Dataset{int(given):03d}{default[len('Dataset000') :]}" if given.isdecimal() else given
     if not re.fullmatch(r"Dataset(?!000)\d{3}_[\w.+-]+", name, re.ASCII):
-        raise ValueError(f"Expected a data set ID from 1 to 999 or a name such as {default}, got '{given}'.")
+        raise UserError(f"Expected a data set ID from 1 to 999 or a name such as {default}, got '{given}'.")
     others = [str(each) for each in find_candidate_datasets(int(name[7:10])) if each != name]
     if others:
-        raise ValueError(f"{name} cannot be made: {', '.join(others)} has that ID. Choose another one with -d.")
+        raise UserError(f"{name} cannot be made: {', '.join(others)} has that ID. Choose another one with -d.")
     return name
 
 
@@ -122,21 +123,25 @@ def _rows_of_before(folder: Path, challenge: Challenge, cases: Sequence[SourceCa
     """Case -> row of an earlier conversion into this folder.
 
     Raises:
-        ValueError: if the folder holds anything but this conversion's.
+        UserError: if the folder holds anything but this conversion's.
     """
     if not folder.exists() or {each.name for each in folder.iterdir()} <= {_TEMPORARY}:
         return {}
     file = folder / REPORT_FILE
     if not file.is_file():
-        raise ValueError(f"{folder} holds another data set. Choose another ID or name with -d.")
+        raise UserError(f"{folder} holds another data set. Choose another ID or name with -d.")
     report = read_json(file)
     if report.get("challenge") != challenge.name:
-        raise ValueError(f"{folder} was converted from {report.get('challenge')}. Choose another ID or name with -d.")
+        raise UserError(f"{folder} was converted from {report.get('challenge')}. Choose another ID or name with -d.")
     known = {file.name for case in cases for file in _targets(folder, case)}
-    strangers = [file.name for part in ("imagesTr", "labelsTr") for file in sorted((folder / part).glob("*"))
-                 if file.name not in known]  # fmt: skip
+    strangers = [
+        file.name
+        for part in ("imagesTr", "labelsTr")
+        for file in sorted((folder / part).glob("*"))
+        if file.name not in known
+    ]
     if strangers:
-        raise ValueError(
+        raise UserError(
             f"{folder} has files of cases that this source lacks, such as {strangers[0]}. Remove them, or choose "
             f"another ID or name with -d."
         )
@@ -190,7 +195,7 @@ def _write(volume: SimpleITK.Image, target: Path, temporary: Path) -> None:
     """Whole or not at all.
 
     Raises:
-        ValueError: if it cannot be written.
+        UserError: if it cannot be written.
     """
     for folder in (temporary, target.parent):
         folder.mkdir(parents=True, exist_ok=True)
@@ -199,7 +204,7 @@ def _write(volume: SimpleITK.Image, target: Path, temporary: Path) -> None:
         SimpleITK.WriteImage(volume, str(file), useCompression=True)
         check_content(file)  # a full disk is no error to SimpleITK
     except Exception as error:  # see check_content
-        raise ValueError(f"{target} cannot be written: {error}") from error
+        raise UserError(f"{target} cannot be written: {error}") from error
     file.replace(target)
 
 
@@ -220,8 +225,15 @@ def _write_dataset_json(folder: Path, challenge: Challenge, num_training: int, r
     organ: int | tuple[int, int] = (1, 2) if regions else 1
     temporary = folder / _TEMPORARY
     generate_dataset_json(
-        str(temporary), {0: "CT"}, {"background": 0, challenge.organ: organ, "tumor": 2}, num_training, ".nii.gz",
-        regions_class_order=(1, 2) if regions else None, dataset_name=folder.name, reference=challenge.reference,
-        license="that of the source", converted_by="nnUNetv2_hlfd convert",
-    )  # fmt: skip
+        str(temporary),
+        {0: "CT"},
+        {"background": 0, challenge.organ: organ, "tumor": 2},
+        num_training,
+        ".nii.gz",
+        regions_class_order=(1, 2) if regions else None,
+        dataset_name=folder.name,
+        reference=challenge.reference,
+        license="that of the source",
+        converted_by="nnUNetv2_hlfd convert",
+    )
     (temporary / "dataset.json").replace(folder / "dataset.json")

@@ -24,7 +24,10 @@ def _case(folder: Path) -> SourceCase:
 
 
 KITS19 = Challenge(
-    name="kits19", dataset="Dataset019_KiTS19", organ="kidney", find_cases=find_cases,
+    name="kits19",
+    dataset="Dataset019_KiTS19",
+    organ="kidney",
+    find_cases=find_cases,
     layout="case_00000/imaging.nii.gz and segmentation.nii.gz in the folder or its subfolder data",
     reference="https://kits19.grand-challenge.org, arXiv 1904.00445",
-)  # fmt: skip
+)

@@ -50,8 +50,11 @@ def _case(name: str, images: list[Path], labels: list[Path]) -> SourceCase:
 
 
 LITS = Challenge(
-    name="lits", dataset="Dataset017_LiTS", organ="liver", find_cases=find_cases,
+    name="lits",
+    dataset="Dataset017_LiTS",
+    organ="liver",
+    find_cases=find_cases,
     layout="volume-0.nii and segmentation-0.nii (or .nii.gz) in the folder or its subfolders, or imagesTr and labelsTr "
     "with liver_0.nii.gz",
     reference="https://competitions.codalab.org/competitions/17094, doi 10.1016/j.media.2022.102680",
-)  # fmt: skip
+)

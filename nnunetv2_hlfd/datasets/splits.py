@@ -7,6 +7,8 @@ from batchgenerators.utilities.file_and_folder_operations import load_json, save
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
+from nnunetv2_hlfd.utilities.errors import UserError
+
 NNUNET_SEED = 12345  # of the split that nnU-Net makes where there is none
 _NUM_FOLDS = 5  # so that a fold of KiTS19's 210 cases has the paper's 168 and 42
 
@@ -15,12 +17,12 @@ def preprocessed_folder() -> Path:
     """nnUNet_preprocessed.
 
     Raises:
-        ValueError: where it is not set.
+        UserError: where it is not set.
     """
     try:
         return Path(str(nnUNet_preprocessed))
     except RuntimeError as error:  # nnU-Net's message says which variable is missing
-        raise ValueError(str(error)) from error
+        raise UserError(str(error)) from error
 
 
 def write_splits(dataset: str, cases: Sequence[str], seed: int = NNUNET_SEED) -> str:
@@ -35,14 +37,14 @@ def write_splits(dataset: str, cases: Sequence[str], seed: int = NNUNET_SEED) ->
         A line for the user.
 
     Raises:
-        ValueError: for too few cases, or where other folds are there already.
+        UserError: for too few cases, or where other folds are there already.
     """
     if len(cases) < _NUM_FOLDS:
-        raise ValueError(f"Expected at least {_NUM_FOLDS} cases for {_NUM_FOLDS} folds, got {len(cases)}.")
+        raise UserError(f"Expected at least {_NUM_FOLDS} cases for {_NUM_FOLDS} folds, got {len(cases)}.")
     file = preprocessed_folder() / dataset / "splits_final.json"
     folds = generate_crossval_split(sorted(cases), seed=seed, n_splits=_NUM_FOLDS)
     if file.is_file() and load_json(str(file)) != folds:
-        raise ValueError(f"{file} has other folds, which trainings may have used. Remove it first to replace them.")
+        raise UserError(f"{file} has other folds, which trainings may have used. Remove it first to replace them.")
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(".tmp")
     save_json(folds, str(temporary))

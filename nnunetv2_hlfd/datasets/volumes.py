@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import SimpleITK
 
+from nnunetv2_hlfd.utilities.errors import UserError
+
 # Of a voxel, at the corner of the volume that is farthest off. Less is noise of the header: rounded or stored twice.
 GEOMETRY_TOLERANCE = 0.1
 _INT16 = np.iinfo(np.int16)
@@ -21,16 +23,16 @@ def read_volume(file: Path) -> SimpleITK.Image:
     """Read a scalar volume.
 
     Raises:
-        ValueError: naming the file, if it cannot be read, is incomplete or no scalar volume.
+        UserError: naming the file, if it cannot be read, is incomplete or no scalar volume.
     """
     try:
         check_content(file)
         volume = SimpleITK.ReadImage(str(file))
     except Exception as error:  # a damaged file can raise anything in whoever reads it
-        raise ValueError(f"{file.name} cannot be read: {_reason(error)}") from error
+        raise UserError(f"{file.name} cannot be read: {_reason(error)}") from error
     kind = SimpleITK.GetArrayViewFromImage(volume).dtype.kind
     if volume.GetDimension() != 3 or volume.GetNumberOfComponentsPerPixel() != 1 or kind not in "iuf":
-        raise ValueError(
+        raise UserError(
             f"{file.name}: expected one number for each voxel of 3 dimensions, got {volume.GetPixelIDTypeAsString()} "
             f"in {volume.GetDimension()} dimensions"
         )
@@ -43,7 +45,7 @@ def check_content(file: Path) -> None:
     SimpleITK reads a truncated file without a word and takes 0 for what is no number.
 
     Raises:
-        ValueError: if it has not; other kinds of errors for files that are no NIfTI or not compressed as they say.
+        UserError: if it has not; other kinds of errors for files that are no NIfTI or not compressed as they say.
     """
     stored = nibabel.load(file).dataobj
     dtype, voxels = stored.dtype, math.prod(stored.shape)
@@ -52,9 +54,9 @@ def check_content(file: Path) -> None:
         while voxels > 0:
             chunk = np.frombuffer(opened.read(min(voxels, _VOXELS_AT_A_TIME) * dtype.itemsize), dtype)
             if not len(chunk):
-                raise ValueError(f"truncated, {voxels} voxels are missing")
+                raise UserError(f"truncated, {voxels} voxels are missing")
             if dtype.kind == "f" and not np.isfinite(chunk).all():
-                raise ValueError("it has values that are no numbers")
+                raise UserError("it has values that are no numbers")
             voxels -= len(chunk)
         while opened.read(_VOXELS_AT_A_TIME):  # up to the checksum
             pass
@@ -69,10 +71,10 @@ def compare_grids(image: SimpleITK.Image, label: SimpleITK.Image) -> str:
     """What differs between the voxel grids of an image and its label, in words; empty for nothing.
 
     Raises:
-        ValueError: if it is more than GEOMETRY_TOLERANCE.
+        UserError: if it is more than GEOMETRY_TOLERANCE.
     """
     if image.GetSize() != label.GetSize():
-        raise ValueError(f"the image has {image.GetSize()} voxels, the label {label.GetSize()}")
+        raise UserError(f"the image has {image.GetSize()} voxels, the label {label.GetSize()}")
     pairs = {
         "spacing": (image.GetSpacing(), label.GetSpacing()),
         "origin": (image.GetOrigin(), label.GetOrigin()),
@@ -86,7 +88,7 @@ def compare_grids(image: SimpleITK.Image, label: SimpleITK.Image) -> str:
     shift = max(math.dist(*pair) for pair in places) / min(image.GetSpacing())
     if not shift <= GEOMETRY_TOLERANCE:  # NaN too
         values = "; ".join(f"{name} {_numbers(one)} and {_numbers(two)}" for name, (one, two) in different.items())
-        raise ValueError(f"image and label lie {shift:.3g} voxels apart: {values}")
+        raise UserError(f"image and label lie {shift:.3g} voxels apart: {values}")
     return f"{', '.join(different)} of the label's header, {shift:.1g} voxels"
 
 
@@ -98,12 +100,12 @@ def to_int16(volume: SimpleITK.Image) -> SimpleITK.Image:
     """The image rounded to int16, with its geometry.
 
     Raises:
-        ValueError: for intensities out of range.
+        UserError: for intensities out of range.
     """
     values = SimpleITK.GetArrayViewFromImage(volume)
     least, most = values.min(), values.max()
     if least < _INT16.min or most > _INT16.max:
-        raise ValueError(f"the image's intensities go from {least:g} to {most:g}: no Hounsfield units, or damaged")
+        raise UserError(f"the image's intensities go from {least:g} to {most:g}: no Hounsfield units, or damaged")
     return _by_planes(volume, np.dtype(np.int16))
 
 
@@ -111,18 +113,18 @@ def to_labels(volume: SimpleITK.Image, allowed: Collection[int]) -> SimpleITK.Im
     """The label map as uint8, with its geometry.
 
     Raises:
-        ValueError: for values that are none of the allowed ones, and where there is nothing but background.
+        UserError: for values that are none of the allowed ones, and where there is nothing but background.
     """
     values = SimpleITK.GetArrayViewFromImage(volume)
     found = {value for plane in values for value in pd.unique(plane.ravel()).tolist()}
     if unexpected := sorted(found - set(allowed)):
         more = f" and {len(unexpected) - 5} more" if len(unexpected) > 5 else ""
-        raise ValueError(
+        raise UserError(
             f"the label has unexpected values {', '.join(f'{each:g}' for each in unexpected[:5])}{more}; expected are "
             f"{', '.join(map(str, sorted(allowed)))}"
         )
     if found == {0}:
-        raise ValueError("the label is empty")
+        raise UserError("the label is empty")
     return _by_planes(volume, np.dtype(np.uint8))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from nnunetv2_hlfd.demo.progress import follow, progress_bar
 from nnunetv2_hlfd.utilities.child_process import executable, last_lines
+from nnunetv2_hlfd.utilities.errors import UserError
 
 _STATE_FILE = "demo.json"
 
@@ -43,7 +44,7 @@ class Workspace:
     """The demo's folder and its record of finished steps.
 
     Raises:
-        ValueError: where the folder holds something else, or a demo made with other settings.
+        UserError: where the folder holds something else, or a demo made with other settings.
     """
 
     def __init__(self, folder: Path, made_with: Mapping[str, Any]) -> None:
@@ -52,11 +53,11 @@ class Workspace:
         self.seconds: dict[str, float] = {}
         self._file = folder / _STATE_FILE
         if folder.exists() and not folder.is_dir():
-            raise ValueError(f"Expected a folder for the demo, {folder} is a file. Choose another with -o.")
+            raise UserError(f"Expected a folder for the demo, {folder} is a file. Choose another with -o.")
         if self._file.is_file():
             self._read()
         elif folder.is_dir() and any(folder.iterdir()):
-            raise ValueError(f"{folder} holds something else than this demo. Choose a new folder with -o.")
+            raise UserError(f"{folder} holds something else than this demo. Choose a new folder with -o.")
         for each in ("raw", "preprocessed", "results", "predictions", "logs"):
             (folder / each).mkdir(parents=True, exist_ok=True)
         self._write()
@@ -64,7 +65,7 @@ class Workspace:
     def _read(self) -> None:
         content = json.loads(self._file.read_text())
         if content["made_with"] != self.made_with:
-            raise ValueError(
+            raise UserError(
                 f"{self.folder} was made by a demo with other settings or on another device ({content['made_with']}). "
                 f"Delete it, or choose a new folder with -o."
             )
@@ -125,9 +126,14 @@ def _run(workspace: Workspace, step: Step, command: Sequence[str]) -> None:
     # planning divides by the number of augmentation processes; training without them is reproducible
     workers = "0" if "train" in command else "2"
     child = subprocess.Popen(  # noqa: S603 (the demo's own commands)
-        [executable(command[0]), *command[1:]], env={**workspace.environment(), "nnUNet_n_proc_DA": workers},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-    )  # fmt: skip
+        [executable(command[0]), *command[1:]],
+        env={**workspace.environment(), "nnUNet_n_proc_DA": workers},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
     assert child.stdout is not None
     try:
         with log_file.open("a", encoding="utf-8", buffering=1) as log, progress_bar(step.total) as bar:

@@ -23,9 +23,12 @@ def progress_bar(total: int | None) -> "Iterator[tqdm[Any]]":
     counted = "{percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} " if total else ""
     stop = threading.Event()
     with tqdm(
-        total=total, bar_format=f"      {counted}[{{elapsed}}{{postfix}}]", miniters=0, file=sys.stdout,
+        total=total,
+        bar_format=f"      {counted}[{{elapsed}}{{postfix}}]",
+        miniters=0,
+        file=sys.stdout,
         mininterval=_TICK_SECONDS if sys.stdout.isatty() else _TICK_SECONDS_IN_LOGS,
-    ) as bar:  # fmt: skip
+    ) as bar:
 
         def tick() -> None:
             while not stop.wait(_TICK_SECONDS):

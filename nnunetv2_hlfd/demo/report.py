@@ -92,11 +92,17 @@ def read_results(folder: Path, dataset: str, models: Sequence[Model], seconds: M
         size = _read(record)["teacher" if model is models[0] else "student"]
         summary = _read(folder / "predictions" / model.name / "summary.json")
         cases = {_case(each["reference_file"]): _dice(each["metrics"]) for each in summary["metric_per_case"]}
-        results.append(Result(
-            title=model.title, dice=_dice(summary["mean"]), case_dice=cases, parameters=size["parameters"],
-            macs=size["macs"], checkpoint_bytes=checkpoint.stat().st_size,
-            seconds_per_case=seconds[f"predict_{model.name}"] / len(cases),
-        ))  # fmt: skip
+        results.append(
+            Result(
+                title=model.title,
+                dice=_dice(summary["mean"]),
+                case_dice=cases,
+                parameters=size["parameters"],
+                macs=size["macs"],
+                checkpoint_bytes=checkpoint.stat().st_size,
+                seconds_per_case=seconds[f"predict_{model.name}"] / len(cases),
+            )
+        )
     return results
 
 
@@ -125,12 +131,15 @@ def read_rows(raw: Path, predictions: Sequence[Path], results: Sequence[Result])
         case = _case(str(file))
         truth = _load(file)
         index = int((truth == LABELS["tumor"]).sum(axis=(1, 2)).argmax())
-        rows.append(PictureRow(
-            name=f"{case}, slice {index + 1} of {len(truth)}",
-            image=_load(raw / "imagesTs" / f"{case}_0000.nii.gz")[index], truth=truth[index],
-            predictions=[_load(each / file.name)[index] for each in predictions],
-            captions=[_caption(each.case_dice[case]) for each in results],
-        ))  # fmt: skip
+        rows.append(
+            PictureRow(
+                name=f"{case}, slice {index + 1} of {len(truth)}",
+                image=_load(raw / "imagesTs" / f"{case}_0000.nii.gz")[index],
+                truth=truth[index],
+                predictions=[_load(each / file.name)[index] for each in predictions],
+                captions=[_caption(each.case_dice[case]) for each in results],
+            )
+        )
     filled = np.flatnonzero(np.any([each.image > _AIR_HU for each in rows], axis=(0, 2)))
     return [_cut(each, slice(filled[0], filled[-1] + 1)) for each in rows]
 
@@ -159,8 +168,15 @@ def draw_picture(rows: Sequence[PictureRow], titles: Sequence[str]) -> Figure:
         axis.set_title(title, fontsize=10)
     figure.suptitle(f"nnUNetv2_hlfd demo: held-out cases, slice with the most tumor\n{CONDITION}", fontsize=11)
     handles = [Patch(facecolor=to_rgba(color, 0.45), edgecolor=color, label=label) for label, color in COLORS.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9,
-                  title="Numbers: Dice of the whole case; window -200 to 300 HU", title_fontsize=8)  # fmt: skip
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=9,
+        title="Numbers: Dice of the whole case; window -200 to 300 HU",
+        title_fontsize=8,
+    )
     return figure
 
 

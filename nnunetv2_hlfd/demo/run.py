@@ -17,6 +17,7 @@ from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
 from nnunetv2_hlfd.demo.process import Step, Workspace, run_steps
 from nnunetv2_hlfd.demo.report import Model, write_report
 from nnunetv2_hlfd.models.folder import continuation
+from nnunetv2_hlfd.utilities.errors import UserError
 
 DATASET_ID = "900"
 DATASET = f"Dataset{DATASET_ID}_HLFDDemo"
@@ -52,13 +53,13 @@ def run_demo(folder: Path, device: str | None = None) -> str:
         The text of result.md.
 
     Raises:
-        ValueError: for a folder with other contents or a device that is not there.
+        UserError: for a folder with other contents or a device that is not there.
         StepFailedError: where a step fails; the message holds its log's last lines.
     """
     start = time.perf_counter()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("Expected a CUDA device for -device cuda, torch finds none. Use -device cpu.")
+        raise UserError("Expected a CUDA device for -device cuda, torch finds none. Use -device cpu.")
     workspace = Workspace(folder.resolve(), made_with(device))
     steps = demo_steps(workspace.folder, device)
     run_steps(workspace, steps)
@@ -69,8 +70,15 @@ def run_demo(folder: Path, device: str | None = None) -> str:
 
 def made_with(device: str) -> dict[str, Any]:
     """What decides the result: a folder made with something else is not gone on with."""
-    return {"version": __version__, "device": device, "settings": SETTINGS, "seed": DATA_SEED, "size": SIZE,
-            "spacing": SPACING, "cases": [NUM_TRAINING, NUM_TEST]}  # fmt: skip
+    return {
+        "version": __version__,
+        "device": device,
+        "settings": SETTINGS,
+        "seed": DATA_SEED,
+        "size": SIZE,
+        "spacing": SPACING,
+        "cases": [NUM_TRAINING, NUM_TEST],
+    }
 
 
 def demo_steps(folder: Path, device: str) -> list[Step]:
@@ -78,17 +86,24 @@ def demo_steps(folder: Path, device: str) -> list[Step]:
     raw, preprocessed = folder / "raw" / DATASET, folder / "preprocessed" / DATASET
     steps = [
         Step(
-            name="data", title="Simulate CT cases", product=raw / "dataset.json", command=lambda: _simulate(raw),
+            name="data",
+            title="Simulate CT cases",
+            product=raw / "dataset.json",
+            command=lambda: _simulate(raw),
         ),
         Step(
-            name="preprocess", title="Plan and preprocess", product=preprocessed / "nnUNetPlans.json",
+            name="preprocess",
+            title="Plan and preprocess",
+            product=preprocessed / "nnUNetPlans.json",
             command=lambda: _plan_and_preprocess(preprocessed),
         ),
         Step(
-            name="plan", title="Write plans with a short schedule", product=preprocessed / f"{PLANS}.json",
+            name="plan",
+            title="Write plans with a short schedule",
+            product=preprocessed / f"{PLANS}.json",
             command=_plan_variant,
         ),
-    ]  # fmt: skip
+    ]
     steps += [_training(folder, model, device) for model in MODELS]
     steps += [_prediction(folder, model, device) for model in MODELS]
     return steps + [_evaluation(folder, model) for model in MODELS]
@@ -115,14 +130,27 @@ def _training(folder: Path, model: Model, device: str) -> Step:
 
     def command() -> Sequence[str]:
         return (
-            "nnUNetv2_hlfd", "train", DATASET_ID, "2d", "0", "-tr", model.trainer, "-p", PLANS, "-device", device,
+            "nnUNetv2_hlfd",
+            "train",
+            DATASET_ID,
+            "2d",
+            "0",
+            "-tr",
+            model.trainer,
+            "-p",
+            PLANS,
+            "-device",
+            device,
             *_continuation(fold),
-        )  # fmt: skip
+        )
 
     return Step(
-        name=f"train_{model.name}", title=f"Train: {model.title}", product=fold / "checkpoint_final.pth",
-        command=command, total=int(SETTINGS["num_epochs"]),
-    )  # fmt: skip
+        name=f"train_{model.name}",
+        title=f"Train: {model.title}",
+        product=fold / "checkpoint_final.pth",
+        command=command,
+        total=int(SETTINGS["num_epochs"]),
+    )
 
 
 def _continuation(fold: Path) -> list[str]:
@@ -136,23 +164,53 @@ def _continuation(fold: Path) -> list[str]:
 def _prediction(folder: Path, model: Model, device: str) -> Step:
     output = folder / "predictions" / model.name
     command = (
-        "nnUNetv2_predict", "-d", DATASET_ID, "-c", "2d", "-f", "0", "-tr", model.trainer, "-p", PLANS,
-        "-i", str(folder / "raw" / DATASET / "imagesTs"), "-o", str(output), "-npp", "1", "-nps", "1",
-        "-device", device,
-    )  # fmt: skip
+        "nnUNetv2_predict",
+        "-d",
+        DATASET_ID,
+        "-c",
+        "2d",
+        "-f",
+        "0",
+        "-tr",
+        model.trainer,
+        "-p",
+        PLANS,
+        "-i",
+        str(folder / "raw" / DATASET / "imagesTs"),
+        "-o",
+        str(output),
+        "-npp",
+        "1",
+        "-nps",
+        "1",
+        "-device",
+        device,
+    )
     return Step(
-        name=f"predict_{model.name}", title=f"Predict held-out cases with stock nnU-Net: {model.title}",
-        product=output / "dataset.json", command=lambda: command, total=NUM_TEST,
-    )  # fmt: skip
+        name=f"predict_{model.name}",
+        title=f"Predict held-out cases with stock nnU-Net: {model.title}",
+        product=output / "dataset.json",
+        command=lambda: command,
+        total=NUM_TEST,
+    )
 
 
 def _evaluation(folder: Path, model: Model) -> Step:
     output = folder / "predictions" / model.name
     command = (
-        "nnUNetv2_evaluate_folder", str(folder / "raw" / DATASET / "labelsTs"), str(output),
-        "-djfile", str(output / "dataset.json"), "-pfile", str(output / "plans.json"), "-np", "1",
-    )  # fmt: skip
+        "nnUNetv2_evaluate_folder",
+        str(folder / "raw" / DATASET / "labelsTs"),
+        str(output),
+        "-djfile",
+        str(output / "dataset.json"),
+        "-pfile",
+        str(output / "plans.json"),
+        "-np",
+        "1",
+    )
     return Step(
-        name=f"evaluate_{model.name}", title=f"Evaluate with nnU-Net: {model.title}",
-        product=output / "summary.json", command=lambda: command,
-    )  # fmt: skip
+        name=f"evaluate_{model.name}",
+        title=f"Evaluate with nnU-Net: {model.title}",
+        product=output / "summary.json",
+        command=lambda: command,
+    )

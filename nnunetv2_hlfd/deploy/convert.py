@@ -11,6 +11,7 @@ from torch import nn
 
 from nnunetv2_hlfd.deploy.runtime.description import KEY
 from nnunetv2_hlfd.deploy.runtime.network import Run
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
 
 _TOLERANCE = 1e-3  # of the largest logit: float32 sums in another order
@@ -28,7 +29,7 @@ def write_onnx(network: nn.Module, shape: Sequence[int], file: Path, description
         description: text to store in the file.
 
     Raises:
-        ValueError: where a package of the extra onnx is missing.
+        UserError: where a package of the extra onnx is missing.
     """
     onnx = needed("onnx", "onnx")
     needed("onnxscript", "onnx")
@@ -63,16 +64,23 @@ def _export(network: nn.Module, shape: Sequence[int], file: Path, dynamic: dict[
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network, (torch.zeros(2, *shape),), file, input_names=["image"], output_names=["logits"], dynamo=True,
-            external_data=False, dynamic_shapes=[dynamic], verbose=False,
-        )  # fmt: skip
+            network,
+            (torch.zeros(2, *shape),),
+            file,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamo=True,
+            external_data=False,
+            dynamic_shapes=[dynamic],
+            verbose=False,
+        )
 
 
 def to_openvino(network: nn.Module, shape: Sequence[int]) -> Any:
     """An OpenVINO model of a network that takes (B, C, *patch); batch and patch size are free.
 
     Raises:
-        ValueError: where the package is missing.
+        UserError: where the package is missing.
     """
     openvino = needed("openvino", "openvino")
     free = [-1, shape[0], *[-1] * (len(shape) - 1)]
@@ -85,7 +93,7 @@ def check_conversion(network: nn.Module, run: Run, shape: Sequence[int]) -> floa
     """Largest difference of the logits, relative to the largest logit, on batches of 1 and 3 random patches.
 
     Raises:
-        ValueError: where it is more than float32 explains.
+        UserError: where it is more than float32 explains.
     """
     worst = 0.0
     generator = torch.Generator().manual_seed(0)
@@ -95,8 +103,10 @@ def check_conversion(network: nn.Module, run: Run, shape: Sequence[int]) -> floa
             expected = network(image).numpy()
         worst = max(worst, float(np.abs(run(image.numpy()) - expected).max() / np.abs(expected).max()))
     if not worst <= _TOLERANCE:
-        raise ValueError(f"The converted network's logits differ from PyTorch's by {worst:.1e} of the largest logit, "
-                         f"expected at most {_TOLERANCE:.0e}. Nothing was written.")  # fmt: skip
+        raise UserError(
+            f"The converted network's logits differ from PyTorch's by {worst:.1e} of the largest logit, "
+            f"expected at most {_TOLERANCE:.0e}. Nothing was written."
+        )
     return worst
 
 

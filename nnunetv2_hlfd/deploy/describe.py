@@ -5,18 +5,24 @@ from typing import Any
 
 from nnunetv2_hlfd.deploy.runtime.description import Description, Normalization, Resampling
 from nnunetv2_hlfd.deploy.source import Source
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 _READERS = ("SimpleITKIO", "NibabelIO")  # both give a file's voxels in its own order
-_SCHEMES = ("CTNormalization", "ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization",
-            "RGBTo01Normalization")  # fmt: skip
+_SCHEMES = (
+    "CTNormalization",
+    "ZScoreNormalization",
+    "NoNormalization",
+    "RescaleTo01Normalization",
+    "RGBTo01Normalization",
+)
 
 
 def describe(source: Source, *, mirroring: bool) -> Description:
     """The part of the plans that prediction without nnU-Net needs.
 
     Raises:
-        ValueError: naming what only nnU-Net itself can do: a cascade, other readers, preprocessors, resampling.
+        UserError: naming what only nnU-Net itself can do: a cascade, other readers, preprocessors, resampling.
     """
     with refuse_damage(source.folder / "plans.json"):
         plans, configuration = source.manager, source.configuration
@@ -62,7 +68,7 @@ def _refuse_special(source: Source) -> None:
         if name != "resample_data_or_seg_to_shape":
             found.append(f"resampling by {name} (expected resample_data_or_seg_to_shape)")
     if found:
-        raise ValueError(
+        raise UserError(
             f"Only nnU-Net can prepare the images of {source.folder.name}: {'; '.join(found)}. Export it with -to "
             f"nnunet, or predict with nnUNetv2_hlfd predict."
         )
@@ -70,9 +76,13 @@ def _refuse_special(source: Source) -> None:
 
 def _normalization(scheme: str, use_mask: bool, intensities: Mapping[str, float]) -> Normalization:
     return Normalization(
-        scheme=scheme, use_mask=bool(use_mask), mean=float(intensities["mean"]), std=float(intensities["std"]),
-        lower=float(intensities["percentile_00_5"]), upper=float(intensities["percentile_99_5"]),
-    )  # fmt: skip
+        scheme=scheme,
+        use_mask=bool(use_mask),
+        mean=float(intensities["mean"]),
+        std=float(intensities["std"]),
+        lower=float(intensities["percentile_00_5"]),
+        upper=float(intensities["percentile_99_5"]),
+    )
 
 
 def _resampling(configuration: Mapping[str, Any], kind: str) -> Resampling:

@@ -11,6 +11,7 @@ from nnunetv2_hlfd.deploy.package import Exported, copy_fingerprint, write_packa
 from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.models.checkpoints import write_checkpoint
 from nnunetv2_hlfd.settings.settings import PLANS_KEY
+from nnunetv2_hlfd.utilities.errors import UserError
 
 
 def export_nnunet(source: Source, output: Path, *, half: bool = False, mirroring: bool = True) -> Exported:
@@ -25,7 +26,7 @@ def export_nnunet(source: Source, output: Path, *, half: bool = False, mirroring
         mirroring: False: prediction without test-time mirroring, 2 to 8 times fewer forward passes.
 
     Raises:
-        ValueError: for weights that float16 cannot hold, or an export that is there already.
+        UserError: for weights that float16 cannot hold, or an export that is there already.
     """
 
     def fill(folder: Path) -> None:
@@ -67,6 +68,6 @@ def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if key not in done:
             done[key] = weight.half() if weight.is_floating_point() else weight
             if not done[key].isfinite().all():
-                raise ValueError(f"The weight {name} is too large for float16. Export without --half.")
+                raise UserError(f"The weight {name} is too large for float16. Export without --half.")
         halved[name] = done[key]
     return halved

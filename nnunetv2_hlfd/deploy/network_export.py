@@ -14,6 +14,7 @@ from nnunetv2_hlfd.deploy.package import Exported, write_package
 from nnunetv2_hlfd.deploy.runtime.description import KEY, Description
 from nnunetv2_hlfd.deploy.runtime.network import FILES, compile_openvino, open_network
 from nnunetv2_hlfd.deploy.source import Source
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
 
 PROGRAM = "predict.pyz"
@@ -40,10 +41,10 @@ def export_onnx(source: Source, output: Path, options: Options) -> Exported:
     """Write network.onnx for each fold, with its preprocessing inside, and `predict.pyz` to run it.
 
     Raises:
-        ValueError: for what only nnU-Net can do, a missing extra, or a network that comes out different.
+        UserError: for what only nnU-Net can do, a missing extra, or a network that comes out different.
     """
     if options.half or options.int8:
-        raise ValueError("--half and --int8 are for -to openvino; ONNX networks are written in float32.")
+        raise UserError("--half and --int8 are for -to openvino; ONNX networks are written in float32.")
     description = describe(source, mirroring=options.mirroring)
 
     def fill(folder: Path) -> None:
@@ -63,10 +64,10 @@ def export_openvino(source: Source, output: Path, options: Options) -> Exported:
     """Write network.xml for each fold, in 8 bits if wanted, with its preprocessing inside, and `predict.pyz`.
 
     Raises:
-        ValueError: as `export_onnx`; for 8 bits without preprocessed data, or that lose more Dice than allowed.
+        UserError: as `export_onnx`; for 8 bits without preprocessed data, or that lose more Dice than allowed.
     """
     if options.half and options.int8:
-        raise ValueError("Choose --half or --int8: weights of 8 bits are stored as such.")
+        raise UserError("Choose --half or --int8: weights of 8 bits are stored as such.")
     description = describe(source, mirroring=options.mirroring)
     choices: dict[str, object] = {"format": "openvino", "mirroring": options.mirroring, "half": options.half}
 
@@ -96,8 +97,10 @@ def _quantized(
     words = f"Dice {cost.before:.4f} in float32, {cost.after:.4f} in 8 bits ({cost.cases} validation cases)"
     print(f"Fold {fold}: {words}")
     if not cost.drop <= options.max_dice_drop:
-        raise ValueError(f"Fold {fold}: {words}. The drop of {cost.drop:.4f} is above the limit of "
-                         f"{options.max_dice_drop} (-max_dice_drop); nothing was written.")  # fmt: skip
+        raise UserError(
+            f"Fold {fold}: {words}. The drop of {cost.drop:.4f} is above the limit of "
+            f"{options.max_dice_drop} (-max_dice_drop); nothing was written."
+        )
     choices[f"int8_fold_{fold}"] = {"dice_float32": cost.before, "dice_int8": cost.after, "cases": cost.cases}
     return small
 

@@ -13,6 +13,7 @@ from typing import Any
 from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.plans.identity import RECORD_FILE
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
 
 SUFFIX = "HLFD"
@@ -43,7 +44,7 @@ def write_package(
         dependencies: packages whose versions matter, beside nnU-Net's and this package's.
 
     Raises:
-        ValueError: for an export that is there already.
+        UserError: for an export that is there already.
     """
     plans = {**source.plans, "plans_name": str(source.plans["plans_name"]).removesuffix(SUFFIX) + SUFFIX}
     dataset = str(plans["dataset_name"])
@@ -51,7 +52,7 @@ def write_package(
     archive = output / f"{dataset}_{target.name}.zip"
     for existing in (target, archive):
         if existing.exists():
-            raise ValueError(f"{existing} is there already. Remove it, or choose another folder with -o.")
+            raise UserError(f"{existing} is there already. Remove it, or choose another folder with -o.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export_") as temporary:
         folder = Path(temporary) / target.name

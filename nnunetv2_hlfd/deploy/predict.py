@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from nnunetv2_hlfd.deploy.predictor import Predictor
 from nnunetv2_hlfd.deploy.runtime.images import check_complete, find_cases
+from nnunetv2_hlfd.utilities.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ def predict_cases(predictor: Predictor, work: Work) -> dict[str, str]:
     Each segmentation appears under its name when it is whole.
 
     Raises:
-        ValueError: for an empty folder, or a cascade without predictions of the previous stage.
+        UserError: for an empty folder, or a cascade without predictions of the previous stage.
     """
     cases = _cases(predictor, work)
     work.output.mkdir(parents=True, exist_ok=True)
@@ -61,9 +62,10 @@ def predict_cases(predictor: Predictor, work: Work) -> dict[str, str]:
                 failed[case] = _reason(error)
 
     with (
-        ThreadPoolExecutor(max(1, work.npp)) as readers, ThreadPoolExecutor(max(1, work.nps)) as writers,
+        ThreadPoolExecutor(max(1, work.npp)) as readers,
+        ThreadPoolExecutor(max(1, work.nps)) as writers,
         tqdm(total=len(cases), desc="Predicting", disable=not work.progress_bar) as bar,
-    ):  # fmt: skip
+    ):
         for case, prepared in _prepared(predictor, work, cases, readers):
             try:
                 data, properties = prepared.result()
@@ -81,7 +83,7 @@ def predict_cases(predictor: Predictor, work: Work) -> dict[str, str]:
 def _cases(predictor: Predictor, work: Work) -> Mapping[str, Sequence[Path]]:
     ending = predictor.dataset_json["file_ending"]
     if predictor.configuration_manager.previous_stage_name and work.prev_stage_predictions is None:
-        raise ValueError(
+        raise UserError(
             f"This model is the second stage of a cascade: expected the folder with predictions of "
             f"{predictor.configuration_manager.previous_stage_name} for -prev_stage_predictions."
         )
@@ -113,7 +115,7 @@ def _read(predictor: Predictor, work: Work, case: str, files: Sequence[Path]) ->
     dataset_json, configuration = predictor.dataset_json, predictor.configuration_manager
     channels = len(dataset_json.get("channel_names") or dataset_json["modality"])
     if len(files) != channels:
-        raise ValueError(f"expected {channels} channels, got {len(files)}: {', '.join(each.name for each in files)}")
+        raise UserError(f"expected {channels} channels, got {len(files)}: {', '.join(each.name for each in files)}")
     for file in files:
         check_complete(file)
     previous = None
@@ -136,9 +138,14 @@ def _write(predictor: Predictor, work: Work, case: str, logits: Any, properties:
     temporary.mkdir()
     try:
         export_prediction_from_logits(
-            logits, properties, predictor.configuration_manager, predictor.plans_manager, predictor.dataset_json,
-            str(temporary / case), work.save_probabilities,
-        )  # fmt: skip
+            logits,
+            properties,
+            predictor.configuration_manager,
+            predictor.plans_manager,
+            predictor.dataset_json,
+            str(temporary / case),
+            work.save_probabilities,
+        )
         ending = predictor.dataset_json["file_ending"]
         for file in sorted(temporary.iterdir(), key=lambda each: each.name.endswith(ending)):
             file.replace(work.output / file.name)

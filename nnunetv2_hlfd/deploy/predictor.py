@@ -18,6 +18,7 @@ from nnunetv2_hlfd.deploy.convert import to_openvino, write_onnx
 from nnunetv2_hlfd.deploy.runtime.network import FILES, Run, compile_openvino, find_networks, open_network, open_onnx
 from nnunetv2_hlfd.deploy.runtime.tiles import batch_size, predict_tiles
 from nnunetv2_hlfd.deploy.source import Source, read_exported, read_source
+from nnunetv2_hlfd.utilities.errors import UserError
 
 BACKENDS = ("torch", *FILES)
 _CUDA_BATCH_VOXELS = 2**22  # 16 slices of 512 x 512, 2 patches of 128 x 128 x 128
@@ -30,10 +31,19 @@ class Predictor(nnUNetPredictor):
     """
 
     def __init__(
-        self, model: Path, *, folds: Sequence[str] | None = None, checkpoint: str = "checkpoint_final.pth",
-        device: torch.device, backend: str = "torch", step_size: float = 0.5, mirroring: bool = True,
-        bfloat16: bool = False, on_device: bool = True, verbose: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        model: Path,
+        *,
+        folds: Sequence[str] | None = None,
+        checkpoint: str = "checkpoint_final.pth",
+        device: torch.device,
+        backend: str = "torch",
+        step_size: float = 0.5,
+        mirroring: bool = True,
+        bfloat16: bool = False,
+        on_device: bool = True,
+        verbose: bool = False,
+    ) -> None:
         """Load a model.
 
         Args:
@@ -49,23 +59,32 @@ class Predictor(nnUNetPredictor):
             verbose: nnU-Net's messages.
 
         Raises:
-            ValueError: for a folder that is no model, a missing package, or choices that do not go together.
+            UserError: for a folder that is no model, a missing package, or choices that do not go together.
         """
         super().__init__(
-            tile_step_size=step_size, use_mirroring=mirroring, device=device, verbose=verbose, allow_tqdm=False,
+            tile_step_size=step_size,
+            use_mirroring=mirroring,
+            device=device,
+            verbose=verbose,
+            allow_tqdm=False,
             perform_everything_on_device=on_device and device.type == "cuda",
-        )  # fmt: skip
+        )
         exported = not any(model.glob(f"fold_*/{checkpoint}")) and any(model.glob("fold_*/network.*"))
         if exported and backend == "torch":
-            raise ValueError(f"{model} holds no torch networks. Choose -backend onnxruntime or openvino, as exported.")
+            raise UserError(f"{model} holds no torch networks. Choose -backend onnxruntime or openvino, as exported.")
         if backend != "torch" and device.type != "cpu":
-            raise ValueError(f"The backend {backend} runs on the processor. Choose -device cpu.")
+            raise UserError(f"The backend {backend} runs on the processor. Choose -device cpu.")
         source = read_exported(model) if exported else read_source(model, folds, checkpoint)
         self._bfloat16 = bfloat16
         self.manual_initialization(
-            nn.Identity(), PlansManager(dict(source.plans)), source.configuration, None, dict(source.dataset_json),
-            source.trainer_name, source.mirror_axes,
-        )  # fmt: skip
+            nn.Identity(),
+            PlansManager(dict(source.plans)),
+            source.configuration,
+            None,
+            dict(source.dataset_json),
+            source.trainer_name,
+            source.mirror_axes,
+        )
         if exported:
             networks = [open_network(file) for file in find_networks(model, list(folds) if folds else None)]
             self.allowed_mirroring_axes = networks[0].description.mirror_axes
@@ -107,16 +126,26 @@ class Predictor(nnUNetPredictor):
         image = image.to(place)
         logits = torch.zeros((self.label_manager.num_segmentation_heads, *image.shape[1:]), dtype=dtype, device=place)
         weight = torch.zeros(image.shape[1:], dtype=dtype, device=place)
-        window = compute_gaussian(tuple(self.configuration_manager.patch_size), sigma_scale=1.0 / 8,
-                                  value_scaling_factor=10, device=place).to(dtype)  # fmt: skip
+        window = compute_gaussian(
+            tuple(self.configuration_manager.patch_size), sigma_scale=1.0 / 8, value_scaling_factor=10, device=place
+        ).to(dtype)
 
         def network(batch: Tensor) -> Tensor:
             return run(batch.to(self.device)).to(place, dtype)
 
         axes = (self.allowed_mirroring_axes or ()) if self.use_mirroring else ()
         with self._precision():
-            predict_tiles(image, network, tiles, into=logits, weight=weight, window=window, mirror_axes=axes,
-                          batch=batch, library=torch)  # fmt: skip
+            predict_tiles(
+                image,
+                network,
+                tiles,
+                into=logits,
+                weight=weight,
+                window=window,
+                mirror_axes=axes,
+                batch=batch,
+                library=torch,
+            )
         if not logits.isfinite().all():
             raise RuntimeError("the network's output is not finite")
         return logits

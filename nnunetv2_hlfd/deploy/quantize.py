@@ -17,6 +17,7 @@ from nnunetv2_hlfd.deploy.runtime.description import Description
 from nnunetv2_hlfd.deploy.runtime.network import Network, Run, compile_openvino
 from nnunetv2_hlfd.deploy.runtime.predict import predict_logits
 from nnunetv2_hlfd.deploy.source import Source
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
 
 CALIBRATION_PATCHES = 300  # NNCF's own default
@@ -45,7 +46,7 @@ def quantize(model: Any, source: Source, fold: str) -> Any:
         fold: whose training cases calibrate.
 
     Raises:
-        ValueError: without NNCF or preprocessed data.
+        UserError: without NNCF or preprocessed data.
     """
     nncf = needed("nncf", "openvino")
     training, _ = _split(source, fold)
@@ -88,7 +89,7 @@ def _split(source: Source, fold: str) -> tuple[list[str], list[str]]:
         names = list(infer_dataset_class(str(_preprocessed(source)))(str(_preprocessed(source))).identifiers)
         return names, names
     if not splits.is_file():
-        raise ValueError(f"Expected the split of the training in {splits}, found none.")
+        raise UserError(f"Expected the split of the training in {splits}, found none.")
     split = json.loads(splits.read_text())[int(fold)]
     return list(split["train"]), list(split["val"])
 
@@ -97,7 +98,7 @@ def _data_set(source: Source) -> Path:
     root = os.environ.get("nnUNet_preprocessed")
     folder = Path(root or "") / source.plans["dataset_name"]
     if not root or not folder.is_dir():
-        raise ValueError(
+        raise UserError(
             f"8 bits are calibrated on preprocessed cases: expected {source.plans['dataset_name']} in the folder that "
             f"the environment variable nnUNet_preprocessed names ({root or 'not set'})."
         )
@@ -107,8 +108,10 @@ def _data_set(source: Source) -> Path:
 def _preprocessed(source: Source) -> Path:
     folder = _data_set(source) / source.configuration.data_identifier
     if not folder.is_dir():
-        raise ValueError(f"Expected preprocessed cases in {folder}. Make them with: nnUNetv2_preprocess -d "
-                         f"{source.plans['dataset_name']} -c {source.configuration_name}")  # fmt: skip
+        raise UserError(
+            f"Expected preprocessed cases in {folder}. Make them with: nnUNetv2_preprocess -d "
+            f"{source.plans['dataset_name']} -c {source.configuration_name}"
+        )
     return folder
 
 
@@ -125,10 +128,14 @@ def _patches(source: Source, names: Sequence[str]) -> Iterator[NDArray[np.float3
     folder = str(_preprocessed(source))
     patch = source.configuration.patch_size
     loader = nnUNetDataLoader(
-        infer_dataset_class(folder)(folder, list(names)), 1, patch, patch,
-        source.manager.get_label_manager(dict(source.dataset_json)), oversample_foreground_percent=0.33,
+        infer_dataset_class(folder)(folder, list(names)),
+        1,
+        patch,
+        patch,
+        source.manager.get_label_manager(dict(source.dataset_json)),
+        oversample_foreground_percent=0.33,
         probabilistic_oversampling=True,
-    )  # fmt: skip
+    )
     state = np.random.get_state()
     np.random.seed(0)  # the loader draws from NumPy's global generator
     for _ in range(CALIBRATION_PATCHES):

@@ -12,6 +12,7 @@ from torch import nn
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint
 from nnunetv2_hlfd.models.network import restore_network
 from nnunetv2_hlfd.plans.plans_check import check_configuration, check_folder_name, check_plans
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
 
 
@@ -56,9 +57,13 @@ class Source:
     def network(self, fold: str) -> nn.Module:
         """A fold's network for prediction: without deep supervision, in eval mode."""
         return restore_network(
-            self.checkpoints[fold], self.manager, self.configuration, self.dataset_json, self.file(fold),
+            self.checkpoints[fold],
+            self.manager,
+            self.configuration,
+            self.dataset_json,
+            self.file(fold),
             deep_supervision=False,
-        )  # fmt: skip
+        )
 
 
 def read_source(model: Path, folds: Sequence[str] | None, checkpoint: str) -> Source:
@@ -70,7 +75,7 @@ def read_source(model: Path, folds: Sequence[str] | None, checkpoint: str) -> So
         checkpoint: file in the fold's folder.
 
     Raises:
-        ValueError: for a folder that is no model or lacks a fold, or damaged files.
+        UserError: for a folder that is no model or lacks a fold, or damaged files.
     """
     plans, dataset_json = _read(model / "plans.json"), _read(model / "dataset.json")
     folds = list(folds) if folds else _available_folds(model, checkpoint)
@@ -85,9 +90,15 @@ def read_source(model: Path, folds: Sequence[str] | None, checkpoint: str) -> So
             check_folder_name(key, name, model / f"fold_{folds[0]}" / checkpoint)
         mirror_axes = tuple(int(axis) for axis in axes) if axes is not None else None
     return Source(
-        folder=model, plans=plans, dataset_json=dataset_json, configuration_name=configuration, trainer_name=trainer,
-        mirror_axes=mirror_axes, checkpoint=checkpoint, checkpoints=contents,
-    )  # fmt: skip
+        folder=model,
+        plans=plans,
+        dataset_json=dataset_json,
+        configuration_name=configuration,
+        trainer_name=trainer,
+        mirror_axes=mirror_axes,
+        checkpoint=checkpoint,
+        checkpoints=contents,
+    )
 
 
 def read_exported(model: Path) -> Source:
@@ -98,15 +109,21 @@ def read_exported(model: Path) -> Source:
         check_plans(plans, model / "plans.json")
         check_configuration(PlansManager(plans), configuration, model / "plans.json")
     return Source(
-        folder=model, plans=plans, dataset_json=dataset_json, configuration_name=configuration, trainer_name=trainer,
-        mirror_axes=None, checkpoint="", checkpoints={},
-    )  # fmt: skip
+        folder=model,
+        plans=plans,
+        dataset_json=dataset_json,
+        configuration_name=configuration,
+        trainer_name=trainer,
+        mirror_axes=None,
+        checkpoint="",
+        checkpoints={},
+    )
 
 
 def _available_folds(model: Path, checkpoint: str) -> list[str]:
     folds = sorted(each.parent.name.removeprefix("fold_") for each in model.glob(f"fold_*/{checkpoint}"))
     if not folds:
-        raise ValueError(f"Expected folds with {checkpoint} in {model}, found none. Name another file with -chk.")
+        raise UserError(f"Expected folds with {checkpoint} in {model}, found none. Name another file with -chk.")
     return folds
 
 
@@ -114,6 +131,6 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         return read_json(file)
     except FileNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"Expected a model folder of nnU-Net (.../TRAINER__PLANS__CONFIGURATION) with {file.name}, no {file}."
         ) from error

@@ -9,6 +9,7 @@ from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Roles
 from nnunetv2_hlfd.distillation.registry import PREFIX, find_trainer, method_names
 from nnunetv2_hlfd.settings.rules import nearest
 from nnunetv2_hlfd.settings.settings import Settings
+from nnunetv2_hlfd.utilities.errors import UserError
 
 
 class CombinedMethod(nn.Module):
@@ -22,7 +23,7 @@ class CombinedMethod(nn.Module):
         weights: term name -> its factor in the total loss.
 
     Raises:
-        ValueError: where two methods have a term of the same name, or a factor's name is neither of a method nor of a
+        UserError: where two methods have a term of the same name, or a factor's name is neither of a method nor of a
             term.
     """
 
@@ -32,7 +33,7 @@ class CombinedMethod(nn.Module):
         self.weights: dict[str, float] = {}
         for name, method in methods.items():
             if shared := self.weights.keys() & method.weights.keys():
-                raise ValueError(
+                raise UserError(
                     f"Expected methods with different terms in the setting weights, {name} has {sorted(shared)}, which "
                     f"another of {', '.join(methods)} has too. Leave one of them out."
                 )
@@ -40,7 +41,7 @@ class CombinedMethod(nn.Module):
             self.weights |= {term: factor * factors.get(term, 1.0) * weight for term, weight in method.weights.items()}
         for name in factors.keys() - methods.keys() - self.weights.keys():
             valid = [*method_names(), *self.weights]
-            raise ValueError(f"Unknown method or term '{name}' in the setting weights.{nearest(name, valid)}")
+            raise UserError(f"Unknown method or term '{name}' in the setting weights.{nearest(name, valid)}")
 
     @property
     def teacher(self) -> TeacherShape:
@@ -75,7 +76,7 @@ def combine(
     """The method of a trainer class and those that `weights` names; what `weights` does not name has factor 1.
 
     Raises:
-        ValueError: for a name in `weights` that is neither a method's nor a term's.
+        UserError: for a name in `weights` that is neither a method's nor a term's.
     """
     methods = {name: build(each.method_class) for name, each in _trainers(trainer, settings).items()}
     return CombinedMethod(methods, settings.weights or {})

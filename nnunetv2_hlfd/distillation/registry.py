@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from nnunetv2_hlfd.settings.rules import nearest
+from nnunetv2_hlfd.utilities.errors import UserError
 
 PREFIX = "nnUNetTrainer"
 GROUP = "nnunetv2_hlfd.methods"
@@ -36,7 +37,7 @@ def find_trainer(name: str) -> Any:
         name: of the method, such as HLFD.
 
     Raises:
-        ValueError: for an unknown name (naming the nearest), one that several packages register, or an entry point
+        UserError: for an unknown name (naming the nearest), one that several packages register, or an entry point
             that leads to something else than a trainer of that name.
     """
     if name in METHODS:
@@ -44,14 +45,12 @@ def find_trainer(name: str) -> Any:
     registered = list(entry_points(group=GROUP, name=name))
     if len({each.value for each in registered}) > 1:
         places = ", ".join(each.value for each in registered)
-        raise ValueError(
-            f"Expected one method '{name}', several packages register it: {places}. Uninstall one of them."
-        )
+        raise UserError(f"Expected one method '{name}', several packages register it: {places}. Uninstall one of them.")
     if not registered:
-        raise ValueError(f"Unknown method '{name}'.{nearest(name, method_names())}")
+        raise UserError(f"Unknown method '{name}'.{nearest(name, method_names())}")
     trainer = registered[0].load()
     if getattr(trainer, "__name__", None) != f"{PREFIX}{name}" or not hasattr(trainer, "method_class"):
-        raise ValueError(
+        raise UserError(
             f"Expected the entry point '{name}' ({registered[0].value}) to be a DistillationTrainer with the name "
             f"{PREFIX}{name}, got {trainer!r}."
         )

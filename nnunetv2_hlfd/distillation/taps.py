@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_hlfd.utilities.errors import UserError
+
 _MAX_STUDENT_MIDS = 3
 
 
@@ -47,13 +49,13 @@ def read_stages(network: nn.Module) -> tuple[Stage, ...]:
     """Stages of a network whose `encoder` describes itself as those of dynamic_network_architectures do.
 
     Raises:
-        ValueError: for a network without such an encoder and a decoder with deep supervision.
+        UserError: for a network without such an encoder and a decoder with deep supervision.
     """
     encoder = getattr(network, "encoder", None)
     decoder = getattr(network, "decoder", None)
     described = all(hasattr(encoder, name) for name in ("output_channels", "strides"))
     if not described or not hasattr(decoder, "deep_supervision"):
-        raise ValueError(
+        raise UserError(
             f"Expected a U-Net with an encoder that tells output_channels and strides and a decoder with "
             f"deep_supervision, as those of dynamic_network_architectures, got {type(network).__name__}."
         )
@@ -68,11 +70,11 @@ def student_taps(stages: Sequence[Stage]) -> StudentTaps:
     """Choose the student's stages.
 
     Raises:
-        ValueError: where no stage follows the first strided one.
+        UserError: where no stage follows the first strided one.
     """
     strided = [index for index, stage in enumerate(stages) if max(stage.stride) > 1]
     if len(strided) < 2:
-        raise ValueError(
+        raise UserError(
             f"No usable stages in the student: expected at least two strided encoder stages, got total strides "
             f"{[stage.stride for stage in stages]}. Distillation needs plans with at least 3 stages."
         )
@@ -91,7 +93,7 @@ def teacher_taps(stages: Sequence[Stage], heads: Sequence[int], late_max_stride:
         late_max_stride: None takes the bottleneck.
 
     Raises:
-        ValueError: where no stage lies between the first and the late one.
+        UserError: where no stage lies between the first and the late one.
     """
     fitting = [
         index for index, stage in enumerate(stages) if late_max_stride is None or max(stage.stride) <= late_max_stride
@@ -100,11 +102,11 @@ def teacher_taps(stages: Sequence[Stage], heads: Sequence[int], late_max_stride:
     if late < 2:
         strides = [stage.stride for stage in stages]
         if len(stages) < 3:
-            raise ValueError(
+            raise UserError(
                 f"No usable stages in the teacher: expected at least 3 stages, got total strides {strides}. Choose "
                 f"another teacher."
             )
-        raise ValueError(
+        raise UserError(
             f"No usable stages in the teacher: expected at least one stage between the first and the late one (total "
             f"stride at most {late_max_stride}), got total strides {strides}. "
             f"Raise the setting late_max_stride or set it to null, which takes the bottleneck."

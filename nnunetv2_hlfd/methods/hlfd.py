@@ -31,6 +31,7 @@ from nnunetv2_hlfd.losses.attention import (
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
 from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
+from nnunetv2_hlfd.utilities.errors import UserError
 
 
 class HLFD(DistillationMethod):
@@ -48,21 +49,19 @@ class HLFD(DistillationMethod):
     deepest map, the shallower ones are the mids.
 
     Raises:
-        ValueError: for a student without usable stages (or, for "decoder", intermediate outputs).
+        UserError: for a student without usable stages (or, for "decoder", intermediate outputs).
     """
 
     title: ClassVar = "HLFD"
 
     def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
         super().__init__(student_stages, teacher, task, settings)
-        self.weights = {
-            "ufd": settings.beta, "ifd": settings.beta, "upd": settings.lambda_, "ipd": settings.lambda_
-        }  # fmt: skip
+        self.weights = {"ufd": settings.beta, "ifd": settings.beta, "upd": settings.lambda_, "ipd": settings.lambda_}
         self.taps = student_taps(student_stages)
         self.heads = nn.ModuleDict()
         if settings.pixel_maps == "decoder":
             if len(student_stages) < 4:
-                raise ValueError(
+                raise UserError(
                     f"Expected a student with at least 4 stages for pixel_maps=decoder (its intermediate outputs are "
                     f"taught), got {len(student_stages)}. Use pixel_maps=encoder."
                 )

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from nnunetv2_hlfd.utilities.errors import UserError
+
 # What nnU-Net's checkpoints are made of, as `module name` in the pickle.
 _KNOWN = re.compile(
     r"collections OrderedDict"
@@ -38,7 +40,7 @@ def check_archive(path: Path) -> None:
 
     Raises:
         ForeignObjectError: naming what the pickle asks for.
-        ValueError: for a damaged archive (zipfile and pickletools raise further kinds).
+        UserError: for a damaged archive (zipfile and pickletools raise further kinds).
     """
     with path.open("rb") as file:
         if file.read(2) == _OLD_FORMAT:
@@ -46,9 +48,9 @@ def check_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if any(each.compress_type != zipfile.ZIP_STORED or each.file_size != each.compress_size for each in entries):
-            raise ValueError("compressed entries, which torch.save never writes")
+            raise UserError("compressed entries, which torch.save never writes")
         if sum(each.file_size for each in entries) > path.stat().st_size:
-            raise ValueError("entries that overlap")
+            raise UserError("entries that overlap")
         [pickle] = [each for each in entries if each.filename.endswith("data.pkl")]
         content = archive.read(pickle)
     for operation, argument, _position in pickletools.genops(content):
@@ -62,16 +64,16 @@ def check_tensors(content: Any, file_size: int) -> None:
     """Refuse tensors that claim more than the file can hold, or repeat what it holds.
 
     Raises:
-        ValueError: for such a tensor.
+        UserError: for such a tensor.
     """
     storages: dict[int, int] = {}
     for tensor in _tensors(content):
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = max(storages.get(storage.data_ptr(), 0), storage.nbytes())
         if tensor.numel() * tensor.element_size() > storage.nbytes():
-            raise ValueError("a tensor that is larger than its data")
+            raise UserError("a tensor that is larger than its data")
     if sum(storages.values()) > file_size:
-        raise ValueError("tensors that are larger than the file")
+        raise UserError("tensors that are larger than the file")
 
 
 def _tensors(content: Any) -> Iterator[Tensor]:

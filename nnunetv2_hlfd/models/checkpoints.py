@@ -11,6 +11,7 @@ import torch
 
 from nnunetv2_hlfd.models.checkpoint_archive import ForeignObjectError, check_archive, check_tensors, numpy_stand_ins
 from nnunetv2_hlfd.settings.settings import TRUST_VARIABLE, trust_checkpoints
+from nnunetv2_hlfd.utilities.errors import UserError
 
 _REQUIRED = ("network_weights", "init_args", "trainer_name")
 
@@ -23,23 +24,24 @@ def read_checkpoint(path: Path, *, required: Iterable[str] = _REQUIRED) -> dict[
     unpickling) is loaded only if the user trusts it through the environment.
 
     Raises:
-        ValueError: for a missing, damaged or foreign file, or one that would need to run code.
+        UserError: for a missing, damaged or foreign file, or one that would need to run code.
     """
     if not path.is_file():
-        raise ValueError(f"Expected a checkpoint at {path}, found none.")
+        raise UserError(f"Expected a checkpoint at {path}, found none.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=False) if trust_checkpoints() else _restricted(path)
     except ForeignObjectError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} holds objects that could run code or fill the memory when loaded: {error}. If you trust where it "
             f"comes from, load it once with {TRUST_VARIABLE}=1 set in the environment."
         ) from error
     except Exception as error:  # torch raises many kinds for damaged files
-        raise ValueError(_damaged(path, error)) from error
+        raise UserError(_damaged(path, error)) from error
     missing = [key for key in required if not isinstance(content, dict) or key not in content]
     if missing:
-        raise ValueError(f"{path} is no nnU-Net checkpoint: expected the keys {', '.join(required)}; missing: "
-                         f"{', '.join(missing)}.")  # fmt: skip
+        raise UserError(
+            f"{path} is no nnU-Net checkpoint: expected the keys {', '.join(required)}; missing: {', '.join(missing)}."
+        )
     return content
 
 

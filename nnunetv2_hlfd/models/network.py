@@ -13,29 +13,35 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 
 def restore_network(
-    checkpoint: Mapping[str, Any], plans: PlansManager, configuration: Any, dataset_json: Mapping[str, Any], file: Path,
-    *, deep_supervision: bool = True,
-) -> nn.Module:  # fmt: skip
+    checkpoint: Mapping[str, Any],
+    plans: PlansManager,
+    configuration: Any,
+    dataset_json: Mapping[str, Any],
+    file: Path,
+    *,
+    deep_supervision: bool = True,
+) -> nn.Module:
     """Build the network as nnU-Net's predictor does, with deep supervision or without, and freeze it.
 
     A network that nnU-Net builds from plans takes the checkpoint's own tensors: what the plans say allocates nothing.
 
     Raises:
-        ValueError: for a trainer that is not found, plans that no network fits, or weights that do not fit it.
+        UserError: for a trainer that is not found, plans that no network fits, or weights that do not fit it.
     """
     try:
         trainer = recursive_find_trainer_class_by_name(str(checkpoint["trainer_name"]))
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(
+        raise UserError(
             f"The network in {file} was trained by {checkpoint['trainer_name']}, which nnU-Net does not find. Name the "
             f"folder of that trainer in the environment variable nnUNet_extTrainer."
         ) from error
     if "plans_manager" not in inspect.signature(trainer.build_network_architecture).parameters:
-        raise ValueError(
+        raise UserError(
             f"The trainer {checkpoint['trainer_name']} of {file} builds its network by the signature of nnU-Net before "
             f"2.7. Expected build_network_architecture(plans_manager, configuration_manager, num_input_channels, "
             f"num_output_channels, enable_deep_supervision)."
@@ -54,7 +60,7 @@ def restore_network(
         network.load_state_dict(checkpoint["network_weights"], assign=from_plans)
         network.float()
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"The weights in {file} do not fit the network of its plans.json: {_first_culprit(error)}"
         ) from error
     return network.eval().requires_grad_(False)

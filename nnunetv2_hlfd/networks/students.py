@@ -8,6 +8,7 @@ from typing import Any
 
 from nnunetv2_hlfd.networks.size import measure_size
 from nnunetv2_hlfd.settings.settings import STUDENTS
+from nnunetv2_hlfd.utilities.errors import UserError
 
 _RESIDUAL_UNET = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 # ResNet18 with nnU-Net's full-resolution stage in front: thin stage, stem, layer1..4 (He et al., CVPR 2016, Table 1).
@@ -34,11 +35,11 @@ def student_architecture(
         A new block; the plans' one is left as it is.
 
     Raises:
-        ValueError: for an unknown choice, plans with fewer than 3 stages, an architecture whose channels cannot be
+        UserError: for an unknown choice, plans with fewer than 3 stages, an architecture whose channels cannot be
             divided, or (`auto`) where even the smallest student is too large.
     """
     if choice not in STUDENTS:
-        raise ValueError(f"Expected one of {', '.join(STUDENTS)} for the setting 'student', got '{choice}'.")
+        raise UserError(f"Expected one of {', '.join(STUDENTS)} for the setting 'student', got '{choice}'.")
     if choice == "plans":
         return deepcopy(plans_architecture)
     if choice.startswith("unet_w"):
@@ -51,7 +52,7 @@ def student_architecture(
         size = measure_size(block, patch_size, num_input_channels, num_heads)
         if size.parameters <= _AUTO_SHARE * limit.parameters and size.macs <= _AUTO_SHARE * limit.macs:
             return block
-    raise ValueError(
+    raise UserError(
         f"No ResNet18 student is smaller than {_AUTO_SHARE} of the plans' own network ({limit}). "
         f"Choose one by the setting 'student': {', '.join(STUDENTS)}."
     )
@@ -61,13 +62,21 @@ def _resnet18(plans_architecture: dict[str, Any], divisor: int) -> dict[str, Any
     plans_kwargs = plans_architecture["arch_kwargs"]
     available = plans_kwargs.get("n_stages", 0)
     if available < _MIN_STAGES:
-        raise ValueError(
+        raise UserError(
             f"Expected plans with at least {_MIN_STAGES} stages for a ResNet18 student, got {available}: the patch is "
             f"too small to be divided more often. Use the setting student unet_w2, unet_w4 or unet_w8 instead."
         )
     stages = min(len(_RESNET18_FEATURES), available)
-    kept = ("conv_op", "conv_bias", "norm_op", "norm_op_kwargs", "dropout_op", "dropout_op_kwargs", "nonlin",
-            "nonlin_kwargs")  # fmt: skip
+    kept = (
+        "conv_op",
+        "conv_bias",
+        "norm_op",
+        "norm_op_kwargs",
+        "dropout_op",
+        "dropout_op_kwargs",
+        "nonlin",
+        "nonlin_kwargs",
+    )
     return {
         "network_class_name": _RESIDUAL_UNET,
         "arch_kwargs": {
@@ -88,7 +97,7 @@ def _narrow(plans_architecture: dict[str, Any], divisor: int) -> dict[str, Any]:
     block = deepcopy(plans_architecture)
     kwargs = block["arch_kwargs"]
     if "features_per_stage" not in kwargs:
-        raise ValueError(
+        raise UserError(
             f"Expected an architecture with features_per_stage for student unet_w{divisor}, got "
             f"{block['network_class_name']}. Choose a resnet18 student instead."
         )

@@ -19,8 +19,14 @@ from torch.nn import functional
 _CONVOLUTIONS = 2
 _LINEAR_MODE = {4: "bilinear", 5: "trilinear"}
 _BLOCK_KEYS = (
-    "conv_bias", "norm_op", "norm_op_kwargs", "dropout_op", "dropout_op_kwargs", "nonlin", "nonlin_kwargs",
-)  # fmt: skip
+    "conv_bias",
+    "norm_op",
+    "norm_op_kwargs",
+    "dropout_op",
+    "dropout_op_kwargs",
+    "nonlin",
+    "nonlin_kwargs",
+)
 PLANS_KEYS = ("n_stages", "features_per_stage", "conv_op", "kernel_sizes", "strides", *_BLOCK_KEYS)
 
 
@@ -50,9 +56,17 @@ class UNetPlusPlus(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = PlainConvEncoder(
-            input_channels, n_stages, list(features_per_stage), conv_op, kernel_sizes, strides, _CONVOLUTIONS,
-            return_skips=True, pool="max", **block,
-        )  # fmt: skip
+            input_channels,
+            n_stages,
+            list(features_per_stage),
+            conv_op,
+            kernel_sizes,
+            strides,
+            _CONVOLUTIONS,
+            return_skips=True,
+            pool="max",
+            **block,
+        )
         self.decoder = NestedDecoder(self.encoder, num_classes, deep_supervision, block)
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
@@ -79,9 +93,14 @@ class NestedDecoder(nn.Module):
         for column in range(1, self.depth + 1):
             for level in range(self.depth + 1 - column):
                 self.nodes[f"{level}_{column}"] = StackedConvBlocks(
-                    _CONVOLUTIONS, encoder.conv_op, column * channels[level] + channels[level + 1], channels[level],
-                    encoder.kernel_sizes[level], 1, **block,
-                )  # fmt: skip
+                    _CONVOLUTIONS,
+                    encoder.conv_op,
+                    column * channels[level] + channels[level + 1],
+                    channels[level],
+                    encoder.kernel_sizes[level],
+                    1,
+                    **block,
+                )
         self.seg_layers = nn.ModuleList(
             encoder.conv_op(channels[level], num_classes, 1, 1, 0, bias=True) for level in reversed(range(self.depth))
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
 
 RECORD_FILE = "distillation.json"
@@ -39,7 +40,7 @@ def check_folder_is_ours(model_folder: Path, settings: Settings, fold: int | str
         fold: of this run; --overwrite replaces no other.
 
     Raises:
-        ValueError: naming the settings that differ and the two ways out.
+        UserError: naming the settings that differ and the two ways out.
     """
     records = [model_folder / "plans.json", *sorted(model_folder.glob(f"fold_*/{RECORD_FILE}"))]
     for record in filter(Path.is_file, records):
@@ -48,14 +49,16 @@ def check_folder_is_ours(model_folder: Path, settings: Settings, fold: int | str
             ours = record.name == RECORD_FILE
             theirs = content["given"] if ours else content.get(PLANS_KEY, {}).get("settings", {})
         except (KeyError, AttributeError) as error:
-            raise ValueError(f"{record} is damaged: it holds no settings. Remove it or its run.") from error
+            raise UserError(f"{record} is damaged: it holds no settings. Remove it or its run.") from error
         differences = different_settings(settings.to_dict(), theirs)
         if differences:
             own = fold is None or record.name == "plans.json" or record.parent.name == f"fold_{fold}"
-            way = "replace the old run with: nnUNetv2_hlfd train ... --overwrite" if own else (
-                f"remove {record.parent}: the folds of one model share their settings"
-            )  # fmt: skip
-            raise ValueError(
+            way = (
+                "replace the old run with: nnUNetv2_hlfd train ... --overwrite"
+                if own
+                else (f"remove {record.parent}: the folds of one model share their settings")
+            )
+            raise UserError(
                 f"{record} belongs to a run with other settings ({'; '.join(differences)}). Give this run its own "
                 f"plans name with: nnUNetv2_hlfd plan -name NAME ..., or {way}."
             )
@@ -65,11 +68,11 @@ def check_resumed_settings(given: Mapping[str, Any], recorded: Mapping[str, Any]
     """A run is continued with the settings it was started with; an explicitly given other value is refused.
 
     Raises:
-        ValueError: naming the settings.
+        UserError: naming the settings.
     """
     differences = different_settings(given, recorded)
     if differences:
-        raise ValueError(
+        raise UserError(
             f"Cannot continue {checkpoint} with other settings ({'; '.join(differences)}). Remove them from the plans, "
             f"or give the new run its own plans name with: nnUNetv2_hlfd plan -name NAME ..."
         )

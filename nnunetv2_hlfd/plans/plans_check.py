@@ -14,6 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from nnunetv2_hlfd.settings.settings import PLANS_KEY, given_settings
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 _ALLOWED_IMPORTS = ("torch.nn.", "dynamic_network_architectures.")
@@ -33,14 +34,14 @@ def check_plans(plans: Mapping[str, Any], source: object) -> None:
         source: named in messages.
 
     Raises:
-        ValueError: naming the entry.
+        UserError: naming the entry.
     """
     if not isinstance(plans.get("configurations"), Mapping):
-        raise ValueError(f"{source} is damaged: expected 'configurations' with an object in the plans.")
+        raise UserError(f"{source} is damaged: expected 'configurations' with an object in the plans.")
     try:
         given_settings(plans)
     except ValueError as error:
-        raise ValueError(f"{source} is damaged: {error}") from error
+        raise UserError(f"{source} is damaged: {error}") from error
     block = plans.get(PLANS_KEY, {})
     names = {key: plans.get(key) for key in ("plans_name", "dataset_name")}
     names |= {f"{PLANS_KEY}.{key}": block[key] for key in ("base_plans", "made_from") if key in block}
@@ -52,26 +53,26 @@ def check_folder_name(key: str, name: object, source: object) -> None:
     """Refuse a name that would lead to another folder.
 
     Raises:
-        ValueError: naming the entry.
+        UserError: naming the entry.
     """
     if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(name):
-        raise ValueError(f"{source} is damaged: expected a folder's name as '{key}', got {name!r:.80}.")
+        raise UserError(f"{source} is damaged: expected a folder's name as '{key}', got {name!r:.80}.")
 
 
 def check_configuration(plans: PlansManager, configuration: str, source: object) -> None:
     """Check sizes and the network of a configuration, without building anything.
 
     Raises:
-        ValueError: naming the entry that is missing, of another kind or out of all proportion, or the class that is
+        UserError: naming the entry that is missing, of another kind or out of all proportion, or the class that is
             none of a network's.
     """
     with refuse_damage(source):
         config = plans.get_configuration(configuration)
         patch = config.patch_size
         if len(patch) not in (2, 3) or not all(_is_count(each) for each in patch) or math.prod(patch) > _MAX_VOXELS:
-            raise ValueError(f"{source} is damaged: expected a patch_size of 2 or 3 extents, got {patch!r:.80}.")
+            raise UserError(f"{source} is damaged: expected a patch_size of 2 or 3 extents, got {patch!r:.80}.")
         if not _is_count(config.batch_size):
-            raise ValueError(f"{source} is damaged: expected a batch_size above 0, got {config.batch_size!r:.80}.")
+            raise UserError(f"{source} is damaged: expected a batch_size above 0, got {config.batch_size!r:.80}.")
         check_architecture(config.configuration["architecture"], source)
 
 
@@ -79,14 +80,14 @@ def check_architecture(architecture: Mapping[str, Any], source: object) -> None:
     """Check an `architecture` block: what it imports, and that its numbers are those of a network.
 
     Raises:
-        ValueError: naming the entry.
+        UserError: naming the entry.
     """
     check_imports(architecture, Path(str(source)))
     kwargs = architecture["arch_kwargs"]
     for number, (key, value) in enumerate(_leaves("arch_kwargs", kwargs)):
         limit = _MAX_REPEATS if key.startswith("n_") else _MAX_NUMBER
         if number > _MAX_ENTRIES or (isinstance(value, int | float) and not abs(value) <= limit):  # NaN too
-            raise ValueError(f"{source} is damaged: no network has {key} = {value!r:.40} in its architecture.")
+            raise UserError(f"{source} is damaged: no network has {key} = {value!r:.40} in its architecture.")
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -109,13 +110,13 @@ def check_imports(architecture: Mapping[str, Any], source: Path) -> None:
     """Refuse plans that would import anything but network building blocks.
 
     Raises:
-        ValueError: naming the offending entry.
+        UserError: naming the offending entry.
     """
     kwargs = architecture["arch_kwargs"]
     names = [architecture["network_class_name"], *(kwargs.get(key) for key in architecture["_kw_requires_import"])]
     for name in names:
         if name is not None and not _is_network_block(name):
-            raise ValueError(
+            raise UserError(
                 f"{source} asks to import '{name}'. Expected only names of {' and '.join(_ALLOWED_IMPORTS)}: plans of "
                 f"unknown origin could otherwise run code."
             )

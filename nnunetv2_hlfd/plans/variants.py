@@ -13,6 +13,7 @@ from nnunetv2_hlfd.plans.identity import base_plans_name, different_settings
 from nnunetv2_hlfd.plans.plans_check import check_plans
 from nnunetv2_hlfd.plans.window import Window, clip_at
 from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings, given_settings
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
 
 
@@ -20,16 +21,21 @@ def check_variant_name(name: str) -> None:
     """Refuse what nnU-Net's folder names cannot hold.
 
     Raises:
-        ValueError: saying what a name is made of.
+        UserError: saying what a name is made of.
     """
     if not re.fullmatch(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*", name):
-        raise ValueError(f"Expected a name of letters, digits and single '_', '-' or '.' between them, got '{name}'.")
+        raise UserError(f"Expected a name of letters, digits and single '_', '-' or '.' between them, got '{name}'.")
 
 
 def write_variant(
-    dataset: str, base: str, name: str, settings: dict[str, Any], *, window: Window | None = None,
+    dataset: str,
+    base: str,
+    name: str,
+    settings: dict[str, Any],
+    *,
+    window: Window | None = None,
     overwrite: bool = False,
-) -> Path:  # fmt: skip
+) -> Path:
     """Write `{base}_{name}.json`: its own plans_name, the base's preprocessed data, an `hlfd` block with the settings.
 
     With a window the plans start a line of their own: other intensities need other preprocessed data, and a teacher
@@ -47,17 +53,17 @@ def write_variant(
         The file.
 
     Raises:
-        ValueError: for a name that nnU-Net's folder names cannot hold, missing plans, bad settings, an existing
+        UserError: for a name that nnU-Net's folder names cannot hold, missing plans, bad settings, an existing
             variant with other settings or another window, or a window for data that are not CT.
     """
     check_variant_name(name)
     try:
         folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(dataset)
-    except RuntimeError as error:  # nnU-Net's message says which data set or variable is missing
-        raise ValueError(str(error)) from error
+    except (RuntimeError, ValueError) as error:  # nnU-Net's message says which data set or variable is missing
+        raise UserError(str(error)) from error
     base_file = folder / f"{base}.json"
     if not base_file.is_file():
-        raise ValueError(f"Expected plans at {base_file}, found none. Make them with: nnUNetv2_plan_and_preprocess")
+        raise UserError(f"Expected plans at {base_file}, found none. Make them with: nnUNetv2_plan_and_preprocess")
     plans = read_json(base_file)
     check_plans(plans, base_file)
     settings = {**given_settings(plans), **settings}
@@ -72,7 +78,7 @@ def write_variant(
         lineage = {"base_plans": original} if original == base else {"base_plans": original, "made_from": base}
         plans[PLANS_KEY] = {**lineage, "settings": settings}
     if not overwrite and (differences := variant_differences(target, settings, window)):
-        raise ValueError(
+        raise UserError(
             f"{target} exists with other settings ({differences}). Choose another -name, or add --overwrite."
         )
     save_json(plans, str(target), sort_keys=False)

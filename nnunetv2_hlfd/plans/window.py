@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from nnunetv2_hlfd.utilities.errors import UserError
+
 Window = tuple[float, float]
 
 # HU, from the paper's section 3
@@ -17,13 +19,13 @@ def parse_window(text: str) -> Window:
     """`kidney`, `liver` or `LOW,HIGH`.
 
     Raises:
-        ValueError: for anything else, and where LOW is not below HIGH.
+        UserError: for anything else, and where LOW is not below HIGH.
     """
     if text in WINDOWS:
         return WINDOWS[text]
     match = re.fullmatch(rf"({_NUMBER}),({_NUMBER})", text)
     if not match or float(match[1]) >= float(match[2]):
-        raise ValueError(
+        raise UserError(
             f"Expected {', '.join(WINDOWS)} or LOW,HIGH in HU with LOW below HIGH as -window, got '{text}'."
         )
     return float(match[1]), float(match[2])
@@ -42,18 +44,18 @@ def clip_at(window: Window, plans: dict[str, Any]) -> None:
         plans: changed in place; `plans_name` is already that of the variant.
 
     Raises:
-        ValueError: for plans without a CT channel, or whose foreground lies outside the window.
+        UserError: for plans without a CT channel, or whose foreground lies outside the window.
     """
     configurations = plans["configurations"]
     schemes = [each.get("normalization_schemes", []) for each in configurations.values()]
     channels = sorted({i for each in schemes for i, scheme in enumerate(each) if scheme == "CTNormalization"})
     if not channels:
         others = ", ".join(sorted({scheme for each in schemes for scheme in each}))
-        raise ValueError(f"Expected a channel with CTNormalization for -window, got {others}: no CT data.")
+        raise UserError(f"Expected a channel with CTNormalization for -window, got {others}: no CT data.")
     for channel in channels:
         properties = plans[_KEY][str(channel)]
         if properties["max"] <= window[0] or properties["min"] >= window[1]:
-            raise ValueError(
+            raise UserError(
                 f"The foreground's intensities go from {properties['min']:g} to {properties['max']:g} in channel "
                 f"{channel}: none lies between {window[0]:g} and {window[1]:g}."
             )

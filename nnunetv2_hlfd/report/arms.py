@@ -72,9 +72,10 @@ def _name(model: Model, others: Sequence[Model]) -> str:
     told = [
         f"{name} {_text(value)}"
         for name, value in model.settings.items()
-        if value != defaults.get(name) and any(other.settings.get(name) != value for other in same)
+        if value != defaults.get(name)
+        and any(other.settings.get(name) != value for other in same)
         and name not in _WITHOUT_EFFECT
-    ]  # fmt: skip
+    ]
     return ", ".join([model.title, *told])
 
 

@@ -70,11 +70,17 @@ def list_case_files(models: Sequence[Model], folds: Sequence[int]) -> tuple[list
         if absent:
             missing.append(f"{case}: no {absent[0]}")
             continue
-        found.append(CaseFiles(
-            case=case, reader=plans.image_reader_writer_class(), reference=reference, predictions=predictions[case],
-            labels=first.labels, ignore=first.dataset_json["labels"].get("ignore"),
-            slice_axis=first.plans.get("transpose_forward", (0,))[0],
-        ))  # fmt: skip
+        found.append(
+            CaseFiles(
+                case=case,
+                reader=plans.image_reader_writer_class(),
+                reference=reference,
+                predictions=predictions[case],
+                labels=first.labels,
+                ignore=first.dataset_json["labels"].get("ignore"),
+                slice_axis=first.plans.get("transpose_forward", (0,))[0],
+            )
+        )
     return found, missing
 
 

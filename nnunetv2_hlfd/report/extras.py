@@ -32,7 +32,7 @@ def check_extras(models: Sequence[Model], folds: Sequence[int], extras: Extras) 
     """Refuse what cannot be made, before anything is measured.
 
     Raises:
-        ValueError: naming what is missing and how to mend it.
+        UserError: naming what is missing and how to mend it.
     """
     if extras.pictures is not None:
         check_pictures(models, folds, extras.pictures, extras.device)
@@ -53,7 +53,7 @@ def make_extras(
         extras: what to make.
 
     Raises:
-        ValueError: for missing or damaged files.
+        UserError: for missing or damaged files.
     """
     sections: list[Section] = []
     tables = {}

@@ -46,7 +46,10 @@ def make_view(patch: Patch, seen: Seen, aspect: float) -> View:
         return (values if patch.shown is None else values[patch.shown]).numpy()
 
     return View(
-        image=shown(patch.data[0, 0]), lesion=shown(patch.lesion), prediction=shown(seen.prediction), aspect=aspect,
+        image=shown(patch.data[0, 0]),
+        lesion=shown(patch.lesion),
+        prediction=shown(seen.prediction),
+        aspect=aspect,
         maps={
             (each.kind, each.stage): (
                 shown(resize(each.values[None, None], size)[0, 0]),
@@ -54,7 +57,7 @@ def make_view(patch: Patch, seen: Seen, aspect: float) -> View:
             )
             for each in seen.maps
         },
-    )  # fmt: skip
+    )
 
 
 def draw_layers(views: Mapping[str, View]) -> Figure:
@@ -97,11 +100,17 @@ def _show_map(axis: Axes, view: View, kind: str | None, stage: str) -> None:
     values, share = view.maps[kind, stage]
     scaled = values / max(float(values.max()), _SMALLEST)
     show_gray(axis, view.image, view.aspect)
-    axis.imshow(scaled, cmap="inferno", vmin=0, vmax=1, alpha=scaled, aspect=view.aspect,
-                interpolation="nearest")  # fmt: skip
+    axis.imshow(scaled, cmap="inferno", vmin=0, vmax=1, alpha=scaled, aspect=view.aspect, interpolation="nearest")
     show_contour(axis, view.lesion, TRUTH_COLOR)
     text = "none" if np.isnan(share) else f"{100 * share:.0f} %"
     if kind == PIXEL:
         text += f", largest {values.max():.2g}"
-    axis.text(0.03, 0.03, text, transform=axis.transAxes, color="white", fontsize=7,
-              bbox={"facecolor": "black", "edgecolor": "none", "pad": 1.5, "alpha": 0.7})  # fmt: skip
+    axis.text(
+        0.03,
+        0.03,
+        text,
+        transform=axis.transAxes,
+        color="white",
+        fontsize=7,
+        bbox={"facecolor": "black", "edgecolor": "none", "pad": 1.5, "alpha": 0.7},
+    )

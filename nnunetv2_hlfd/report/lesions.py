@@ -44,8 +44,11 @@ def _measure_case(files: CaseFiles) -> list[dict[str, Any]]:
             found = set(np.unique(components[name][predicted]).tolist())
             sizes = np.bincount(components[name].ravel())
             key = {"run": run, "case": files.case, "label": name}
-            rows += [{**key, "voxels": int(size), "detected": number in found, "false_positives": 0}
-                     for number, size in enumerate(sizes) if number]  # fmt: skip
+            rows += [
+                {**key, "voxels": int(size), "detected": number in found, "false_positives": 0}
+                for number, size in enumerate(sizes)
+                if number
+            ]
             rows.append(
                 {**key, "voxels": 0, "detected": False, "false_positives": _false_positives(predicted, truths[name])}
             )
@@ -66,9 +69,11 @@ def lesion_recall(lesions: pd.DataFrame) -> pd.DataFrame:
     true = lesions[lesions["voxels"] > 0]
     median = true.groupby("label")["voxels"].transform("median")
     keys = ["run", "label"]
-    return pd.DataFrame({
-        "recall": true.groupby(keys, sort=False)["detected"].mean(),
-        "small_recall": true[true["voxels"] < median].groupby(keys, sort=False)["detected"].mean(),
-        "lesions": true.groupby(keys, sort=False)["detected"].size(),
-        "false_positives": lesions[lesions["voxels"] == 0].groupby(keys, sort=False)["false_positives"].mean(),
-    }).reset_index()  # fmt: skip
+    return pd.DataFrame(
+        {
+            "recall": true.groupby(keys, sort=False)["detected"].mean(),
+            "small_recall": true[true["voxels"] < median].groupby(keys, sort=False)["detected"].mean(),
+            "lesions": true.groupby(keys, sort=False)["detected"].size(),
+            "false_positives": lesions[lesions["voxels"] == 0].groupby(keys, sort=False)["false_positives"].mean(),
+        }
+    ).reset_index()

@@ -48,7 +48,7 @@ def see(restored: Restored, model: Model, fold: int, patch: Patch, target: Targe
     teacher, too. Grad-CAM is missing where the network predicts the label nowhere: it has no target.
 
     Raises:
-        ValueError: for a network without such stages, or adapters that do not fit them.
+        UserError: for a network without such stages, or adapters that do not fit them.
     """
     network, device = restored.network, next(restored.network.parameters()).device
     data = patch.data.to(device)
@@ -70,8 +70,10 @@ def see(restored: Restored, model: Model, fold: int, patch: Patch, target: Targe
         found = {ATTENTION: energy(skips[stage], skips[stage].shape[2:], Settings().attention_exponent)[0]}
         if stage in pixel_maps:
             found[PIXEL] = pixel_maps[stage]
-        maps += [LayerMap(kind=kind, stage=role, stride=stages[stage].stride, values=values.cpu())
-                 for kind, values in found.items()]  # fmt: skip
+        maps += [
+            LayerMap(kind=kind, stage=role, stride=stages[stage].stride, values=values.cpu())
+            for kind, values in found.items()
+        ]
     return Seen(maps=maps, prediction=region[0].cpu())
 
 

@@ -10,6 +10,7 @@ from nnunetv2.evaluation.evaluate_predictions import key_to_label_or_region
 
 from nnunetv2_hlfd.plans.identity import RECORD_FILE
 from nnunetv2_hlfd.settings.settings import PLANS_KEY
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.text import some_names
 
@@ -55,12 +56,12 @@ def read_models(folders: Sequence[Path]) -> list[Model]:
     """Read model folders.
 
     Raises:
-        ValueError: for a folder that is given twice, and as `read_model` does.
+        UserError: for a folder that is given twice, and as `read_model` does.
     """
     paths = [folder.resolve() for folder in folders]
     twice = next((path for path in paths if paths.count(path) > 1), None)
     if twice:
-        raise ValueError(f"Expected different model folders, {twice} is given twice.")
+        raise UserError(f"Expected different model folders, {twice} is given twice.")
     models = [read_model(folder) for folder in folders]
     runs = [model.run for model in models]
     return [replace(model, run=str(model.folder)) if runs.count(model.run) > 1 else model for model in models]
@@ -70,11 +71,11 @@ def read_model(folder: Path) -> Model:
     """Read a model folder.
 
     Raises:
-        ValueError: for another folder, one without a validated fold, or damaged files.
+        UserError: for another folder, one without a validated fold, or damaged files.
     """
     words = folder.resolve().name.split("__")
     if len(words) != 3:
-        raise ValueError(
+        raise UserError(
             f"Expected a model folder of nnU-Net, named TRAINER__PLANS__CONFIGURATION, got {folder}. They lie in "
             f"nnUNet_results/DATASET."
         )
@@ -87,35 +88,45 @@ def read_model(folder: Path) -> Model:
     settings = {**plans.get(PLANS_KEY, {}).get("settings", {}), **recorded.get("settings", {})}
     seed = settings.pop("seed", None)
     return Model(
-        folder=folder, run=folder.resolve().name, trainer=trainer, plans_name=plans_name, configuration=configuration,
-        title=_title(trainer, recorded), plans=plans, dataset_json=dataset_json, settings=settings, seed=seed,
-        records=records, labels=labels, cases=_read_cases(folder, folds, labels),
-    )  # fmt: skip
+        folder=folder,
+        run=folder.resolve().name,
+        trainer=trainer,
+        plans_name=plans_name,
+        configuration=configuration,
+        title=_title(trainer, recorded),
+        plans=plans,
+        dataset_json=dataset_json,
+        settings=settings,
+        seed=seed,
+        records=records,
+        labels=labels,
+        cases=_read_cases(folder, folds, labels),
+    )
 
 
 def check_same_cases(models: Sequence[Model]) -> list[int]:
     """The folds that all models have validated.
 
     Raises:
-        ValueError: for models of other data, without a common fold, or whose folds hold other cases.
+        UserError: for models of other data, without a common fold, or whose folds hold other cases.
     """
     first = models[0]
     for model in models[1:]:
         if dict(model.labels) != dict(first.labels):
-            raise ValueError(
+            raise UserError(
                 f"Expected models with the same labels, {first.folder} has {dict(first.labels)}, {model.folder} has "
                 f"{dict(model.labels)}."
             )
     folds = sorted(set.intersection(*(set(model.folds) for model in models)))
     if not folds:
         listed = "\n  ".join(f"{model.folder}: {', '.join(map(str, model.folds))}" for model in models)
-        raise ValueError(f"Expected models with a common validated fold, got folds\n  {listed}")
+        raise UserError(f"Expected models with a common validated fold, got folds\n  {listed}")
     for fold in folds:
         expected = _cases_of(first, fold)
         for model in models[1:]:
             found = _cases_of(model, fold)
             if found != expected:
-                raise ValueError(
+                raise UserError(
                     f"Fold {fold} of {model.folder} was validated on other cases than that of {first.folder}: only "
                     f"there {some_names(found - expected)}, only here {some_names(expected - found)}. Train all models "
                     f"with the same splits_final.json."
@@ -131,7 +142,7 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
     try:
         return read_json(folder / name)
     except FileNotFoundError as error:
-        raise ValueError(f"Expected a model folder of nnU-Net with {name}, got {folder}.") from error
+        raise UserError(f"Expected a model folder of nnU-Net with {name}, got {folder}.") from error
 
 
 def _validated_folds(folder: Path, dataset_json: Mapping[str, Any], words: Sequence[str]) -> list[int]:
@@ -141,13 +152,13 @@ def _validated_folds(folder: Path, dataset_json: Mapping[str, Any], words: Seque
     if folds:
         return folds
     if numbers == ["all"]:
-        raise ValueError(
+        raise UserError(
             f"{folder} has fold_all alone, which is validated on its training cases. Expected folds of a "
             f"cross-validation."
         )
     trainer, plans_name, configuration = words
     fold = min((int(each) for each in numbers if each.isdigit()), default=0)
-    raise ValueError(
+    raise UserError(
         f"Expected validation results in {_summary(folder, fold)}, found none. Make them with: nnUNetv2_train "
         f"{folder.resolve().parent.name} {configuration} {fold} -tr {trainer} -p {plans_name} --val"
     )
@@ -166,7 +177,7 @@ def _labels(dataset_json: Mapping[str, Any], folder: Path) -> dict[str, LabelVal
             if name not in ("background", "ignore")
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{folder / 'dataset.json'} is damaged: {error!r}") from error
+        raise UserError(f"{folder / 'dataset.json'} is damaged: {error!r}") from error
 
 
 def _read_cases(folder: Path, folds: Sequence[int], labels: Mapping[str, LabelValue]) -> pd.DataFrame:
@@ -178,18 +189,24 @@ def _read_cases(folder: Path, folds: Sequence[int], labels: Mapping[str, LabelVa
             for case in read_json(file)["metric_per_case"]:
                 prediction = Path(case["prediction_file"]).name
                 for key, metrics in case["metrics"].items():
-                    rows.append({
-                        "fold": fold, "case": prediction.split(".")[0], "label": names[_value(key)],
-                        "dice": float(metrics["Dice"]), "n_pred": int(metrics["n_pred"]),
-                        "n_ref": int(metrics["n_ref"]), "reference": case["reference_file"],
-                        "prediction": str(file.parent / prediction),
-                    })  # fmt: skip
+                    rows.append(
+                        {
+                            "fold": fold,
+                            "case": prediction.split(".")[0],
+                            "label": names[_value(key)],
+                            "dice": float(metrics["Dice"]),
+                            "n_pred": int(metrics["n_pred"]),
+                            "n_ref": int(metrics["n_ref"]),
+                            "reference": case["reference_file"],
+                            "prediction": str(file.parent / prediction),
+                        }
+                    )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{file} is damaged or of another data set: {error!r}") from error
+            raise UserError(f"{file} is damaged or of another data set: {error!r}") from error
     table = pd.DataFrame(rows)
     twice = table[table.duplicated(["case", "label"])]
     if len(twice):
-        raise ValueError(f"{folder} was validated on {twice['case'].iloc[0]} in more than one fold.")
+        raise UserError(f"{folder} was validated on {twice['case'].iloc[0]} in more than one fold.")
     return table
 
 

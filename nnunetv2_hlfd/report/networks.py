@@ -11,6 +11,7 @@ from nnunetv2_hlfd.models.checkpoints import read_checkpoint
 from nnunetv2_hlfd.models.network import restore_network
 from nnunetv2_hlfd.plans.plans_check import check_configuration, check_plans
 from nnunetv2_hlfd.report.models import Model
+from nnunetv2_hlfd.utilities.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ def read_configuration(model: Model) -> tuple[PlansManager, Any]:
     """Checked plans and the configuration of a model.
 
     Raises:
-        ValueError: for damaged plans.
+        UserError: for damaged plans.
     """
     plans = PlansManager(dict(model.plans))
     check_plans(model.plans, model.folder / "plans.json")
@@ -46,12 +47,12 @@ def restore(model: Model, fold: int) -> Restored:
     """Restore the network of a fold, frozen.
 
     Raises:
-        ValueError: for a missing or damaged checkpoint, or plans that do not fit it.
+        UserError: for a missing or damaged checkpoint, or plans that do not fit it.
     """
     plans, configuration = read_configuration(model)
     file = find_checkpoint(model, fold)
     if file is None:
-        raise ValueError(f"Expected a checkpoint in {model.folder / f'fold_{fold}'}, found none.")
+        raise UserError(f"Expected a checkpoint in {model.folder / f'fold_{fold}'}, found none.")
     checkpoint = read_checkpoint(file)
     network: Any = restore_network(checkpoint, plans, configuration, dict(model.dataset_json), file)
     network.decoder.deep_supervision = False

@@ -24,6 +24,7 @@ from nnunetv2_hlfd.report.case_files import Mask, find_reference
 from nnunetv2_hlfd.report.models import LabelValue, Model
 from nnunetv2_hlfd.report.patches import lesion_center
 from nnunetv2_hlfd.report.target import Target
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 Image = npt.NDArray[np.float32]
@@ -61,14 +62,14 @@ def read_overlay(case: str, arms: Sequence[Arm], target: Target, preprocessed: A
         preprocessed: nnU-Net's preprocessed cases of the first arm's first run.
 
     Raises:
-        ValueError: naming a missing or damaged file.
+        UserError: naming a missing or damaged file.
     """
     model = arms[0].models[0]
     plans = PlansManager(dict(model.plans))
     reference = find_reference(Path(_row(model, case, target)["reference"]), model)
     truth = _read_mask(reference, plans, target.value)
     if not truth.any():
-        raise ValueError(f"Expected {target.name} in {reference}, where the evaluation has counted it, found none.")
+        raise UserError(f"Expected {target.name} in {reference}, where the evaluation has counted it, found none.")
     index = lesion_center(truth)[0]
     with refuse_damage(f"{preprocessed.source_folder}/{case}"):
         data, _, _, properties = preprocessed.load_case(case)
@@ -79,7 +80,7 @@ def read_overlay(case: str, arms: Sequence[Arm], target: Target, preprocessed: A
         row = _row(arm.models[0], case, target)
         mask = _read_mask(Path(row["prediction"]), plans, target.value)
         if mask.shape != truth.shape:
-            raise ValueError(f"Expected a label map of shape {truth.shape} in {row['prediction']}, got {mask.shape}.")
+            raise UserError(f"Expected a label map of shape {truth.shape} in {row['prediction']}, got {mask.shape}.")
         predictions.append((arm.name, mask[index], float(row["dice"])))
     return Overlay(image=image, truth=truth[index], predictions=predictions, aspect=spacing[1] / spacing[2])
 
@@ -107,8 +108,9 @@ def draw_overlay(overlay: Overlay, label: str) -> Figure:
                 show_contour(axis, mask[window], color)
         axis.set_title(title, fontsize=8)
     lines = [Line2D([], [], color=TRUTH_COLOR), Line2D([], [], color=PREDICTION_COLOR)]
-    figure.legend(lines, [f"{label}: ground truth", "segmentation"], loc="outside lower left", ncols=2, fontsize=8,
-                  frameon=False)  # fmt: skip
+    figure.legend(
+        lines, [f"{label}: ground truth", "segmentation"], loc="outside lower left", ncols=2, fontsize=8, frameon=False
+    )
     return figure
 
 
@@ -134,8 +136,9 @@ def _row(model: Model, case: str, target: Target) -> pd.Series:
 def _read_mask(file: Path, plans: PlansManager, value: LabelValue) -> Mask:
     """A label's voxels, axes as nnU-Net processes them: slices first."""
     if not file.is_file():
-        raise ValueError(f"--pictures needs the label map {file}, found none. nnUNetv2_train ... --val makes those of "
-                         f"a validation.")  # fmt: skip
+        raise UserError(
+            f"--pictures needs the label map {file}, found none. nnUNetv2_train ... --val makes those of a validation."
+        )
     with refuse_damage(file):
         labels = plans.image_reader_writer_class().read_seg(str(file))[0][0]
         mask: Mask = region_or_label_to_mask(labels, value).transpose(plans.transpose_forward)

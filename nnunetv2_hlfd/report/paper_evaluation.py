@@ -19,6 +19,7 @@ from nnunetv2_hlfd.report.formatting import format_spread
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.page import Section, Table
 from nnunetv2_hlfd.report.target import Target
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 THRESHOLD = 0.4
@@ -35,14 +36,14 @@ def check_probabilities(models: Sequence[Model], folds: Sequence[int]) -> None:
     """Every prediction and its probabilities are there.
 
     Raises:
-        ValueError: naming a missing file, and the command that makes those of its fold.
+        UserError: naming a missing file, and the command that makes those of its fold.
     """
     for model in models:
         cases = model.cases[model.cases["fold"].isin(folds)].drop_duplicates("case")
         for fold, prediction in zip(cases["fold"], map(Path, cases["prediction"]), strict=True):
             missing = next((file for file in (prediction, _probabilities(prediction)) if not file.is_file()), None)
             if missing:
-                raise ValueError(
+                raise UserError(
                     f"--paper_evaluation needs {missing}, found none. Make the fold's probabilities with: "
                     f"nnUNetv2_train {model.folder.resolve().parent.name} {model.configuration} {fold} "
                     f"-tr {model.trainer} -p {model.plans_name} --val --npz"
@@ -58,14 +59,14 @@ def measure_paper_evaluation(models: Sequence[Model], folds: Sequence[int], targ
         0.4 (threshold_*).
 
     Raises:
-        ValueError: for missing or damaged files, and where no case has the label.
+        UserError: for missing or damaged files, and where no case has the label.
     """
     cases, missing = list_case_files(models, folds)
     if missing:
-        raise ValueError(f"--paper_evaluation needs the label maps of every case. {missing[0]}")
+        raise UserError(f"--paper_evaluation needs the label maps of every case. {missing[0]}")
     rows = map_cases(functools.partial(_measure_case, target=target), cases, "paper's evaluation")
     if not rows:
-        raise ValueError(f"No validation case has the label '{target.name}', which --paper_evaluation is to measure.")
+        raise UserError(f"No validation case has the label '{target.name}', which --paper_evaluation is to measure.")
     return pd.DataFrame(rows)
 
 
@@ -75,8 +76,9 @@ def paper_section(measured: pd.DataFrame, arms: Sequence[Arm], target: Target) -
     rows = []
     for arm in arms:
         own = runs.loc[[model.run for model in arm.models]]
-        cells = [format_spread(own[metric].mean(), own[metric].std() if len(own) > 1 else math.nan)
-                 for metric in _METRICS]  # fmt: skip
+        cells = [
+            format_spread(own[metric].mean(), own[metric].std() if len(own) > 1 else math.nan) for metric in _METRICS
+        ]
         rows.append([arm.name, str(len(own)), *cells])
     return Section(
         title=f"As the paper evaluates: {target.name}",
@@ -108,11 +110,15 @@ def _measure_case(files: CaseFiles, target: Target) -> list[dict[str, Any]]:
             "slices_": (with_label(predicted), with_label(truth)),
             "threshold_": (with_label(likely), with_label(truth)),
         }
-        rows.append({
-            "run": run, "case": files.case, "slices": int(slices.sum()),
-            **{f"{name}dice": _dice(*pair) for name, pair in pairs.items()},
-            **{f"{name}rvd": _rvd(*pair) for name, pair in pairs.items()},
-        })  # fmt: skip
+        rows.append(
+            {
+                "run": run,
+                "case": files.case,
+                "slices": int(slices.sum()),
+                **{f"{name}dice": _dice(*pair) for name, pair in pairs.items()},
+                **{f"{name}rvd": _rvd(*pair) for name, pair in pairs.items()},
+            }
+        )
     return rows
 
 
@@ -126,9 +132,9 @@ def _read_probabilities(file: Path, target: Target, shape: tuple[int, ...]) -> A
         with refuse_damage(file), np.load(file, allow_pickle=False) as archive:
             probabilities = archive["probabilities"][target.channel]
     except ValueError as error:  # NumPy's own do not name the file
-        raise ValueError(f"{file} is damaged: {error}") from error
+        raise UserError(f"{file} is damaged: {error}") from error
     if probabilities.shape != shape:
-        raise ValueError(f"Expected probabilities of shape {shape} in {file}, got {probabilities.shape}.")
+        raise UserError(f"Expected probabilities of shape {shape} in {file}, got {probabilities.shape}.")
     return probabilities
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from nnunetv2_hlfd.plans.plans_check import check_folder_name
 from nnunetv2_hlfd.report.models import LabelValue, Model
 from nnunetv2_hlfd.report.networks import read_configuration
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 Mask = npt.NDArray[np.bool_]
@@ -41,22 +42,22 @@ def open_cases(model: Model) -> Any:
     """nnU-Net's preprocessed cases of a model's configuration.
 
     Raises:
-        ValueError: where they are not on this machine, or for a cascade, whose input is more than the image.
+        UserError: where they are not on this machine, or for a cascade, whose input is more than the image.
     """
     from nnunetv2.paths import nnUNet_preprocessed
 
     _, configuration = read_configuration(model)
     if configuration.previous_stage_name is not None:
-        raise ValueError(
+        raise UserError(
             f"--pictures are not available for cascades, {model.folder} is one: its input is a previous stage's too."
         )
     if not nnUNet_preprocessed:
-        raise ValueError("--pictures needs the preprocessed data. Set the environment variable nnUNet_preprocessed.")
+        raise UserError("--pictures needs the preprocessed data. Set the environment variable nnUNet_preprocessed.")
     name = configuration.data_identifier
     check_folder_name("data_identifier", name, model.folder / "plans.json")
     folder = Path(str(nnUNet_preprocessed)) / model.plans["dataset_name"] / name
     if not folder.is_dir():
-        raise ValueError(
+        raise UserError(
             f"--pictures needs the preprocessed data of {model.folder}: expected {folder}. Set the environment "
             f"variable nnUNet_preprocessed, or make them with nnUNetv2_preprocess."
         )
@@ -68,19 +69,17 @@ def check_cases(dataset: Any, cases: Sequence[str]) -> None:
     """Refuse cases that are not preprocessed.
 
     Raises:
-        ValueError: naming the first and the folder.
+        UserError: naming the first and the folder.
     """
     missing = sorted(set(cases) - set(dataset.identifiers))
     if missing:
-        raise ValueError(
+        raise UserError(
             f"--pictures needs the preprocessed data of every validation case: {missing[0]} is not in "
             f"{dataset.source_folder}."
         )
 
 
-def read_patch(
-    dataset: Any, case: str, value: LabelValue, ignore: int | None, patch_size: Sequence[int]
-) -> Patch:  # fmt: skip
+def read_patch(dataset: Any, case: str, value: LabelValue, ignore: int | None, patch_size: Sequence[int]) -> Patch:
     """Read the patch around the lesion: the slice with most of it, centered on its centroid there.
 
     The patch is moved inside the image; where the image is smaller it is padded with zeros, as nnU-Net predicts.
@@ -109,9 +108,11 @@ def read_patch(
     else:
         shown = center[0] - inside[0].start + padding[0][0]
     return Patch(
-        data=torch.from_numpy(data)[None], lesion=torch.from_numpy(masks[0]), valid=torch.from_numpy(masks[1]),
+        data=torch.from_numpy(data)[None],
+        lesion=torch.from_numpy(masks[0]),
+        valid=torch.from_numpy(masks[1]),
         shown=shown,
-    )  # fmt: skip
+    )
 
 
 def lesion_center(lesion: Mask) -> tuple[int, ...]:

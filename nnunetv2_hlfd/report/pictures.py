@@ -20,6 +20,7 @@ from nnunetv2_hlfd.report.overlays import Overlay, draw_overlay, read_overlay
 from nnunetv2_hlfd.report.page import Picture, Section, Table
 from nnunetv2_hlfd.report.patches import Patch, check_cases, open_cases, read_patch
 from nnunetv2_hlfd.report.target import Target, choose_target
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
 
 _FOCUS_NOTE = (
@@ -63,20 +64,20 @@ def check_pictures(models: Sequence[Model], folds: Sequence[int], label: str, de
     """Refuse what pictures cannot be made of, before anything is measured.
 
     Raises:
-        ValueError: naming what is missing and how to mend it.
+        UserError: naming what is missing and how to mend it.
     """
     needed("captum.attr", "pictures")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("Expected a GPU for -device cuda, torch finds none. Use -device cpu.")
+        raise UserError("Expected a GPU for -device cuda, torch finds none. Use -device cpu.")
     target = choose_target(models[0], label)
     for model in models:
         cases = model.cases[model.cases["fold"].isin(folds)]
         if not cases_with(cases, target.name):
-            raise ValueError(f"No validation case has the label '{target.name}', which --pictures is to show.")
+            raise UserError(f"No validation case has the label '{target.name}', which --pictures is to show.")
         check_cases(open_cases(model), cases["case"])
         for fold in folds:
             if find_checkpoint(model, fold) is None:
-                raise ValueError(f"--pictures needs a checkpoint in {model.folder / f'fold_{fold}'}, found none.")
+                raise UserError(f"--pictures needs a checkpoint in {model.folder / f'fold_{fold}'}, found none.")
 
 
 def make_pictures(arms: Sequence[Arm], folds: Sequence[int], cases: pd.DataFrame, label: str, device: str) -> Pictures:
@@ -90,7 +91,7 @@ def make_pictures(arms: Sequence[Arm], folds: Sequence[int], cases: pd.DataFrame
         device: where networks run, one at a time.
 
     Raises:
-        ValueError: for missing or damaged files.
+        UserError: for missing or damaged files.
     """
     target = choose_target(arms[0].models[0], label)
     examples = choose_examples(cases, target.name, arms[1:])
@@ -112,9 +113,13 @@ def make_pictures(arms: Sequence[Arm], folds: Sequence[int], cases: pd.DataFrame
                 views[wanted[case]][arm.name] = make_view(patch, seen, aspect)
     focus = pd.DataFrame(rows)
     return Pictures(
-        target=target, examples=examples, overlays=overlays, views=views, focus=focus,
+        target=target,
+        examples=examples,
+        overlays=overlays,
+        views=views,
+        focus=focus,
         summary=summarize_focus(focus, [arm.name for arm in arms]),
-    )  # fmt: skip
+    )
 
 
 def _see_cases(
@@ -140,14 +145,16 @@ def picture_sections(pictures: Pictures) -> list[Section]:
         content: list[Table | Picture | str] = [
             f"{case}: Dice ({label}) {dice:.3f}, mean of the students.",
             Picture(
-                figure=draw_overlay(pictures.overlays[name], label), name=f"overlay_{name}.png",
+                figure=draw_overlay(pictures.overlays[name], label),
+                name=f"overlay_{name}.png",
                 text=f"Segmentations of {label} in {case} by every arm over the image",
             ),
             Picture(
-                figure=draw_layers(pictures.views[name]), name=f"layers_{name}.png",
+                figure=draw_layers(pictures.views[name]),
+                name=f"layers_{name}.png",
                 text=f"Grad-CAM, attention and pixel maps of every arm in {case}, patch around {label}",
             ),
-        ]  # fmt: skip
+        ]
         sections.append(Section(title=f"{name.capitalize()} case", content=content, note=_EXAMPLE_NOTE))
     return sections
 
@@ -162,10 +169,13 @@ def _focus_table(pictures: Pictures, kind: str) -> Table:
     rows = []
     for arm in dict.fromkeys(summary["arm"]):
         own = [stage for stage in stages if (arm, stage) in cells.index]
-        rows.append([
-            arm, *(_cell(cells.loc[(arm, stage)], total) if stage in own else "-" for stage in stages),
-            *(format_number(value, 3) for value in bounds.loc[(arm, own[-1])]),
-        ])  # fmt: skip
+        rows.append(
+            [
+                arm,
+                *(_cell(cells.loc[(arm, stage)], total) if stage in own else "-" for stage in stages),
+                *(format_number(value, 3) for value in bounds.loc[(arm, own[-1])]),
+            ]
+        )
     return Table(head=[kind, *stages, "Uniform map", "Largest possible"], rows=rows)
 
 

@@ -30,9 +30,16 @@ def draw_size(summary: Summary, label: str, costs: Mapping[str, Cost]) -> Figure
         shift = min(1.04, _WIDEST ** (1 / len(same))) ** (same.index(arm) - (len(same) - 1) / 2)
         spread = table.loc[arm, "dice_std"]
         axis.errorbar(
-            parameters * shift, table.loc[arm, "dice_mean"], yerr=None if math.isnan(spread) else spread, label=arm,
-            color=_color(index), marker=_MARKERS[index % len(_MARKERS)], markersize=8, capsize=3, linestyle="none",
-        )  # fmt: skip
+            parameters * shift,
+            table.loc[arm, "dice_mean"],
+            yerr=None if math.isnan(spread) else spread,
+            label=arm,
+            color=_color(index),
+            marker=_MARKERS[index % len(_MARKERS)],
+            markersize=8,
+            capsize=3,
+            linestyle="none",
+        )
     axis.set(xscale="log", xlabel="parameters", ylabel=f"Dice, {label}")
     _finish(figure, axis)
     return figure

@@ -89,8 +89,10 @@ def _conditions(found: Findings) -> Section:
     for arm in found.arms:
         versions = {
             record["versions"].get("nnunetv2_hlfd", "-")
-            for model in arm.models for record in model.records.values() if "versions" in record
-        }  # fmt: skip
+            for model in arm.models
+            for record in model.records.values()
+            if "versions" in record
+        }
         seeds = ", ".join(str(model.seed) for model in arm.models if model.seed is not None) or "not recorded"
         rows.append([arm.name, str(len(arm.models)), seeds, arm.models[0].trainer, ", ".join(sorted(versions)) or "-"])
     folds = ", ".join(map(str, found.folds))
@@ -124,11 +126,17 @@ def _result_table(table: pd.DataFrame, recall: pd.DataFrame) -> Table:
     rows = []
     for arm, row in table.iterrows():
         found = lesions.loc[arm] if arm in lesions.index else {}
-        rows.append([
-            str(arm), str(row["runs"]),
-            *(format_spread(row[f"{metric}_mean"], row[f"{metric}_std"]) for metric in ("dice", "rvd", "absolute_rvd")),
-            *(format_number(found.get(key, math.nan), 2) for key in ("recall", "small_recall", "false_positives")),
-        ])  # fmt: skip
+        rows.append(
+            [
+                str(arm),
+                str(row["runs"]),
+                *(
+                    format_spread(row[f"{metric}_mean"], row[f"{metric}_std"])
+                    for metric in ("dice", "rvd", "absolute_rvd")
+                ),
+                *(format_number(found.get(key, math.nan), 2) for key in ("recall", "small_recall", "false_positives")),
+            ]
+        )
     return Table(head=head, rows=rows)
 
 
@@ -174,16 +182,22 @@ def _comparison_table(rows: Sequence[Comparison], gap: Gap | None, summary: str 
     shares = gap.recovered if gap else {}
     head = ["", "Compared with", "Difference", "Lose > 0.05", "Wilcoxon p", "Holm p", "Cases"]
     return Table(
-        summary=summary, head=[*head, "Share of the gap"] if shares else head,
+        summary=summary,
+        head=[*head, "Share of the gap"] if shares else head,
         rows=[
             [
-                each.arm, each.reference, format_interval(each.difference), f"{100 * each.losing:.0f} %",
-                format_p(each.wilcoxon), format_p(each.holm), str(each.num_cases),
+                each.arm,
+                each.reference,
+                format_interval(each.difference),
+                f"{100 * each.losing:.0f} %",
+                format_p(each.wilcoxon),
+                format_p(each.holm),
+                str(each.num_cases),
                 *([format_interval(shares[each.arm], 2)] if shares else []),
             ]
             for each in rows
         ],
-    )  # fmt: skip
+    )
 
 
 def _comparison_note() -> str:
@@ -199,14 +213,16 @@ def _networks(found: Findings) -> Section:
     rows, missing = [], []
     for name, cost in found.costs.items():
         parameters = cost.size.parameters if cost.size else None
-        rows.append([
-            name,
-            f"{parameters / 1e6:.3g} M" if parameters else "-",
-            f"{cost.size.macs / 1e9:.3g}" if cost.size else "-",
-            f"{parameters * _BYTES_PER_PARAMETER / 1e6:.1f} MB" if parameters else "-",
-            f"{cost.checkpoint_bytes / 1e6:.1f} MB" if cost.checkpoint_bytes else "-",
-            f"{1e3 * cost.latency:.1f} ms" if cost.latency else "-",
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                f"{parameters / 1e6:.3g} M" if parameters else "-",
+                f"{cost.size.macs / 1e9:.3g}" if cost.size else "-",
+                f"{parameters * _BYTES_PER_PARAMETER / 1e6:.1f} MB" if parameters else "-",
+                f"{cost.checkpoint_bytes / 1e6:.1f} MB" if cost.checkpoint_bytes else "-",
+                f"{1e3 * cost.latency:.1f} ms" if cost.latency else "-",
+            ]
+        )
         if cost.missing:
             missing.append(f"{name}: {cost.missing}")
     note = f"GMAC and latency of one patch, batch 1, median of 7 forward passes on this machine: {machine()}. The "
@@ -222,16 +238,18 @@ def _pictures(found: Findings) -> list[Section]:
     sections = []
     if any(cost.size for cost in found.costs.values()):
         picture = Picture(
-            figure=draw_size(found.summary, label, found.costs), name="dice_size.png",
+            figure=draw_size(found.summary, label, found.costs),
+            name="dice_size.png",
             text=f"Dice ({label}) of every arm over its number of parameters",
-        )  # fmt: skip
+        )
         sections.append(Section(title="Dice and size", content=[picture]))
     others = [arm.name for arm in found.students if arm is not alone]
     if alone and others:
         picture = Picture(
-            figure=draw_cases(found.summary, label, alone.name, others), name="cases.png",
+            figure=draw_cases(found.summary, label, alone.name, others),
+            name="cases.png",
             text=f"Dice ({label}) of every case: each arm over the student alone",
-        )  # fmt: skip
+        )
         note = "Above the line: better than the student alone. Named: the three cases that lose most, if over 0.05."
         sections.append(Section(title="Every case", content=[picture], note=note))
     if found.curves:

@@ -118,10 +118,17 @@ def _compare(label: str, dice: pd.DataFrame, students: Sequence[Arm], bootstrap:
         present = differences[np.isfinite(differences)]
         if not len(present):
             continue
-        found.append(Comparison(
-            arm=arm, reference=reference, label=label, num_cases=len(present), difference=bootstrap.mean(differences),
-            losing=float(np.mean(present < -LOSS)), wilcoxon=wilcoxon_p(differences),
-        ))  # fmt: skip
+        found.append(
+            Comparison(
+                arm=arm,
+                reference=reference,
+                label=label,
+                num_cases=len(present),
+                difference=bootstrap.mean(differences),
+                losing=float(np.mean(present < -LOSS)),
+                wilcoxon=wilcoxon_p(differences),
+            )
+        )
     adjusted = holm([each.wilcoxon for each in found])
     return [Comparison(**{**vars(each), "holm": p}) for each, p in zip(found, adjusted, strict=True)]
 

@@ -16,9 +16,12 @@ from nnunetv2_hlfd.report.summary import Summary, summarize
 
 
 def write_report(
-    teacher: Path, students: Sequence[Path], output: Path, arms: Mapping[str, Sequence[Path]] | None = None,
+    teacher: Path,
+    students: Sequence[Path],
+    output: Path,
+    arms: Mapping[str, Sequence[Path]] | None = None,
     extras: Extras | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Compare models by nnU-Net's own validation of their folds.
 
     Args:
@@ -32,7 +35,7 @@ def write_report(
         The HTML page.
 
     Raises:
-        ValueError: for folders that are no finished models, or not of the same data and cases, and extras that cannot
+        UserError: for folders that are no finished models, or not of the same data and cases, and extras that cannot
             be made.
     """
     models = read_models([teacher, *students])
@@ -54,10 +57,19 @@ def write_report(
     recall = lesion_recall(lesions)
     costs = {arm.name: measure_cost(arm.models[0]) for arm in everyone}
     curves = {arm.name: [curve for model in arm.models for curve in read_curves(model, folds)] for arm in everyone}
-    page = compose(Findings(
-        teacher=first, students=groups, folds=folds, summary=summary, recall=recall, without_lesions=missing,
-        costs=costs, curves={name: each for name, each in curves.items() if each}, more=sections,
-    ))  # fmt: skip
+    page = compose(
+        Findings(
+            teacher=first,
+            students=groups,
+            folds=folds,
+            summary=summary,
+            recall=recall,
+            without_lesions=missing,
+            costs=costs,
+            curves={name: each for name, each in curves.items() if each},
+            more=sections,
+        )
+    )
 
     for picture in page.pictures:
         (output / picture.name).write_bytes(to_png(picture.figure))
@@ -76,15 +88,34 @@ def tables_of(
     """The tables of every report by the name of their CSV file."""
     runs = summary.runs.merge(recall, on=["run", "label"], how="left")
     comparisons = pd.DataFrame(
-        [{**vars(each), "difference": each.difference.value, "low": each.difference.low, "high": each.difference.high}
-         for each in summary.comparisons]
-    )  # fmt: skip
+        [
+            {
+                **vars(each),
+                "difference": each.difference.value,
+                "low": each.difference.low,
+                "high": each.difference.high,
+            }
+            for each in summary.comparisons
+        ]
+    )
     sizes = pd.DataFrame(
-        [{"arm": name, "parameters": cost.size and cost.size.parameters, "macs": cost.size and cost.size.macs,
-          "checkpoint_bytes": cost.checkpoint_bytes, "latency_seconds": cost.latency, "missing": cost.missing}
-         for name, cost in costs.items()]
-    )  # fmt: skip
+        [
+            {
+                "arm": name,
+                "parameters": cost.size and cost.size.parameters,
+                "macs": cost.size and cost.size.macs,
+                "checkpoint_bytes": cost.checkpoint_bytes,
+                "latency_seconds": cost.latency,
+                "missing": cost.missing,
+            }
+            for name, cost in costs.items()
+        ]
+    )
     return {
-        "arms": summary.arms, "runs": runs, "cases": summary.cases, "comparisons": comparisons, "networks": sizes,
+        "arms": summary.arms,
+        "runs": runs,
+        "cases": summary.cases,
+        "comparisons": comparisons,
+        "networks": sizes,
         "lesions": lesions,
-    }  # fmt: skip
+    }

@@ -7,6 +7,8 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_hlfd.utilities.errors import UserError
+
 
 def setting(
     default: Any,
@@ -42,7 +44,7 @@ def check_value(name: str, value: Any, rule: Mapping[str, Any]) -> Any:
     """The value of a setting as it is kept (an integer stands for a float).
 
     Raises:
-        ValueError: naming the setting, what it accepts and what it got.
+        UserError: naming the setting, what it accepts and what it got.
     """
     kinds = rule["kinds"]
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
@@ -56,13 +58,13 @@ def check_value(name: str, value: Any, rule: Mapping[str, Any]) -> Any:
             wrong = not _is_number(value, rule)
     choices = rule["choices"]
     if not wrong and choices and value not in choices:
-        raise ValueError(
+        raise UserError(
             f"Expected {expected_value(rule)} for setting '{name}', got '{value}'.{nearest(value, choices)}"
         )
     if isinstance(value, str):
         wrong = wrong or bool(rule["texts"] and value not in rule["texts"]) or not _has_form(value, rule["form"])
     if wrong:
-        raise ValueError(f"Expected {expected_value(rule)} for setting '{name}', got {value!r}.")
+        raise UserError(f"Expected {expected_value(rule)} for setting '{name}', got {value!r}.")
     return value
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_hlfd.settings.rules import check_value, expected_value, nearest, setting
+from nnunetv2_hlfd.utilities.errors import UserError
 
 PLANS_KEY = "hlfd"
 TEACHER_VARIABLE = "nnUNet_hlfd_teacher"
@@ -32,36 +33,46 @@ class Settings:
     )
     teacher_checkpoint: str = setting("checkpoint_final.pth", "checkpoint of the teacher to learn from", (str,))
     previous_stage: str | None = setting(
-        None, "cascade: folder name of the previous stage's model; unset: that of the same trainer and plans",
-        (str, type(None)), form="TRAINER__PLANS__CONFIGURATION",
-    )  # fmt: skip
+        None,
+        "cascade: folder name of the previous stage's model; unset: that of the same trainer and plans",
+        (str, type(None)),
+        form="TRAINER__PLANS__CONFIGURATION",
+    )
     student: str = setting("auto", "architecture of the student", (str,), choices=STUDENTS)
     beta: float = setting(0.9, "weight of the feature-level terms (Eq. 5)", (float,), least=0)
     lambda_: float = setting(0.1, "weight of the pixel-level terms (Eq. 5)", (float,), least=0)
     weights: Mapping[str, float] | None = setting(
-        None, "factors on methods or single terms, as KD=0.5,ifd=0; a method that is not the trainer's own is added",
-        (dict, type(None)), least=0,
-    )  # fmt: skip
+        None,
+        "factors on methods or single terms, as KD=0.5,ifd=0; a method that is not the trainer's own is added",
+        (dict, type(None)),
+        least=0,
+    )
     temperature: float = setting(4.0, "softens the probabilities of the pixel-level terms", (float,), above=0)
     attention_exponent: float = setting(1.0, "p in the attention maps' mean of |z|^p", (float,), least=1)
     late_max_stride: int | None = setting(
         16, "the teacher's late stage has at most this total stride; null: the bottleneck", (int, type(None)), least=2
     )
     pixel_maps: str = setting(
-        "encoder", "the student's pixel maps: learned heads on its encoder, or its decoder's own outputs", (str,),
+        "encoder",
+        "the student's pixel maps: learned heads on its encoder, or its decoder's own outputs",
+        (str,),
         choices=("encoder", "decoder"),
-    )  # fmt: skip
+    )
     pixel_grid: str = setting(
-        "tap", "grid of Eq. 4: the student stage's own, or the image's (the paper's interpolation)", (str,),
+        "tap",
+        "grid of Eq. 4: the student stage's own, or the image's (the paper's interpolation)",
+        (str,),
         choices=("tap", "image"),
-    )  # fmt: skip
+    )
     distill_ignored: bool = setting(True, "let the pixel-level terms teach voxels with the ignore label", (bool,))
     warmup_epochs: int = setting(0, "epochs over which the distillation weights rise linearly", (int,), least=0)
     recipe: str = setting("paper", "paper: focal Dice, Adam, cosine; nnunet: nnU-Net's own", (str,), choices=RECIPES)
     augmentation: str = setting(
-        "nnunet", "nnU-Net's augmentation, or rotation and flips only as in the paper", (str,),
+        "nnunet",
+        "nnU-Net's augmentation, or rotation and flips only as in the paper",
+        (str,),
         choices=("nnunet", "paper"),
-    )  # fmt: skip
+    )
     initial_lr: float | None = setting(
         None, "initial learning rate; unset: 1e-3 (paper), 1e-2 (nnunet)", (float, type(None)), above=0
     )
@@ -91,13 +102,13 @@ class Settings:
         """Build settings from public names.
 
         Raises:
-            ValueError: for an unknown name or choice (naming the nearest valid one), a wrong type or a value out of
+            UserError: for an unknown name or choice (naming the nearest valid one), a wrong type or a value out of
                 its limits.
         """
         checked = {}
         for name, value in values.items():
             if name not in _ATTRIBUTES:
-                raise ValueError(f"Unknown setting '{name}'.{nearest(name, list(_ATTRIBUTES))}")
+                raise UserError(f"Unknown setting '{name}'.{nearest(name, list(_ATTRIBUTES))}")
             checked[_ATTRIBUTES[name]] = check_value(name, value, _METADATA[name])
         return cls(**checked)
 
@@ -115,7 +126,7 @@ def parse_value(name: str, text: str) -> Any:
     """Turn a command line's text into the value of a setting (`null` or `none` unsets it).
 
     Raises:
-        ValueError: where the text is no value of that setting.
+        UserError: where the text is no value of that setting.
     """
     kinds = _METADATA[name]["kinds"]
     if type(None) in kinds and text.lower() in ("null", "none"):
@@ -133,19 +144,19 @@ def parse_value(name: str, text: str) -> Any:
     if dict in kinds:
         with contextlib.suppress(ValueError):
             return {key.strip(): float(number) for key, number in (pair.split("=") for pair in text.split(","))}
-    raise ValueError(f"Expected {expected_value(_METADATA[name])} for setting '{name}', got '{text}'.")
+    raise UserError(f"Expected {expected_value(_METADATA[name])} for setting '{name}', got '{text}'.")
 
 
 def given_settings(plans: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that the `hlfd` block of the plans gives explicitly.
 
     Raises:
-        ValueError: for a malformed block.
+        UserError: for a malformed block.
     """
     block = plans.get(PLANS_KEY, {}) if isinstance(plans, Mapping) else None
     settings = block.get("settings", {}) if isinstance(block, Mapping) else None
     if not isinstance(settings, Mapping):
-        raise ValueError(
+        raise UserError(
             f'Expected the plans\' \'{PLANS_KEY}\' block to be {{"base_plans": NAME, "settings": {{...}}}}, got '
             f"{block!r}. Write one with: nnUNetv2_hlfd plan"
         )

@@ -15,6 +15,7 @@ from nnunetv2_hlfd.plans.variants import variant_differences
 from nnunetv2_hlfd.settings.rules import nearest
 from nnunetv2_hlfd.study.runs import Run, splits_file
 from nnunetv2_hlfd.teacher.compatibility import check_validation_cases
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.optional_packages import needed
 
@@ -25,40 +26,40 @@ def check_configuration(plans: Mapping[str, Any], configuration: str, preprocess
     """The plans have the configuration and its cases are preprocessed.
 
     Raises:
-        ValueError: with nnU-Net's command that makes them.
+        UserError: with nnU-Net's command that makes them.
     """
     configurations = plans["configurations"]
     if configuration not in configurations:
-        raise ValueError(
+        raise UserError(
             f"{plans['plans_name']} has no configuration '{configuration}'.{nearest(configuration, [*configurations])}"
         )
     cases = preprocessed / configurations[configuration].get("data_identifier", f"nnUNetPlans_{configuration}")
     if not cases.is_dir():
-        raise ValueError(f"Expected preprocessed cases in {cases}, found none. Make them with: nnUNetv2_preprocess")
+        raise UserError(f"Expected preprocessed cases in {cases}, found none. Make them with: nnUNetv2_preprocess")
 
 
 def check_folds(dataset: str, folds: Sequence[int]) -> None:
     """The split has every fold; nnU-Net would draw other cases for one that is beyond it.
 
     Raises:
-        ValueError: naming the split's file.
+        UserError: naming the split's file.
     """
     file = splits_file(dataset)
     number = len(load_json(str(file))) if file.is_file() else _NUM_SPLITS
     if beyond := [fold for fold in folds if fold >= number]:
-        raise ValueError(f"Expected folds 0-{number - 1}, those of {file}, got {beyond[0]}.")
+        raise UserError(f"Expected folds 0-{number - 1}, those of {file}, got {beyond[0]}.")
 
 
 def check_extras(extras: Mapping[str, str], dataset_json: Mapping[str, Any]) -> None:
     """The labels that the report is to look at are there, and what pictures are drawn with.
 
     Raises:
-        ValueError: naming what is missing.
+        UserError: naming what is missing.
     """
     names = [name for name in dataset_json["labels"] if name not in ("background", "ignore")]
     for key, label in extras.items():
         if label and label not in names:
-            raise ValueError(f"report: {key}: expected one of the labels {', '.join(names)}, got '{label}'.")
+            raise UserError(f"report: {key}: expected one of the labels {', '.join(names)}, got '{label}'.")
     if "pictures" in extras:
         needed("captum.attr", "pictures")
 
@@ -75,16 +76,16 @@ def check_existing_teacher(folder: Path, fold: int, dataset: str, *, probabiliti
         probabilities: whether the report needs those of its validation.
 
     Raises:
-        ValueError: where it is not or did not, or lacks the probabilities.
+        UserError: where it is not or did not, or lacks the probabilities.
     """
     checkpoint = folder / f"fold_{fold}" / "checkpoint_final.pth"
     if not checkpoint.is_file():
-        raise ValueError(
+        raise UserError(
             f"Expected the teacher's checkpoint {checkpoint}, found none. Train that fold, or leave it out."
         )
     validation = checkpoint.parent / "validation"
     if probabilities and not any(validation.glob("*.npz")):
-        raise ValueError(
+        raise UserError(
             f"The report's paper_evaluation needs the probabilities (.npz) in {validation}, found none. Make them with "
             f"nnUNetv2_train ... {fold} --val --npz."
         )
@@ -98,25 +99,25 @@ def check_runs(runs: Sequence[Run]) -> None:
     """No two runs share a folder; what is there already was made with the same settings and teacher.
 
     Raises:
-        ValueError: naming the arm and what differs.
+        UserError: naming the arm and what differs.
     """
     names = Counter((run.plans_name.lower(), run.fold) for run in runs)  # some file systems ignore the case
     checksum = functools.cache(sha256)  # many runs have the same teacher
     for run in runs:
         if names[run.plans_name.lower(), run.fold] > 1:
-            raise ValueError(f"Expected names that differ in more than their case, {run.plans_name} is there twice.")
+            raise UserError(f"Expected names that differ in more than their case, {run.plans_name} is there twice.")
         try:
             _check_variant(run)
             check_folder_is_ours(run.model_folder, run.settings, run.fold)
             _check_recorded_teacher(run, checksum)
         except ValueError as error:
-            raise ValueError(f"{run.arm}: {error}") from error
+            raise UserError(f"{run.arm}: {error}") from error
 
 
 def _check_variant(run: Run) -> None:
     """Plans of the run's name that are there already have just its settings."""
     if differences := variant_differences(run.plans_file, dict(run.given)):
-        raise ValueError(
+        raise UserError(
             f"{run.plans_file} exists with other settings ({differences}). Give the study or the arm another name, or "
             f"remove that file and what was trained with it."
         )
@@ -129,7 +130,7 @@ def _check_recorded_teacher(run: Run, checksum: Callable[[Path], str]) -> None:
     checkpoint = run.teacher / run.fold_folder.name / run.settings.teacher_checkpoint
     networks = _recorded_networks(run)
     if networks and checkpoint.is_file() and [each["sha256"] for each in networks] != [checksum(checkpoint)]:
-        raise ValueError(
+        raise UserError(
             f"{run.fold_folder} learned from another teacher ({networks[0]['folder']}, {networks[0]['checkpoint']}) "
             f"than {checkpoint} is now. Give the arm another name, or remove that run."
         )
@@ -139,7 +140,7 @@ def check_teachers_were_blind(runs: Sequence[Run]) -> None:
     """Every finished student's record says that its teacher has not seen the fold's validation cases.
 
     Raises:
-        ValueError: naming the runs whose does not.
+        UserError: naming the runs whose does not.
     """
     seen = []
     for run in runs:
@@ -148,7 +149,7 @@ def check_teachers_were_blind(runs: Sequence[Run]) -> None:
             if not networks or any(each["may_have_seen_validation_cases"] for each in networks):
                 seen.append(run.name)
     if seen:
-        raise ValueError(f"The teacher may have seen the validation cases of {', '.join(seen)}. Do not report them.")
+        raise UserError(f"The teacher may have seen the validation cases of {', '.join(seen)}. Do not report them.")
 
 
 def _recorded_networks(run: Run) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import IO
 from nnunetv2_hlfd.study import watchdog
 from nnunetv2_hlfd.study.runs import Run
 from nnunetv2_hlfd.utilities.child_process import executable
+from nnunetv2_hlfd.utilities.errors import UserError
 
 if sys.platform != "win32":
     import fcntl
@@ -73,9 +74,13 @@ class Children:
         with log.open("ab") as output:
             lock(output)
             process = subprocess.Popen(  # noqa: S603 (this package's own command)
-                [executable(command[0]), *command[1:]], env=dict(environment), stdin=subprocess.DEVNULL,
-                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+                [executable(command[0]), *command[1:]],
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         self._tell_watchdog(process.pid)
         self.running.append(Child(run=run, process=process, log=log, slot=slot))
 
@@ -117,14 +122,14 @@ def check_nothing_runs(logs: Sequence[Path]) -> None:
     """A training holds the lock of its log for as long as it lives.
 
     Raises:
-        ValueError: naming the log of one that still runs after the time that a watchdog needs to end it.
+        UserError: naming the log of one that still runs after the time that a watchdog needs to end it.
     """
     for path in filter(Path.is_file, logs):
         end = time.monotonic() + _END_SECONDS
         with path.open("ab") as log:
             while not lock(log):
                 if time.monotonic() > end:
-                    raise ValueError(
+                    raise UserError(
                         f"The training of {path} still runs, from an earlier start of this study or another one. Wait "
                         f"for its end or stop it."
                     )

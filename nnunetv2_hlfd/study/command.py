@@ -28,12 +28,18 @@ def show(file: Path, device: str, parallel: int | None) -> None:
     head = ["Arm", "Seed", "Fold", "Trainer", "Plans", "Teacher", "State", "Steps", "Hours"]
     rows = [
         [
-            run.arm, str(run.settings.seed), str(run.fold), run.trainer.__name__, run.plans_name,
-            run.teacher.name if run.teacher else "-", run.state,
-            f"{run.settings.epochs} x {run.settings.num_iterations_per_epoch}", f"{hours[run.name]:.2f}",
+            run.arm,
+            str(run.settings.seed),
+            str(run.fold),
+            run.trainer.__name__,
+            run.plans_name,
+            run.teacher.name if run.teacher else "-",
+            run.state,
+            f"{run.settings.epochs} x {run.settings.num_iterations_per_epoch}",
+            f"{hours[run.name]:.2f}",
         ]
         for run in runs
-    ]  # fmt: skip
+    ]
     print(markdown_table(head, rows))
     print(
         f"\n{len(runs)} runs, {sum(run.is_finished for run in runs)} finished. About {sum(hours.values()):.1f} h of "
@@ -87,9 +93,7 @@ def complete_arms(study: Study, runs: Sequence[Run]) -> Mapping[str, list[Path]]
     arms: dict[str, list[Path]] = {}
     for arm in study.arms:
         models = dict.fromkeys(run.model_folder for run in runs if run.arm == arm.name and not run.is_teacher)
-        complete = [
-            model for model in models if all(run.is_finished for run in runs if run.model_folder == model)
-        ]  # fmt: skip
+        complete = [model for model in models if all(run.is_finished for run in runs if run.model_folder == model)]
         if complete:
             arms[arm.name] = complete
     return arms

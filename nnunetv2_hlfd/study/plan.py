@@ -25,6 +25,7 @@ from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
 from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
 
 
@@ -32,17 +33,17 @@ def plan_runs(study: Study) -> list[Run]:
     """All runs in the order in which they are worth most: fold by fold, teachers, then all arms of a seed.
 
     Raises:
-        ValueError: for a data set, plans, trainer or teacher that is not there, or folders with other settings.
+        UserError: for a data set, plans, trainer or teacher that is not there, or folders with other settings.
     """
     extend_trainer_search()
     try:
         str(nnUNet_preprocessed), str(nnUNet_results)
         dataset = maybe_convert_to_dataset_name(int(study.dataset) if study.dataset.isdigit() else study.dataset)
     except RuntimeError as error:  # nnU-Net's message says which data set or variable is missing
-        raise ValueError(str(error)) from error
+        raise UserError(str(error)) from error
     file = Path(str(nnUNet_preprocessed)) / dataset / f"{study.plans}.json"
     if not file.is_file():
-        raise ValueError(
+        raise UserError(
             f"Expected plans {study.plans} of {dataset}, found none. Make them with: nnUNetv2_plan_and_preprocess"
         )
     plans = read_json(file)
@@ -96,10 +97,17 @@ class _Planner:
         self, arm: str, trainer: type[ScheduledTrainer], variant: str, fold: int, given: Mapping[str, Any], **more: Any
     ) -> Run:
         return Run(
-            arm=arm, trainer=trainer, dataset=self.dataset, configuration=self.study.configuration,
-            plans=self.study.plans, variant=variant, fold=fold, given={**self.given, **given},
-            save_probabilities=self.save_probabilities, **more,
-        )  # fmt: skip
+            arm=arm,
+            trainer=trainer,
+            dataset=self.dataset,
+            configuration=self.study.configuration,
+            plans=self.study.plans,
+            variant=variant,
+            fold=fold,
+            given={**self.given, **given},
+            save_probabilities=self.save_probabilities,
+            **more,
+        )
 
 
 def teacher_folder(study: Study, runs: Sequence[Run]) -> Path:
@@ -125,9 +133,9 @@ def _trainer(name: str, base: type[ScheduledTrainer], place: str) -> type[Schedu
         with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net tells every step of its search
             trainer = recursive_find_trainer_class_by_name(name)
     except RuntimeError as error:
-        raise ValueError(f"{place}: unknown trainer {name}. nnUNetv2_hlfd train -h lists those of this package.") from (
+        raise UserError(f"{place}: unknown trainer {name}. nnUNetv2_hlfd train -h lists those of this package.") from (
             error
         )
     if not issubclass(trainer, base):
-        raise ValueError(f"{place}: expected a trainer of this package that is a {base.__name__}, got {name}.")
+        raise UserError(f"{place}: expected a trainer of this package that is a {base.__name__}, got {name}.")
     return trainer

@@ -12,6 +12,7 @@ from nnunetv2_hlfd.study.children import Child, Children, check_nothing_runs
 from nnunetv2_hlfd.study.progress import Progress
 from nnunetv2_hlfd.study.runs import Run, splits_file
 from nnunetv2_hlfd.utilities.child_process import last_lines
+from nnunetv2_hlfd.utilities.errors import UserError
 
 _POLL_SECONDS = 1.0
 _AUGMENTATION_WORKERS = 12  # nnU-Net's default for a training
@@ -37,7 +38,7 @@ class Runner:
         """Run everything; returns the names of the runs that failed or could not start, with the reason.
 
         Raises:
-            ValueError: where a training of an earlier start still runs.
+            UserError: where a training of an earlier start still runs.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         check_nothing_runs([self._log(run) for run in self.runs])
@@ -86,9 +87,12 @@ class Runner:
         """One GPU, or an equal share of the cores, for each."""
         cores = max(1, (os.cpu_count() or 1) // self.parallel)
         environment = {
-            "OMP_WAIT_POLICY": "passive", "PYTHONUNBUFFERED": "1",
-            "nnUNet_n_proc_DA": str(min(_AUGMENTATION_WORKERS, cores)), **os.environ, **run.environment(),
-        }  # fmt: skip
+            "OMP_WAIT_POLICY": "passive",
+            "PYTHONUNBUFFERED": "1",
+            "nnUNet_n_proc_DA": str(min(_AUGMENTATION_WORKERS, cores)),
+            **os.environ,
+            **run.environment(),
+        }
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         elif self.parallel > 1:
@@ -116,8 +120,18 @@ class Runner:
             if new:
                 writer.writerow(_COLUMNS)
             run = child.run
-            writer.writerow([run.name, run.arm, run.settings.seed, run.fold, result, round(seconds, 1),
-                             child.peak_bytes, self.parallel])  # fmt: skip
+            writer.writerow(
+                [
+                    run.name,
+                    run.arm,
+                    run.settings.seed,
+                    run.fold,
+                    result,
+                    round(seconds, 1),
+                    child.peak_bytes,
+                    self.parallel,
+                ]
+            )
 
     def _log(self, run: Run) -> Path:
         return self.folder / f"{run.name}.log"
@@ -146,12 +160,12 @@ def visible_gpus() -> list[str]:
     """GPUs as CUDA_VISIBLE_DEVICES names them.
 
     Raises:
-        ValueError: where there is none.
+        UserError: where there is none.
     """
     import torch
 
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = given.split(",") if given else [str(index) for index in range(torch.cuda.device_count())]
     if not gpus or not torch.cuda.is_available():
-        raise ValueError("This machine has no GPU that torch can use. Add -device cpu.")
+        raise UserError("This machine has no GPU that torch can use. Add -device cpu.")
     return gpus

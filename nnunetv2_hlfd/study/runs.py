@@ -108,10 +108,20 @@ class Run:
     def command(self, device: str) -> list[str]:
         """What a user would type; continues what was interrupted."""
         return [
-            "nnUNetv2_hlfd", "train", self.dataset, self.configuration, str(self.fold), "-tr", self.trainer.__name__,
-            "-p", self.plans_name, "-device", device, *continuation(self.fold_folder),
+            "nnUNetv2_hlfd",
+            "train",
+            self.dataset,
+            self.configuration,
+            str(self.fold),
+            "-tr",
+            self.trainer.__name__,
+            "-p",
+            self.plans_name,
+            "-device",
+            device,
+            *continuation(self.fold_folder),
             *(["--npz"] if self.save_probabilities else []),
-        ]  # fmt: skip
+        ]
 
     def environment(self) -> dict[str, str]:
         """What the command needs beside nnU-Net's own variables."""

@@ -12,6 +12,7 @@ import yaml
 from nnunetv2_hlfd.plans.variants import check_variant_name
 from nnunetv2_hlfd.settings.rules import nearest
 from nnunetv2_hlfd.settings.settings import Settings
+from nnunetv2_hlfd.utilities.errors import UserError
 
 _DEFAULT_TEACHER_TRAINER = "nnUNetTrainerTeacher"
 _EXTRAS = ["pictures", "paper_evaluation"]  # of a report
@@ -81,19 +82,19 @@ def read_study(file: Path) -> Study:
     """Read and check a study.
 
     Raises:
-        ValueError: naming the entry, what was expected and the nearest valid name.
+        UserError: naming the entry, what was expected and the nearest valid name.
     """
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"Expected a study in YAML at {file}: {error}") from error
+        raise UserError(f"Expected a study in YAML at {file}: {error}") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{file} is no valid YAML: {error}") from error
+        raise UserError(f"{file} is no valid YAML: {error}") from error
     content = _mapping(content, str(file))
     _known(content, [each.name for each in fields(Study)], str(file))
     for key in ("study", "dataset", "configuration", "arms"):
         if key not in content:
-            raise ValueError(f"{file} lacks '{key}'.")
+            raise UserError(f"{file} lacks '{key}'.")
     name = str(content["study"])
     check_variant_name(name)
     settings = _settings(content.get("settings"), "settings", {})
@@ -103,12 +104,19 @@ def read_study(file: Path) -> Study:
     read = [each for key, value in arms.items() for each in _arms(_name(key, "arms"), value, settings, teachers)]
     _distinct([each.name for each in read], "arms")
     if not read:
-        raise ValueError(f"{file} has no arms.")
+        raise UserError(f"{file} has no arms.")
     return Study(
-        study=name, dataset=str(content["dataset"]), configuration=str(content["configuration"]),
-        plans=str(content.get("plans", "nnUNetPlans")), folds=_numbers(content.get("folds", [0]), "folds"), seeds=seeds,
-        settings=settings, teachers=teachers, arms=read, report=_report(content.get("report") or {}),
-    )  # fmt: skip
+        study=name,
+        dataset=str(content["dataset"]),
+        configuration=str(content["configuration"]),
+        plans=str(content.get("plans", "nnUNetPlans")),
+        folds=_numbers(content.get("folds", [0]), "folds"),
+        seeds=seeds,
+        settings=settings,
+        teachers=teachers,
+        arms=read,
+        report=_report(content.get("report") or {}),
+    )
 
 
 def _teachers(entries: Mapping[str, Any], settings: Mapping[str, Any], seed: int) -> list[TeacherSpec]:
@@ -120,14 +128,17 @@ def _teachers(entries: Mapping[str, Any], settings: Mapping[str, Any], seed: int
         entry = _mapping(value or {}, place)
         _known(entry, ["trainer", "settings", "folder"], place)
         if "folder" in entry and len(entry) > 1:
-            raise ValueError(f"{place}: an existing teacher (folder) has no trainer and settings of its own here.")
-        teachers.append(TeacherSpec(
-            name=name, trainer=str(entry.get("trainer", _DEFAULT_TEACHER_TRAINER)),
-            settings=_settings({"seed": seed, **_mapping(entry.get("settings") or {}, place)}, place, settings),
-            folder=Path(str(entry["folder"])).expanduser().absolute() if "folder" in entry else None,
-        ))  # fmt: skip
+            raise UserError(f"{place}: an existing teacher (folder) has no trainer and settings of its own here.")
+        teachers.append(
+            TeacherSpec(
+                name=name,
+                trainer=str(entry.get("trainer", _DEFAULT_TEACHER_TRAINER)),
+                settings=_settings({"seed": seed, **_mapping(entry.get("settings") or {}, place)}, place, settings),
+                folder=Path(str(entry["folder"])).expanduser().absolute() if "folder" in entry else None,
+            )
+        )
     if not teachers:
-        raise ValueError("Expected at least one teacher in 'teachers'.")
+        raise UserError("Expected at least one teacher in 'teachers'.")
     return teachers
 
 
@@ -137,25 +148,29 @@ def _arms(name: str, value: Any, settings: Mapping[str, Any], teachers: Sequence
     entry = _mapping(value, place)
     _known(entry, ["trainer", "settings", "grid", "teacher"], place)
     if "trainer" not in entry:
-        raise ValueError(f"{place} lacks 'trainer', such as nnUNetTrainerHLFD.")
+        raise UserError(f"{place} lacks 'trainer', such as nnUNetTrainerHLFD.")
     names = [each.name for each in teachers]
     teacher = str(entry.get("teacher", names[0]))
     if teacher not in names:
-        raise ValueError(f"{place}: unknown teacher '{teacher}'.{nearest(teacher, names)}")
+        raise UserError(f"{place}: unknown teacher '{teacher}'.{nearest(teacher, names)}")
     own = _mapping(entry.get("settings") or {}, place)
     grid = _mapping(entry.get("grid") or {}, place)
     if "seed" in {*own, *grid}:
-        raise ValueError(f"{place}: the seed comes from 'seeds'.")
+        raise UserError(f"{place}: the seed comes from 'seeds'.")
     values = [_list(each, f"{place}: grid: {key}") for key, each in grid.items()]
     arms = []
     for combination in itertools.product(*values):
         chosen = dict(zip(grid, combination, strict=True))
         full = ".".join([name, *(f"{key}{_text(each)}" for key, each in chosen.items())])
         check_variant_name(full)
-        arms.append(ArmSpec(
-            name=full, trainer=str(entry["trainer"]), settings=_settings({**own, **chosen}, place, settings),
-            teacher=teacher,
-        ))  # fmt: skip
+        arms.append(
+            ArmSpec(
+                name=full,
+                trainer=str(entry["trainer"]),
+                settings=_settings({**own, **chosen}, place, settings),
+                teacher=teacher,
+            )
+        )
     return arms
 
 
@@ -165,7 +180,7 @@ def _report(value: Any) -> dict[str, str]:
     _known(entry, _EXTRAS, "report")
     for key, label in entry.items():
         if not (label is True or (isinstance(label, str) and label)):
-            raise ValueError(f"report: {key}: expected the name of a label, or true for the last one, got {label!r}.")
+            raise UserError(f"report: {key}: expected the name of a label, or true for the last one, got {label!r}.")
     return {key: "" if label is True else label for key, label in entry.items()}
 
 
@@ -182,9 +197,9 @@ def _settings(value: Any, place: str, common: Mapping[str, Any]) -> dict[str, An
     try:
         Settings.from_dict(settings)
     except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error
+        raise UserError(f"{place}: {error}") from error
     if "teacher_fold" in settings:
-        raise ValueError(
+        raise UserError(
             f"{place}: a study has no teacher_fold: only the teacher of a student's own fold has not seen its "
             f"validation cases."
         )
@@ -194,37 +209,37 @@ def _settings(value: Any, place: str, common: Mapping[str, Any]) -> dict[str, An
 def _name(key: Any, place: str) -> str:
     """YAML reads names such as no, on and 1 as something else."""
     if not isinstance(key, str):
-        raise ValueError(f"Expected a text as a name in {place}, got {key!r}. Put it in quotes.")
+        raise UserError(f"Expected a text as a name in {place}, got {key!r}. Put it in quotes.")
     return key
 
 
 def _mapping(value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"Expected 'key: value' entries in {place}, got {value!r}.")
+        raise UserError(f"Expected 'key: value' entries in {place}, got {value!r}.")
     return value
 
 
 def _known(entry: Mapping[str, Any], keys: list[str], place: str) -> None:
     for key in entry:
         if key not in keys:
-            raise ValueError(f"{place}: unknown key '{key}'.{nearest(str(key), keys)}")
+            raise UserError(f"{place}: unknown key '{key}'.{nearest(str(key), keys)}")
 
 
 def _numbers(value: Any, place: str) -> list[int]:
     numbers = _list(value, place)
     if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in numbers):
-        raise ValueError(f"Expected integers of at least 0 for '{place}', got {value!r}.")
+        raise UserError(f"Expected integers of at least 0 for '{place}', got {value!r}.")
     _distinct(numbers, place)
     return numbers
 
 
 def _list(value: Any, place: str) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise ValueError(f"Expected a list such as [0, 1] for '{place}', got {value!r}.")
+        raise UserError(f"Expected a list such as [0, 1] for '{place}', got {value!r}.")
     return value
 
 
 def _distinct(values: Sequence[Any], place: str) -> None:
     twice = [each for each in values if values.count(each) > 1]
     if twice:
-        raise ValueError(f"Expected different entries in '{place}', got {twice[0]!r} twice.")
+        raise UserError(f"Expected different entries in '{place}', got {twice[0]!r} twice.")

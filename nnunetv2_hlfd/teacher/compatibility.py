@@ -6,6 +6,7 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.text import some_names
 
@@ -27,7 +28,7 @@ def check_compatible(
         teacher_folder: named in messages.
 
     Raises:
-        ValueError: listing everything that differs.
+        UserError: listing everything that differs.
     """
     student, teacher = (
         _contract(plans, configuration, dataset_json)
@@ -41,7 +42,7 @@ def check_compatible(
         if student[name] != teacher[name]
     ]
     if differences:
-        raise ValueError(
+        raise UserError(
             f"The teacher in {teacher_folder} does not fit this student:\n  "
             + "\n  ".join(differences)
             + "\nTrain the teacher on the same data set and plans, or plan the student to match (nnUNetv2_hlfd plan)."
@@ -52,10 +53,10 @@ def check_patch(patch_size: Sequence[int], stride: Sequence[int], teacher_folder
     """The student's patch goes through the teacher, so the teacher's total strides must divide it.
 
     Raises:
-        ValueError: with both numbers.
+        UserError: with both numbers.
     """
     if any(extent % each or extent < each for extent, each in zip(patch_size, stride, strict=True)):
-        raise ValueError(
+        raise UserError(
             f"The student's patch {list(patch_size)} is too small or not divisible by the total strides "
             f"{list(stride)} of the teacher in {teacher_folder}. Set the configuration's patch_size in the plans to a "
             f"multiple of these."
@@ -66,18 +67,18 @@ def check_validation_cases(student_cases: Sequence[str], fold_folder: Path, file
     """The teacher must have been validated on just the student's validation cases: others it was trained on.
 
     Raises:
-        ValueError: where the teacher's validation is missing or names other cases.
+        UserError: where the teacher's validation is missing or names other cases.
     """
     teacher_cases = validated_cases(fold_folder, file_ending)
     if not teacher_cases:
-        raise ValueError(
+        raise UserError(
             f"Cannot tell which cases the teacher in {fold_folder} has not seen: it has no validation results. Run its "
             f"nnUNetv2_train command again with --val."
         )
     unseen, others = set(teacher_cases), set(student_cases)
     if unseen != others:
         ours, theirs = some_names(others - unseen), some_names(unseen - others)
-        raise ValueError(
+        raise UserError(
             f"The teacher in {fold_folder} was validated on other cases than this student's fold holds out: "
             f"{ours} only in the student's, {theirs} only in the teacher's. Either "
             f"splits_final.json changed or its validation is incomplete (run it with --val). Validating on cases that "
@@ -92,7 +93,7 @@ def validated_cases(fold_folder: Path, file_ending: str) -> list[str]:
         try:
             files = [Path(each["prediction_file"]).name for each in read_json(summary)["metric_per_case"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{summary} is damaged ({error!r}). Run nnUNetv2_train again with --val.") from error
+            raise UserError(f"{summary} is damaged ({error!r}). Run nnUNetv2_train again with --val.") from error
     else:
         files = [each.name for each in (fold_folder / "validation").glob(f"*{file_ending}")]
     return sorted(each.removesuffix(file_ending) for each in files)

@@ -8,6 +8,7 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_hlfd.settings.settings import TEACHER_VARIABLE, Settings, teacher_folders_from_environment
+from nnunetv2_hlfd.utilities.errors import UserError
 
 _TEACHER_TRAINERS = ("nnUNetTrainer", "nnUNetTrainerTeacher")
 
@@ -34,7 +35,7 @@ def find_teacher(student: StudentSide, settings: Settings) -> list[Path]:
     folds 0-4 together.
 
     Raises:
-        ValueError: with every place that was looked at.
+        UserError: with every place that was looked at.
     """
     named = teacher_folders_from_environment()
     if named:
@@ -45,12 +46,13 @@ def find_teacher(student: StudentSide, settings: Settings) -> list[Path]:
     else:
         looked_at = [
             student.results_folder / f"{trainer}__{plans_name}__{student.configuration}"
-            for plans_name in student.plans_names for trainer in _TEACHER_TRAINERS
-        ]  # fmt: skip
+            for plans_name in student.plans_names
+            for trainer in _TEACHER_TRAINERS
+        ]
         for folder in looked_at:
             if files := _checkpoints(folder, student, settings):
                 return files
-    raise ValueError(_not_found(looked_at, student, settings))
+    raise UserError(_not_found(looked_at, student, settings))
 
 
 def _checkpoints(folder: Path, student: StudentSide, settings: Settings) -> list[Path]:

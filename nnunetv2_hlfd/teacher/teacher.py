@@ -17,6 +17,7 @@ from nnunetv2_hlfd.plans.plans_check import check_configuration, check_plans
 from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.teacher.compatibility import check_compatible, check_patch, check_validation_cases, validated_cases
 from nnunetv2_hlfd.teacher.search import StudentSide, find_teacher
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
 
 
@@ -66,7 +67,7 @@ def load_teacher(student: StudentSide, settings: Settings) -> Teacher:
     """Find, check, load and freeze the teacher.
 
     Raises:
-        ValueError: where none is found or it does not fit; the message says what to do.
+        UserError: where none is found or it does not fit; the message says what to do.
     """
     checkpoints = find_teacher(student, settings)
     if settings.teacher_fold is None and student.fold != "all":
@@ -86,13 +87,13 @@ def check_same_teacher(found: Sequence[Mapping[str, Any]], recorded: Sequence[Ma
         recorded: those in the checkpoint; empty at the start of a run.
 
     Raises:
-        ValueError: naming the files whose SHA-256 differ.
+        UserError: naming the files whose SHA-256 differ.
     """
     if recorded and [each["sha256"] for each in found] != [each["sha256"] for each in recorded]:
         expected, got = (
             ", ".join(f"{_place(each)} (SHA-256 {each['sha256'][:12]})" for each in side) for side in (recorded, found)
         )
-        raise ValueError(
+        raise UserError(
             f"This run was started with another teacher: expected {expected}, found {got}. Put the recorded teacher "
             f"back, or start again without --c."
         )
@@ -102,14 +103,14 @@ def _check_averaging(first: TeacherNetwork, other: TeacherNetwork) -> None:
     """Networks that teach together are averaged map by map, so their maps must correspond.
 
     Raises:
-        ValueError: with what differs.
+        UserError: with what differs.
     """
     for name, ours, theirs in (
         ("stages (channels and total strides)", *([_words(each.stages) for each in (first, other)])),
         ("trained intermediate outputs", first.taps.heads, other.taps.heads),
     ):
         if ours != theirs:
-            raise ValueError(
+            raise UserError(
                 f"The teachers' outputs cannot be averaged, their {name} differ: {ours} in {_place(first.origin)}, "
                 f"{theirs} in {_place(other.origin)}. Let one of them teach, or train them with the same plans."
             )
@@ -134,9 +135,12 @@ def _load_network(checkpoint_file: Path, student: StudentSide, settings: Setting
         configuration = plans.get_configuration(configuration_name)
         check_configuration(plans, configuration_name, folder / "plans.json")
         check_compatible(
-            student.plans, plans, (student.configuration, configuration_name),
-            (student.dataset_json, dataset_json), folder,
-        )  # fmt: skip
+            student.plans,
+            plans,
+            (student.configuration, configuration_name),
+            (student.dataset_json, dataset_json),
+            folder,
+        )
     network = restore_network(checkpoint, plans, configuration, dataset_json, checkpoint_file)
     patch_size = student.plans.get_configuration(student.configuration).patch_size
     with refuse_damage(folder / "plans.json"):
@@ -160,4 +164,4 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
     except FileNotFoundError as error:
-        raise ValueError(f"Expected a model folder of nnU-Net with plans.json and dataset.json, no {path}.") from error
+        raise UserError(f"Expected a model folder of nnU-Net with plans.json and dataset.json, no {path}.") from error

@@ -11,6 +11,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from tqdm import tqdm
 
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.text import some_names
 
 
@@ -51,13 +52,13 @@ def check_predictions(dataset: nnUNetBaseDataset, dataset_name: str) -> None:
         dataset_name: for the command that makes the predictions.
 
     Raises:
-        ValueError: naming the folder, the cases and the command.
+        UserError: naming the folder, the cases and the command.
     """
     folder = Path(dataset.folder_with_segs_from_previous_stage)
     found = set(dataset.get_identifiers(str(folder)) if folder.is_dir() else ())
     missing = [case for case in dataset.identifiers if case not in found]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"Expected predictions of the previous stage in {folder}, found none for {some_names(missing)}. "
             f"{_way_out(folder, dataset_name)}"
         )
@@ -65,12 +66,12 @@ def check_predictions(dataset: nnUNetBaseDataset, dataset_name: str) -> None:
         try:
             image, _, previous, _ = dataset.load_case(case)
         except Exception as error:  # the file formats raise many kinds
-            raise ValueError(
+            raise UserError(
                 f"The previous stage's prediction for {case} in {folder}, or the preprocessed case, is damaged "
                 f"({type(error).__name__}). {_way_out(folder, dataset_name)}"
             ) from error
         if tuple(image.shape[1:]) != tuple(previous.shape):
-            raise ValueError(
+            raise UserError(
                 f"The previous stage's prediction for {case} in {folder} has the shape {tuple(previous.shape)}, the "
                 f"preprocessed image {tuple(image.shape[1:])}: the data have been preprocessed anew since. "
                 f"{_way_out(folder, dataset_name)}"

@@ -22,6 +22,7 @@ from nnunetv2_hlfd.networks.size import Size, measure_network
 from nnunetv2_hlfd.teacher.search import StudentSide
 from nnunetv2_hlfd.teacher.teacher import Teacher, check_same_teacher, load_teacher
 from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent
+from nnunetv2_hlfd.utilities.errors import UserError
 
 STEP_PARTS = ("teacher", "student and its loss", "terms", "backward and optimizer")  # as profiles name them
 _CLIP_NORM = 12  # nnU-Net's
@@ -119,7 +120,7 @@ class DistillationTrainer(nnUNetTrainerStudent):
             return self.load_teacher()
         except ValueError as error:
             first = self.teacher_origin[0]
-            raise ValueError(f"{error}\nThis run was started with {first['folder']}/{first['checkpoint']}.") from error
+            raise UserError(f"{error}\nThis run was started with {first['folder']}/{first['checkpoint']}.") from error
 
     def describe(self) -> str:
         """Teacher, tap table and sizes, for the log and --dry_run; warns where the student is not smaller."""

@@ -11,18 +11,19 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from torch import nn
 
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint
+from nnunetv2_hlfd.utilities.errors import UserError
 
 
 def read_checkpoint_of_run(path: Path) -> dict[str, Any]:
     """`read_checkpoint` for a run that is to go on: where it fails, say which checkpoints beside it are whole.
 
     Raises:
-        ValueError: naming them and what to do.
+        UserError: naming them and what to do.
     """
     try:
         return read_checkpoint(path)
     except ValueError as error:
-        raise ValueError(f"{error}\n{_way_out(path)}") from error
+        raise UserError(f"{error}\n{_way_out(path)}") from error
 
 
 def _way_out(damaged: Path) -> str:

@@ -24,6 +24,7 @@ from nnunetv2_hlfd.training.cascade import CascadeTrainer
 from nnunetv2_hlfd.training.nnunet_version import check_nnunet_version
 from nnunetv2_hlfd.training.resume import check_network_fits, read_checkpoint_of_run, restore
 from nnunetv2_hlfd.training.schedule import draw_seed, keep_thread_limit, paper_optimizer, seed_everything
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 
@@ -113,7 +114,7 @@ class ScheduledTrainer(CascadeTrainer):
     def check_start(self) -> None:
         """Everything that can refuse a training, before anything is written."""
         if self.continues and not self.resumed:
-            raise ValueError(
+            raise UserError(
                 f"--c was given, but there is no checkpoint to continue from in {self.output_folder}. "
                 "Start without --c."
             )
@@ -157,7 +158,7 @@ class ScheduledTrainer(CascadeTrainer):
         """Raise for a non-finite loss. An inf gradient under GradScaler is no error: that step is skipped."""
         for name, value in terms.items():
             if not np.isfinite(value):
-                raise ValueError(
+                raise UserError(
                     f"The loss term '{name}' became {value} in epoch {self.current_epoch}. The last checkpoint is "
                     "kept. Lower the setting initial_lr or this term's weight, and look for non-finite values in the "
                     "data."
@@ -203,12 +204,12 @@ class ScheduledTrainer(CascadeTrainer):
         """Adopt settings and architecture from the checkpoint, then restore what `save_checkpoint` wrote.
 
         Raises:
-            ValueError: for a damaged checkpoint, naming those beside it that are whole, or one of another run.
+            UserError: for a damaged checkpoint, naming those beside it that are whole, or one of another run.
         """
         content = read_checkpoint_of_run(Path(filename))
         extras = content.get(PLANS_KEY)
         if not isinstance(extras, dict) or extras.get("trainer") != type(self).__name__:
-            raise ValueError(
+            raise UserError(
                 f"{filename} was not written by {type(self).__name__} but by "
                 f"{extras.get('trainer') if isinstance(extras, dict) else content['trainer_name']}."
             )

@@ -10,6 +10,7 @@ import torch
 from nnunetv2.run.run_training import get_trainer_from_args
 
 from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
+from nnunetv2_hlfd.utilities.errors import UserError
 
 
 @contextlib.contextmanager
@@ -19,13 +20,13 @@ def throwaway_trainer(
     """A trainer of this package as nnUNetv2_train builds it, which leaves neither folder nor log behind.
 
     Raises:
-        ValueError: for what nnU-Net does not find, a device that is not there, or another package's trainer.
+        UserError: for what nnU-Net does not find, a device that is not there, or another package's trainer.
     """
     device = torch.device(device_name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("This machine has no GPU that torch can use. Add -device cpu.")
+        raise UserError("This machine has no GPU that torch can use. Add -device cpu.")
     if not fold.isdigit() and fold != "all":
-        raise ValueError(f"Expected a fold number or 'all', got '{fold}'.")
+        raise UserError(f"Expected a fold number or 'all', got '{fold}'.")
     if device.type == "cpu":
         torch.set_num_threads(os.cpu_count() or 1)
     number = fold if fold == "all" else int(fold)
@@ -33,10 +34,10 @@ def throwaway_trainer(
         with _without_wandb():
             trainer = get_trainer_from_args(dataset, configuration, number, name, plans, device=device)
     except (RuntimeError, FileNotFoundError) as error:  # nnU-Net's words for a data set, trainer or file it lacks
-        raise ValueError(str(error)) from error
+        raise UserError(str(error)) from error
     try:
         if not isinstance(trainer, ScheduledTrainer):
-            raise ValueError(f"Expected a trainer of this package, such as -tr nnUNetTrainerHLFD, got {name}.")
+            raise UserError(f"Expected a trainer of this package, such as -tr nnUNetTrainerHLFD, got {name}.")
         yield trainer
     finally:
         _remove_traces(Path(trainer.log_file))

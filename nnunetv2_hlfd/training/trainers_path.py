@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from nnunetv2_hlfd.utilities.errors import UserError
+
 
 def trainers_path() -> Path:
     """The folder for nnUNet_extTrainer, beside the package: `trainers` in a checkout, its copy when installed."""
@@ -10,7 +12,7 @@ def trainers_path() -> Path:
     for folder in (beside / "trainers", beside / "nnunetv2_hlfd_extTrainer"):
         if (folder / "nnunetv2_hlfd_trainers.py").is_file():
             return folder
-    raise ValueError(f"Expected the folder of the trainers in {beside}, found none. Install nnunetv2_hlfd again.")
+    raise UserError(f"Expected the folder of the trainers in {beside}, found none. Install nnunetv2_hlfd again.")
 
 
 def extend_trainer_search() -> None:

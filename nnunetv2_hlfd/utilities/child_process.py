@@ -4,6 +4,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from nnunetv2_hlfd.utilities.errors import UserError
+
 _TAIL_LINES = 25
 
 
@@ -11,12 +13,14 @@ def executable(name: str) -> str:
     """The command beside this Python, where pip installed it, else anywhere on the PATH.
 
     Raises:
-        ValueError: where there is none.
+        UserError: where there is none.
     """
     found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if found is None:
-        raise ValueError(f"Expected the command {name} beside {sys.executable} or on the PATH. Install the package "
-                         f"again: pip install nnunetv2-hlfd")  # fmt: skip
+        raise UserError(
+            f"Expected the command {name} beside {sys.executable} or on the PATH. Install the package "
+            f"again: pip install nnunetv2-hlfd"
+        )
     return found
 
 

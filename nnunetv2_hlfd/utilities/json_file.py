@@ -7,20 +7,22 @@ from typing import Any
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
+from nnunetv2_hlfd.utilities.errors import UserError
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read an object.
 
     Raises:
-        ValueError: naming a damaged file.
+        UserError: naming a damaged file.
         FileNotFoundError: where there is none.
     """
     try:
         content = load_json(str(path))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise UserError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: expected an object, got {type(content).__name__}.")
+        raise UserError(f"{path} is damaged: expected an object, got {type(content).__name__}.")
     return content
 
 
@@ -34,11 +36,11 @@ def refuse_damage(source: object) -> Iterator[None]:
         source: the file or folder, named in the message.
 
     Raises:
-        ValueError: naming the source; errors that are one already, and those of the file system, pass.
+        UserError: naming the source; errors that are one already, and those of the file system, pass.
     """
     try:
         yield
-    except (ValueError, OSError):
+    except (UserError, OSError):
         raise
     except Exception as error:
-        raise ValueError(f"{source} is damaged: {type(error).__name__}: {str(error)[:300]}") from error
+        raise UserError(f"{source} is damaged: {type(error).__name__}: {str(error)[:300]}") from error

@@ -54,10 +54,30 @@ def test_student_trains_on_its_own_lowres_student_and_predicts_without_this_pack
         (CASCADE, 0, ("-prev_stage_predictions", tmp_path / "3d_lowres")),
     ):
         stock(
-            "nnunetv2.inference.predict_from_raw_data:predict_entry_point", "-d", DATASET, "-c", configuration,
-            "-f", trained, "-tr", STUDENT, "-p", student_lowres, "-i", images, "-o", tmp_path / configuration,
-            "-device", "cpu", "--disable_tta", "-npp", "0", "-nps", "0", *more,
-        )  # fmt: skip
+            "nnunetv2.inference.predict_from_raw_data:predict_entry_point",
+            "-d",
+            DATASET,
+            "-c",
+            configuration,
+            "-f",
+            trained,
+            "-tr",
+            STUDENT,
+            "-p",
+            student_lowres,
+            "-i",
+            images,
+            "-o",
+            tmp_path / configuration,
+            "-device",
+            "cpu",
+            "--disable_tta",
+            "-npp",
+            "0",
+            "-nps",
+            "0",
+            *more,
+        )
         assert len(list((tmp_path / configuration).glob("*.nii.gz"))) == 1
 
 

@@ -22,9 +22,14 @@ MADE_WITH = {"settings": {"seed": "1"}, "size": (1, 2, 3)}
 
 def make_result(title="Teacher", **changes):
     values = {
-        "title": title, "dice": {"kidney": 0.9123, "tumor": 0.5}, "case_dice": {"case_001": {"kidney": 1, "tumor": 0}},
-        "parameters": 2_500_000, "macs": 1_690_000_000, "checkpoint_bytes": 30_000_000, "seconds_per_case": 3.456,
-    }  # fmt: skip
+        "title": title,
+        "dice": {"kidney": 0.9123, "tumor": 0.5},
+        "case_dice": {"case_001": {"kidney": 1, "tumor": 0}},
+        "parameters": 2_500_000,
+        "macs": 1_690_000_000,
+        "checkpoint_bytes": 30_000_000,
+        "seconds_per_case": 3.456,
+    }
     return Result(**{**values, **changes})
 
 
@@ -38,11 +43,25 @@ def make_step(folder, code, name="first", total=None):
 def test_table_has_a_row_for_each_model_and_fp32_weights():
     lines = result_table([make_result(), make_result("HLFD", parameters=250_000)]).splitlines()
     assert [cell.strip() for cell in lines[0].strip("|").split("|")] == [
-        "", "Dice kidney", "Dice tumor", "Parameters", "GMAC", "Weights", "Checkpoint", "s per case",
-    ]  # fmt: skip
+        "",
+        "Dice kidney",
+        "Dice tumor",
+        "Parameters",
+        "GMAC",
+        "Weights",
+        "Checkpoint",
+        "s per case",
+    ]
     assert [cell.strip() for cell in lines[2].strip("|").split("|")] == [
-        "Teacher", "0.912", "0.500", "2.5 M", "1.69", "10.0 MB", "30.0 MB", "3.46",
-    ]  # fmt: skip
+        "Teacher",
+        "0.912",
+        "0.500",
+        "2.5 M",
+        "1.69",
+        "10.0 MB",
+        "30.0 MB",
+        "3.46",
+    ]
     assert lines[3].startswith("| HLFD ")
     assert "1.0 MB" in lines[3]  # 250 000 parameters of 4 bytes
     assert len({len(line) for line in lines}) == 1
@@ -62,9 +81,12 @@ def test_picture_shows_images_and_both_labels():
     labels = np.zeros((32, 32), np.uint8)
     labels[4:20, 4:20], labels[8:14, 8:14] = 1, 2
     row = PictureRow(
-        name="case", image=image, truth=labels, predictions=[labels, np.zeros_like(labels)],
+        name="case",
+        image=image,
+        truth=labels,
+        predictions=[labels, np.zeros_like(labels)],
         captions=["kidney 1.00", "kidney 0.00"],
-    )  # fmt: skip
+    )
     figure = draw_picture([row, row], ["Teacher", "Student alone"])
     panels = [axis.get_title() for axis in figure.axes[:4]]
     assert panels == ["Image", "Truth", "Teacher", "Student alone"]
@@ -109,9 +131,19 @@ def test_report_reads_scores_sizes_and_times(finished_demo):
     assert CONDITION in text
     teacher, student, hlfd = (next(line for line in text.splitlines() if each.title in line) for each in demo.MODELS)
     assert re.findall(r"[\d.]+", teacher) == ["0.750", "0.250", "10", "10", "40.0", "2.0", "2.50"]
-    assert re.findall(r"[\d.]+", student) == re.findall(r"[\d.]+", hlfd) == [
-        "0.750", "0.250", "1", "1", "4.0", "2.0", "2.50",
-    ]  # fmt: skip
+    assert (
+        re.findall(r"[\d.]+", student)
+        == re.findall(r"[\d.]+", hlfd)
+        == [
+            "0.750",
+            "0.250",
+            "1",
+            "1",
+            "4.0",
+            "2.0",
+            "2.50",
+        ]
+    )
     assert imread(finished_demo / "result.png").std() > 0.05
 
 
@@ -121,9 +153,19 @@ def test_report_reads_scores_sizes_and_times(finished_demo):
 def test_steps_are_the_commands_a_user_types(tmp_path):
     steps = {step.name: step for step in demo.demo_steps(tmp_path, "cpu")}
     assert list(steps) == [
-        "data", "preprocess", "plan", "train_teacher", "train_student", "train_hlfd", "predict_teacher",
-        "predict_student", "predict_hlfd", "evaluate_teacher", "evaluate_student", "evaluate_hlfd",
-    ]  # fmt: skip
+        "data",
+        "preprocess",
+        "plan",
+        "train_teacher",
+        "train_student",
+        "train_hlfd",
+        "predict_teacher",
+        "predict_student",
+        "predict_hlfd",
+        "evaluate_teacher",
+        "evaluate_student",
+        "evaluate_hlfd",
+    ]
     assert list(steps["preprocess"].command())[:5] == ["nnUNetv2_plan_and_preprocess", "-d", "900", "-c", "2d"]
     assert " ".join(steps["plan"].command()).startswith("nnUNetv2_hlfd plan -d 900 -name demo -student")
     assert " ".join(steps["train_hlfd"].command()) == (

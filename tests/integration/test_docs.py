@@ -43,8 +43,20 @@ QUICK = ("docs/getting-started.md", "docs/how-to/change-settings.md")
 OTHER_DATASET = {"docs/how-to/unlabelled-images-through-the-ignore-label.md": REGIONS_DATASET}
 SEVERAL_GPUS = "nnUNetv2_train DATASET 3d_fullres 0 -tr nnUNetTrainerHLFD -num_gpus 2"
 PAPERS_STUDY = "nnUNetv2_hlfd study REPOSITORY/studies/kits19.yaml"
-NOT_RUN = ("pip install ", "python -m venv ", "source ", "git clone ", "cd ", "make ", "sbatch ",
-           "py ", "venv\\Scripts\\python ", "CUDA_VISIBLE_DEVICES=", SEVERAL_GPUS, PAPERS_STUDY)  # fmt: skip
+NOT_RUN = (
+    "pip install ",
+    "python -m venv ",
+    "source ",
+    "git clone ",
+    "cd ",
+    "make ",
+    "sbatch ",
+    "py ",
+    "venv\\Scripts\\python ",
+    "CUDA_VISIBLE_DEVICES=",
+    SEVERAL_GPUS,
+    PAPERS_STUDY,
+)
 COMMAND = re.compile(r"(\$ )?(nnUNetv2_\w+|python|pip|git|make|export|cd|sbatch|bash|sh|curl|wget) ")
 FENCE = re.compile(r"^```(\S*)(?: +(\S+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -196,9 +208,15 @@ def test_commands_of_the_page_run(page, request, tmp_path):
     }
     (tmp_path / "page.sh").write_text("\n".join(script))
     result = subprocess.run(
-        ["bash", "-euo", "pipefail", str(tmp_path / "page.sh")], cwd=here, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=3600, check=False,
-    )  # fmt: skip
+        ["bash", "-euo", "pipefail", str(tmp_path / "page.sh")],
+        cwd=here,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=3600,
+        check=False,
+    )
     print(result.stdout)
     assert result.returncode == 0, f"exit code {result.returncode} (above 128: killed)\n{result.stdout[-4000:]}"
 

@@ -35,16 +35,41 @@ def stock(results, command, *arguments):
     variables = {**os.environ, "nnUNet_results": str(results), "OMP_NUM_THREADS": "1"}
     variables.pop("nnUNet_extTrainer", None)
     process = subprocess.run(
-        [sys.executable, "-c", STOCK, command, *map(str, arguments)], env=variables, capture_output=True, text=True,
+        [sys.executable, "-c", STOCK, command, *map(str, arguments)],
+        env=variables,
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert process.returncode == 0, process.stderr[-2000:]
 
 
 def predict(results, nnunet, output, plans, trainer):
-    stock(results, "nnUNetv2_predict", "-d", "901", "-c", "2d", "-f", "0", "-p", plans, "-tr", trainer,
-          "-i", nnunet / "raw" / DATASET / "imagesTs", "-o", output, "-device", "cpu", "-npp", "0", "-nps", "0",
-          "--save_probabilities")  # fmt: skip
+    stock(
+        results,
+        "nnUNetv2_predict",
+        "-d",
+        "901",
+        "-c",
+        "2d",
+        "-f",
+        "0",
+        "-p",
+        plans,
+        "-tr",
+        trainer,
+        "-i",
+        nnunet / "raw" / DATASET / "imagesTs",
+        "-o",
+        output,
+        "-device",
+        "cpu",
+        "-npp",
+        "0",
+        "-nps",
+        "0",
+        "--save_probabilities",
+    )
     [labels] = output.glob("*.nii.gz")
     with np.load(next(output.glob("*.npz"))) as file:
         probabilities = file["probabilities"]
@@ -81,14 +106,17 @@ def test_stock_nnunet_installs_and_predicts_the_export_as_the_student_itself(stu
 def test_half_precision_halves_the_file_and_changes_probabilities_little(student, nnunet, tmp_path):
     assert export(student, tmp_path / "full") == 0
     assert export(student, tmp_path / "half", "--half") == 0
-    full, half = (torch.load(checkpoint(tmp_path / each), weights_only=True)["network_weights"] for each in
-                  ("full", "half"))  # fmt: skip
+    full, half = (
+        torch.load(checkpoint(tmp_path / each), weights_only=True)["network_weights"] for each in ("full", "half")
+    )
     assert {each.dtype for each in half.values()} == {torch.float16}
     for name, weight in full.items():
         assert torch.equal(weight.half(), half[name])
     plans = "nnUNetPlans_short_exportedHLFD"
-    predicted = [predict(tmp_path / each, nnunet, tmp_path / f"{each}_out", plans, "nnUNetTrainer")[1] for each in
-                 ("full", "half")]  # fmt: skip
+    predicted = [
+        predict(tmp_path / each, nnunet, tmp_path / f"{each}_out", plans, "nnUNetTrainer")[1]
+        for each in ("full", "half")
+    ]
     assert np.abs(predicted[0] - predicted[1]).max() < 2e-3
     assert not np.array_equal(*predicted)
 
@@ -99,9 +127,7 @@ def test_each_weight_is_stored_once_and_nothing_of_the_training(student, tmp_pat
     assert export(student, tmp_path, *more) == 0
     file = checkpoint(tmp_path)
     content = torch.load(file, weights_only=True)
-    assert list(content) == [
-        "network_weights", "trainer_name", "init_args", "inference_allowed_mirroring_axes", "hlfd"
-    ]  # fmt: skip
+    assert list(content) == ["network_weights", "trainer_name", "init_args", "inference_allowed_mirroring_axes", "hlfd"]
     assert content["trainer_name"] == "nnUNetTrainer"
     assert content["hlfd"]["trainer"] == "nnUNetTrainerHLFD"
     parameters = json.loads((student / "fold_0" / "distillation.json").read_text())["student"]["parameters"]
@@ -124,8 +150,10 @@ def test_installing_leaves_the_teacher_as_it_is(student, nnunet, tmp_path):
 def test_without_mirroring_the_predictor_makes_one_pass(student, tmp_path):
     assert export(student, tmp_path / "with") == 0
     assert export(student, tmp_path / "without", "--no_mirroring") == 0
-    axes = [torch.load(checkpoint(tmp_path / each), weights_only=True)["inference_allowed_mirroring_axes"] for each in
-            ("with", "without")]  # fmt: skip
+    axes = [
+        torch.load(checkpoint(tmp_path / each), weights_only=True)["inference_allowed_mirroring_axes"]
+        for each in ("with", "without")
+    ]
     assert axes == [(0, 1), None]
 
 
@@ -135,8 +163,12 @@ def test_the_checksums_and_the_provenance_stand_beside_it(student, tmp_path):
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
     listed = {line.split("  ")[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}
     assert listed == {
-        "dataset.json", "dataset_fingerprint.json", "export.json", "fold_0/checkpoint_final.pth", "plans.json"
-    }  # fmt: skip
+        "dataset.json",
+        "dataset_fingerprint.json",
+        "export.json",
+        "fold_0/checkpoint_final.pth",
+        "plans.json",
+    }
     provenance = json.loads((folder / "export.json").read_text())
     assert provenance["source"] == student.name
     assert (
@@ -146,8 +178,11 @@ def test_the_checksums_and_the_provenance_stand_beside_it(student, tmp_path):
     for name in ("plans.json", "export.json"):
         assert str(tmp_path.parent) not in (folder / name).read_text()
     with zipfile.ZipFile(archive) as file:
-        assert {Path(each).relative_to(f"{DATASET}/{folder.name}").as_posix() for each in file.namelist()
-                if not each.endswith("/")} == {*listed, "SHA256SUMS"}  # fmt: skip
+        assert {
+            Path(each).relative_to(f"{DATASET}/{folder.name}").as_posix()
+            for each in file.namelist()
+            if not each.endswith("/")
+        } == {*listed, "SHA256SUMS"}
 
 
 def test_a_model_of_stock_nnunet_is_exported_as_well(teacher_2d, tmp_path):

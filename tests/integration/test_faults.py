@@ -124,9 +124,12 @@ def test_a_killed_data_loading_worker_ends_the_run_with_an_error_and_the_run_goe
 
     def run(how):
         return subprocess.run(
-            [sys.executable, "-c", CHILD, plans, how], env={**os.environ, "nnUNet_n_proc_DA": "2"},
-            capture_output=True, text=True, timeout=600,
-        )  # fmt: skip
+            [sys.executable, "-c", CHILD, plans, how],
+            env={**os.environ, "nnUNet_n_proc_DA": "2"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
 
     killed = run("new")
     assert killed.returncode != 0

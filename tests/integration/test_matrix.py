@@ -64,9 +64,29 @@ def test_student_trains_resumes_and_predicts(nnunet, variant, train, tmp_path, l
 def _predict(nnunet, dataset, model, fold, output, *more):
     trainer, plans, configuration = model.split("__")
     command(
-        "nnUNetv2_predict", "-d", dataset, "-c", configuration, "-f", fold, "-tr", trainer, "-p", plans, "-o", output,
-        "-i", nnunet / "raw" / dataset / "imagesTs", "-device", "cpu", "-npp", "0", "-nps", "0", *more,
-    )  # fmt: skip
+        "nnUNetv2_predict",
+        "-d",
+        dataset,
+        "-c",
+        configuration,
+        "-f",
+        fold,
+        "-tr",
+        trainer,
+        "-p",
+        plans,
+        "-o",
+        output,
+        "-i",
+        nnunet / "raw" / dataset / "imagesTs",
+        "-device",
+        "cpu",
+        "-npp",
+        "0",
+        "-nps",
+        "0",
+        *more,
+    )
 
 
 def _log(folder):

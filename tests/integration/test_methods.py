@@ -64,8 +64,9 @@ def test_weight_zero_equals_the_student_alone_bit_for_bit(nnunet, variant, alone
 def test_a_step_trains_student_and_adapters_and_leaves_the_teacher(
     nnunet, variant, teachers, method, dataset, configuration, distill_ignored
 ):
-    plans = variant(f"step{distill_ignored}", dataset=dataset, base="nnUNetPlans_short",
-                    distill_ignored=distill_ignored)  # fmt: skip
+    plans = variant(
+        f"step{distill_ignored}", dataset=dataset, base="nnUNetPlans_short", distill_ignored=distill_ignored
+    )
     trainer = make_trainer(nnunet, f"nnUNetTrainer{method}", plans, dataset=dataset, configuration=configuration)
     trainer.on_train_start()
     trainer.on_epoch_start()

@@ -83,8 +83,10 @@ def run_program(folder, images, output, *more):
     """`predict.pyz` where neither torch nor nnU-Net can be imported."""
     return subprocess.run(
         [sys.executable, "-c", WITHOUT, folder / "predict.pyz", "-i", images, "-o", output, *map(str, more)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def labels(file):

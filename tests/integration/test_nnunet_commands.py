@@ -48,8 +48,31 @@ def results(nnunet, pair, tmp_path, monkeypatch):
 
 
 def _predict(nnunet, trainer, output, *more):
-    stock(PREDICT, "-d", DATASET, "-c", "2d", "-f", 0, "-tr", trainer, "-p", PLANS, "-o", output, "-device", "cpu",
-          "-i", nnunet / "raw" / DATASET / "imagesTs", "--disable_tta", "-npp", 0, "-nps", 0, *more)  # fmt: skip
+    stock(
+        PREDICT,
+        "-d",
+        DATASET,
+        "-c",
+        "2d",
+        "-f",
+        0,
+        "-tr",
+        trainer,
+        "-p",
+        PLANS,
+        "-o",
+        output,
+        "-device",
+        "cpu",
+        "-i",
+        nnunet / "raw" / DATASET / "imagesTs",
+        "--disable_tta",
+        "-npp",
+        0,
+        "-nps",
+        0,
+        *more,
+    )
     [prediction] = output.glob("*.nii.gz")
     return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(prediction)))
 
@@ -70,8 +93,21 @@ def test_npz_keeps_the_probabilities_of_the_validation(pair):
 
 @pytest.mark.slow
 def test_find_best_configuration_compares_teacher_student_and_their_ensemble(results):
-    stock("nnunetv2.evaluation.find_best_configuration:find_best_configuration_entry_point", DATASET, "-p", PLANS,
-          "-c", "2d", "-tr", TEACHER, STUDENT, "-f", 0, "-np", 1)  # fmt: skip
+    stock(
+        "nnunetv2.evaluation.find_best_configuration:find_best_configuration_entry_point",
+        DATASET,
+        "-p",
+        PLANS,
+        "-c",
+        "2d",
+        "-tr",
+        TEACHER,
+        STUDENT,
+        "-f",
+        0,
+        "-np",
+        1,
+    )
     information = json.loads((results / DATASET / "inference_information.json").read_text())
     models = {f"{trainer}__{PLANS}__2d" for trainer in (TEACHER, STUDENT)}
     [ensemble] = set(information["all_results"]) - models
@@ -85,8 +121,16 @@ def test_find_best_configuration_compares_teacher_student_and_their_ensemble(res
 def test_ensemble_of_teacher_and_student_is_the_mean_of_their_probabilities(nnunet, results, tmp_path):
     for trainer in (TEACHER, STUDENT):
         _predict(nnunet, trainer, tmp_path / trainer, "--save_probabilities")
-    stock("nnunetv2.ensembling.ensemble:entry_point_ensemble_folders", "-i", tmp_path / TEACHER, tmp_path / STUDENT,
-          "-o", tmp_path / "both", "-np", 1)  # fmt: skip
+    stock(
+        "nnunetv2.ensembling.ensemble:entry_point_ensemble_folders",
+        "-i",
+        tmp_path / TEACHER,
+        tmp_path / STUDENT,
+        "-o",
+        tmp_path / "both",
+        "-np",
+        1,
+    )
     [ensemble] = (tmp_path / "both").glob("*.nii.gz")
     maps = [np.load(next((tmp_path / each).glob("*.npz")))["probabilities"] for each in (TEACHER, STUDENT)]
     labels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(ensemble)))
@@ -99,8 +143,21 @@ def test_ensemble_of_teacher_and_student_is_the_mean_of_their_probabilities(nnun
 @pytest.mark.slow
 def test_exported_student_is_installed_and_predicts_without_this_package(nnunet, results, tmp_path):
     expected = _predict(nnunet, STUDENT, tmp_path / "before")
-    stock("nnunetv2.model_sharing.entry_points:export_pretrained_model_entry", "-d", DATASET, "-o",
-          tmp_path / "student.zip", "-c", "2d", "-f", 0, "-tr", STUDENT, "-p", PLANS)  # fmt: skip
+    stock(
+        "nnunetv2.model_sharing.entry_points:export_pretrained_model_entry",
+        "-d",
+        DATASET,
+        "-o",
+        tmp_path / "student.zip",
+        "-c",
+        "2d",
+        "-f",
+        0,
+        "-tr",
+        STUDENT,
+        "-p",
+        PLANS,
+    )
     model = f"{DATASET}/{STUDENT}__{PLANS}__2d"
     assert f"{model}/fold_0/checkpoint_final.pth" in zipfile.ZipFile(tmp_path / "student.zip").namelist()
     shutil.rmtree(results)
@@ -114,8 +171,23 @@ def test_exported_student_is_installed_and_predicts_without_this_package(nnunet,
 
 
 def _pretrained(weights, plans, *more):
-    return main(["train", DATASET, "2d", "0", "-tr", STUDENT, "-p", plans, "-device", "cpu",
-                 "-pretrained_weights", str(weights), *more])  # fmt: skip
+    return main(
+        [
+            "train",
+            DATASET,
+            "2d",
+            "0",
+            "-tr",
+            STUDENT,
+            "-p",
+            plans,
+            "-device",
+            "cpu",
+            "-pretrained_weights",
+            str(weights),
+            *more,
+        ]
+    )
 
 
 def test_student_starts_from_another_students_weights(nnunet, variant, student):
@@ -133,8 +205,20 @@ def test_student_starts_from_another_students_weights(nnunet, variant, student):
 @pytest.mark.slow
 def test_training_with_pretrained_weights_of_another_student_runs(nnunet, variant, student, monkeypatch):
     plans = variant("pretrained", base="nnUNetPlans_short", seed=5)
-    command("nnUNetv2_train", DATASET, "2d", 0, "-tr", STUDENT, "-p", plans, "-device", "cpu",
-            "-pretrained_weights", student)  # fmt: skip
+    command(
+        "nnUNetv2_train",
+        DATASET,
+        "2d",
+        0,
+        "-tr",
+        STUDENT,
+        "-p",
+        plans,
+        "-device",
+        "cpu",
+        "-pretrained_weights",
+        student,
+    )
     fold = nnunet / "results" / DATASET / f"{STUDENT}__{plans}__2d/fold_0"
     assert load(fold / "checkpoint_final.pth")["current_epoch"] == 2
 

@@ -53,23 +53,39 @@ def test_every_way_to_run_a_rung_predicts_the_same(teacher_2d, as_openvino, imag
 
 def test_the_ladder_s_files_hold_every_case_and_how_many_times_faster_a_rung_is(tmp_path):
     timings = {
-        "slow": Timing(start_up=2, cases={"a": dict.fromkeys(STAGES, 1.0), "b": dict.fromkeys(STAGES, 3.0)},
-                       peak_memory=2**30),
+        "slow": Timing(
+            start_up=2, cases={"a": dict.fromkeys(STAGES, 1.0), "b": dict.fromkeys(STAGES, 3.0)}, peak_memory=2**30
+        ),
         "fast": Timing(start_up=1, cases={each: dict.fromkeys(STAGES, 0.5) for each in "ab"}, peak_memory=None),
-    }  # fmt: skip
-    line = {"network": "teacher", "backend": "torch", "gflops": 2.0, "mbytes": 3.0, "bound_ms": 4.0, "measured_ms": 6.0,
-            "peak_gflops_per_s": 100.0, "bandwidth_gb_per_s": 10.0}  # fmt: skip
+    }
+    line = {
+        "network": "teacher",
+        "backend": "torch",
+        "gflops": 2.0,
+        "mbytes": 3.0,
+        "bound_ms": 4.0,
+        "measured_ms": 6.0,
+        "peak_gflops_per_s": 100.0,
+        "bandwidth_gb_per_s": 10.0,
+    }
     about = {"models": {}, "patch": [1, 8, 8], "device": "cpu", "threads": 2, "networks": [line]}
     text = write_ladder(tmp_path, timings, {"slow": 0.7, "fast": 0.69}, about).read_text()
-    rows = {row[0]: row[1:] for row in ([cell.strip() for cell in line.strip("|").split("|")]
-                                        for line in text.splitlines() if line.startswith("|"))}  # fmt: skip
+    rows = {
+        row[0]: row[1:]
+        for row in (
+            [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
+        )
+    }
     assert rows["slow"] == ["2.0", *["2.000"] * 5, "10.000", "1.0", "6.0", "1.00 GiB", "0.7000"]
     assert rows["fast"] == ["1.0", *["0.500"] * 5, "2.500", "4.0", "24.0", "-", "0.6900"]
     assert rows["teacher"] == ["torch", "2.00", "3", "4.0", "6.0", "1.50"]
     with (tmp_path / "ladder.csv").open() as file:
         assert [(row["rung"], row["case"], float(row["network"])) for row in csv.DictReader(file)] == [
-            ("slow", "a", 1), ("slow", "b", 3), ("fast", "a", 0.5), ("fast", "b", 0.5),
-        ]  # fmt: skip
+            ("slow", "a", 1),
+            ("slow", "b", 3),
+            ("fast", "a", 0.5),
+            ("fast", "b", 0.5),
+        ]
     assert json.loads((tmp_path / "ladder.json").read_text())["rungs"]["fast"]["dice"] == 0.69
     assert (tmp_path / "ladder.png").stat().st_size > 5000
 
@@ -86,16 +102,35 @@ def test_what_is_missing_is_named(teacher_2d, images, tmp_path, capsys):
     refused("Expected images named CASE_0000.nii.gz", *models, "-i", tmp_path, "-o", tmp_path / "out")
     refused("Expected labels of 6 cases in", *models, "-i", images, "-gt", tmp_path, "-o", tmp_path / "out")
     if not torch.cuda.is_available():
-        refused("PyTorch finds no GPU. Choose -device cpu.", *models, "-i", images, "-o", tmp_path / "out",
-                "-device", "cuda")  # fmt: skip
+        refused(
+            "PyTorch finds no GPU. Choose -device cpu.",
+            *models,
+            "-i",
+            images,
+            "-o",
+            tmp_path / "out",
+            "-device",
+            "cuda",
+        )
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
 def test_the_whole_ladder(teacher_2d, nnunet, images, tmp_path):
     threads = torch.get_num_threads()
-    arguments = ["-m", teacher_2d.parent, teacher_2d.parent, "-i", images, "-gt", nnunet / "raw" / DATASET / "labelsTr",
-                 "-o", tmp_path / "ladder", "-max_dice_drop", 1]  # fmt: skip
+    arguments = [
+        "-m",
+        teacher_2d.parent,
+        teacher_2d.parent,
+        "-i",
+        images,
+        "-gt",
+        nnunet / "raw" / DATASET / "labelsTr",
+        "-o",
+        tmp_path / "ladder",
+        "-max_dice_drop",
+        1,
+    ]
     assert main(["benchmark", "-device", "cpu", *map(str, arguments)]) == 0
     about = json.loads((tmp_path / "ladder/ladder.json").read_text())
     assert about["threads"] == threads

@@ -36,8 +36,13 @@ def test_the_report_of_real_models_agrees_with_nnunets_own_numbers(models, tmp_p
     folder = tmp_path / "new" / "report"
     assert f"Wrote {folder / 'report.html'}" in capsys.readouterr().out
     assert {each.name for each in folder.iterdir()} == {
-        "report.html", "report.md", "dice_size.png", "cases.png", "curves.png", *(f"{each}.csv" for each in TABLES)
-    }  # fmt: skip
+        "report.html",
+        "report.md",
+        "dice_size.png",
+        "cases.png",
+        "curves.png",
+        *(f"{each}.csv" for each in TABLES),
+    }
     runs = {(row["run"], row["label"]): row for row in read(folder / "runs.csv")}
     for model in models:
         summary = json.loads((model / "fold_0/validation/summary.json").read_text())
@@ -129,10 +134,19 @@ def test_many_cases_runs_and_folds(tmp_path):
 
     teacher = write_model(tmp_path, "nnUNetTrainer", dice(0.3), folds=folds)
     students = [
-        write_model(tmp_path, f"nnUNetTrainer{name}", dice(shift), folds=folds, plans=f"{name}.s{seed}",
-                    settings={"beta": 0.9}, seed=seed, title=name)
-        for name, shift in (("Student", 0.0), ("HLFD", 0.1), ("KD", 0.05)) for seed in range(3)
-    ]  # fmt: skip
+        write_model(
+            tmp_path,
+            f"nnUNetTrainer{name}",
+            dice(shift),
+            folds=folds,
+            plans=f"{name}.s{seed}",
+            settings={"beta": 0.9},
+            seed=seed,
+            title=name,
+        )
+        for name, shift in (("Student", 0.0), ("HLFD", 0.1), ("KD", 0.05))
+        for seed in range(3)
+    ]
     assert report(tmp_path / "out", teacher, *students) == 0
     text = (tmp_path / "out" / "report.md").read_text()
     assert "validation of fold 0, 1, 2, 3, 4, 60 cases" in text
@@ -141,11 +155,14 @@ def test_many_cases_runs_and_folds(tmp_path):
     assert len(read(tmp_path / "out" / "cases.csv")) == 60 * 10
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["teacher"], "Expected the teacher's model folder and at least one student's for -m, got one folder."),
-    (["teacher", "nowhere"], "named TRAINER__PLANS__CONFIGURATION, got "),
-    (["teacher", "a__b__2d"], "Expected a model folder of nnU-Net with plans.json, got "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["teacher"], "Expected the teacher's model folder and at least one student's for -m, got one folder."),
+        (["teacher", "nowhere"], "named TRAINER__PLANS__CONFIGURATION, got "),
+        (["teacher", "a__b__2d"], "Expected a model folder of nnU-Net with plans.json, got "),
+    ],
+)
 def test_what_cannot_be_compared_is_refused(arguments, message, tmp_path, capsys):
     folders = {"teacher": write_model(tmp_path, "nnUNetTrainer", cases(0.9))}
     assert report(tmp_path / "out", *(folders.get(each, tmp_path / each) for each in arguments)) == 2

@@ -168,7 +168,7 @@ def test_the_table_is_the_mean_of_the_cases_each_averaged_over_its_seeds(written
     rows = read(written / "focus.csv")
     assert {row["run"] for row in rows if row["arm"] == "student alone"} == {
         f"nnUNetTrainerStudent__nnUNetPlans_short_report.s{seed}__2d" for seed in (1, 2)
-    }  # fmt: skip
+    }
     for row in read(written / "focus_arms.csv"):
         shares = {}
         for each in rows:
@@ -219,9 +219,13 @@ def test_a_cropped_transposed_and_resampled_image_is_brought_back_to_its_label_m
     image[0, 4:34, 12:52, 7:57] = 100 + 5 * slices + 50 * np.sin(rows / 5) * np.cos(columns / 6)
     properties = {"spacing": [2.0, 2.5, 3.0]}
     data, _, properties = DefaultPreprocessor(verbose=False).run_case_npy(
-        image, np.zeros((1, 40, 60, 70), dtype=np.int16), properties, plans, plans.get_configuration("3d_fullres"),
+        image,
+        np.zeros((1, 40, 60, 70), dtype=np.int16),
+        properties,
+        plans,
+        plans.get_configuration("3d_fullres"),
         {"labels": {"background": 0, "tumor": 1}, "channel_names": {"0": "MR"}},
-    )  # fmt: skip
+    )
     assert data.shape != image.shape
     found = np.stack([original_slice(data, properties, index, (60, 40, 70)) for index in range(12, 52)])
     expected = image[0, :, 12:52].transpose(1, 0, 2)
@@ -230,16 +234,20 @@ def test_a_cropped_transposed_and_resampled_image_is_brought_back_to_its_label_m
     assert all(np.ptp(each[~where]) == 0 for each, where in zip(found, inside, strict=True))
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    ("unset", "Set the environment variable nnUNet_preprocessed."),
-    ("elsewhere", "expected "),
-    ("identifier", "expected a folder's name as 'data_identifier', got '../"),
-    ("case", "is not in "),
-    ("segmentation", "--pictures needs the label map "),
-    ("checkpoint", "--pictures needs a checkpoint in "),
-])  # fmt: skip
-def test_what_is_missing_is_named_before_any_network_runs(models, nnunet, tmp_path, monkeypatch, capsys, damage,
-                                                          message):  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("unset", "Set the environment variable nnUNet_preprocessed."),
+        ("elsewhere", "expected "),
+        ("identifier", "expected a folder's name as 'data_identifier', got '../"),
+        ("case", "is not in "),
+        ("segmentation", "--pictures needs the label map "),
+        ("checkpoint", "--pictures needs a checkpoint in "),
+    ],
+)
+def test_what_is_missing_is_named_before_any_network_runs(
+    models, nnunet, tmp_path, monkeypatch, capsys, damage, message
+):
     models = [shutil.copytree(each, tmp_path / each.name) for each in models]
     if damage == "unset":
         monkeypatch.delenv("nnUNet_preprocessed")

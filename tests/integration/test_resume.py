@@ -95,9 +95,12 @@ def _start(plans: str, teacher: Path, continues: bool, *, slow_save: bool, log: 
     """nnU-Net's training without the final validation, in its own process group."""
     arguments = [plans, "c" if continues else "new", "slow" if slow_save else "fast"]
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, *arguments], stdout=log.open("w"), stderr=subprocess.STDOUT,
-        env={**os.environ, "nnUNet_hlfd_teacher": str(teacher)}, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-c", CHILD, *arguments],
+        stdout=log.open("w"),
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "nnUNet_hlfd_teacher": str(teacher)},
+        start_new_session=True,
+    )
 
 
 def _epoch(folder: Path) -> int:
@@ -160,8 +163,10 @@ def test_latest_holds_the_best_value_of_its_own_epoch(nnunet, variant, teacher_2
     write = trainer.save_checkpoint
     trainer.save_checkpoint = lambda file: (saved.append((Path(file).name, trainer._best_ema)), write(file))
     trainer.run_training()
-    assert saved[:2] == [("checkpoint_best.pth", trainer.logger.get_value("ema_fg_dice", 0)),
-                         ("checkpoint_latest.pth", trainer.logger.get_value("ema_fg_dice", 0))]  # fmt: skip
+    assert saved[:2] == [
+        ("checkpoint_best.pth", trainer.logger.get_value("ema_fg_dice", 0)),
+        ("checkpoint_latest.pth", trainer.logger.get_value("ema_fg_dice", 0)),
+    ]
 
 
 def test_continue_without_a_checkpoint_is_an_error(nnunet, variant):

@@ -47,11 +47,14 @@ def test_every_trainer_stands_beside_the_student_alone_and_the_teacher(
     assert [rows[name]["adapters"] == "0" for name in rows] == [True, True, False, True]
 
 
-@pytest.mark.parametrize(("trainer", "message"), [
-    ("nnUNetTrainerStudent", "Expected distillation trainers for -tr, such as nnUNetTrainerHLFD, got "),
-    ("nnUNetTrainer", "Expected a trainer of this package, such as -tr nnUNetTrainerHLFD, got nnUNetTrainer."),
-    ("nnUNetTrainerNothing", "nnUNetTrainerNothing"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        ("nnUNetTrainerStudent", "Expected distillation trainers for -tr, such as nnUNetTrainerHLFD, got "),
+        ("nnUNetTrainer", "Expected a trainer of this package, such as -tr nnUNetTrainerHLFD, got nnUNetTrainer."),
+        ("nnUNetTrainerNothing", "nnUNetTrainerNothing"),
+    ],
+)
 @pytest.mark.usefixtures("teacher_2d")
 def test_what_does_not_distil_is_refused(trainer, message, nnunet, capsys):
     before = files(nnunet)

@@ -41,9 +41,28 @@ def _predict_and_check(nnunet: Path, fold: Path, configuration: str, output: Pat
     trainer, plans, _ = fold.parent.name.split("__")
     stock(
         "nnunetv2.inference.predict_from_raw_data:predict_entry_point",
-        "-d", "Dataset901_Phantom", "-c", configuration, "-f", "0", "-tr", trainer, "-p", plans,
-        "-i", images, "-o", output, "-device", "cpu", "--disable_tta", "-npp", "0", "-nps", "0",
-    )  # fmt: skip
+        "-d",
+        "Dataset901_Phantom",
+        "-c",
+        configuration,
+        "-f",
+        "0",
+        "-tr",
+        trainer,
+        "-p",
+        plans,
+        "-i",
+        images,
+        "-o",
+        output,
+        "-device",
+        "cpu",
+        "--disable_tta",
+        "-npp",
+        "0",
+        "-nps",
+        "0",
+    )
     [image_file] = images.glob("*.nii.gz")
     prediction = SimpleITK.ReadImage(str(output / image_file.name.replace("_0000", "")))
     image = SimpleITK.ReadImage(str(image_file))

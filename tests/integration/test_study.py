@@ -31,11 +31,20 @@ def study(tmp_path):
 
     def write(name, arms, **more):
         content = {
-            "study": name, "dataset": 901, "configuration": "2d", "seeds": [1, 2],
-            "settings": {"student": "resnet18_w8", "num_epochs": 2, "num_iterations_per_epoch": 2,
-                         "num_val_iterations_per_epoch": 1, "save_every": 1},
-            "arms": arms, **more,
-        }  # fmt: skip
+            "study": name,
+            "dataset": 901,
+            "configuration": "2d",
+            "seeds": [1, 2],
+            "settings": {
+                "student": "resnet18_w8",
+                "num_epochs": 2,
+                "num_iterations_per_epoch": 2,
+                "num_val_iterations_per_epoch": 1,
+                "save_every": 1,
+            },
+            "arms": arms,
+            **more,
+        }
         file = tmp_path / "study.yaml"
         file.write_text(json.dumps(content))  # JSON is YAML
         return file
@@ -59,9 +68,14 @@ def test_runs_are_ordinary_trainings_fold_by_fold_and_seed_by_seed(study):
     assert [(run.plans_name, run.trainer.__name__, run.fold) for run in runs] == [
         (f"nnUNetPlans_order_{name}", f"nnUNetTrainer{trainer}", fold)
         for fold in (0, 1)
-        for name, trainer in [("teacher", "Teacher"), ("alone.s1", "Student"), ("HLFD.s1", "HLFD"),
-                              ("alone.s2", "Student"), ("HLFD.s2", "HLFD")]
-    ]  # fmt: skip
+        for name, trainer in [
+            ("teacher", "Teacher"),
+            ("alone.s1", "Student"),
+            ("HLFD.s1", "HLFD"),
+            ("alone.s2", "Student"),
+            ("HLFD.s2", "HLFD"),
+        ]
+    ]
     teacher, alone, hlfd = runs[:3]
     assert (teacher.teacher, alone.teacher, hlfd.teacher) == (None, None, teacher.model_folder)
     assert (teacher.settings.seed, runs[3].settings.seed, runs[3].settings.num_epochs) == (1, 2, 2)
@@ -105,9 +119,10 @@ def test_a_dry_run_shows_every_run_and_an_estimate_and_writes_nothing(study, nnu
     output = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines() if "2 x 2" in line]
     assert [(row[0], row[1], row[6]) for row in rows] == [
-        ("teacher", "1", "new"), ("pp", "1", "new"),
+        ("teacher", "1", "new"),
+        ("pp", "1", "new"),
         *((arm, seed, "new") for seed in "12" for arm in ("alone", "HLFD", "pp")),
-    ]  # fmt: skip
+    ]
     assert "8 runs, 0 finished. About " in output
     assert " h with 2 at a time" in output
 
@@ -115,14 +130,20 @@ def test_a_dry_run_shows_every_run_and_an_estimate_and_writes_nothing(study, nnu
 # What is refused before anything is written
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"dataset": 899}, "899"),
-    ({"plans": "nnUNetOtherPlans"}, "Expected plans nnUNetOtherPlans of Dataset901_Phantom, found none."),
-    ({"arms": {"a": {"trainer": "nnUNetTrainerHLDF"}}}, "arms: a: unknown trainer nnUNetTrainerHLDF."),
-    ({"arms": {"a": {"trainer": "nnUNetTrainer"}}}, "expected a trainer of this package that is a nnUNetTrainerStude"),
-    ({"teachers": {"t": {"trainer": "nnUNetTrainer"}}}, "teachers: t: expected a trainer of this package"),
-    ({"teachers": {"t": {"folder": "/nowhere"}}}, "Expected the teacher's checkpoint /nowhere/fold_0/"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": 899}, "899"),
+        ({"plans": "nnUNetOtherPlans"}, "Expected plans nnUNetOtherPlans of Dataset901_Phantom, found none."),
+        ({"arms": {"a": {"trainer": "nnUNetTrainerHLDF"}}}, "arms: a: unknown trainer nnUNetTrainerHLDF."),
+        (
+            {"arms": {"a": {"trainer": "nnUNetTrainer"}}},
+            "expected a trainer of this package that is a nnUNetTrainerStude",
+        ),
+        ({"teachers": {"t": {"trainer": "nnUNetTrainer"}}}, "teachers: t: expected a trainer of this package"),
+        ({"teachers": {"t": {"folder": "/nowhere"}}}, "Expected the teacher's checkpoint /nowhere/fold_0/"),
+    ],
+)
 def test_what_cannot_run_is_refused_at_once(study, change, message, nnunet, capsys):
     before = tree(nnunet)
     file = study("refused", **{"arms": ARMS, "seeds": [1], **change})
@@ -131,15 +152,21 @@ def test_what_cannot_run_is_refused_at_once(study, change, message, nnunet, caps
     assert tree(nnunet) == before
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"configuration": "4d_fullres"}, "has no configuration '4d_fullres'."),
-    ({"report": {"pictures": "liver"}}, "report: pictures: expected one of the labels kidney, tumor, got 'liver'."),
-    ({"folds": [5]}, "Expected folds 0-4, those of "),
-    ({"arms": {"a": ARMS["HLFD"], "A": ARMS["HLFD"]}}, "Expected names that differ in more than their case"),
-    ({"arms": {"t": ARMS["alone"]}, "teachers": {"t.s1": None}}, "nnUNetPlans_early_t.s1 is there twice."),
-    ({"arms": {"a": {"trainer": "nnUNetTrainerTeacher"}}}, "that is a nnUNetTrainerStudent, got nnUNetTrainerTeacher."),
-    ({"arms": {"x": ARMS["HLFD"]}}, "nnUNetPlans_early_x.s1.json exists with other settings ("),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"configuration": "4d_fullres"}, "has no configuration '4d_fullres'."),
+        ({"report": {"pictures": "liver"}}, "report: pictures: expected one of the labels kidney, tumor, got 'liver'."),
+        ({"folds": [5]}, "Expected folds 0-4, those of "),
+        ({"arms": {"a": ARMS["HLFD"], "A": ARMS["HLFD"]}}, "Expected names that differ in more than their case"),
+        ({"arms": {"t": ARMS["alone"]}, "teachers": {"t.s1": None}}, "nnUNetPlans_early_t.s1 is there twice."),
+        (
+            {"arms": {"a": {"trainer": "nnUNetTrainerTeacher"}}},
+            "that is a nnUNetTrainerStudent, got nnUNetTrainerTeacher.",
+        ),
+        ({"arms": {"x": ARMS["HLFD"]}}, "nnUNetPlans_early_x.s1.json exists with other settings ("),
+    ],
+)
 def test_what_would_fail_later_is_refused_at_once(study, change, message, nnunet, variant, capsys):
     variant("early_x.s1", beta=0.3)
     before = tree(nnunet)
@@ -288,9 +315,12 @@ def test_a_study_does_not_start_while_one_of_its_trainings_runs(study, monkeypat
 
 def run_study(file, *more):
     return subprocess.Popen(
-        [COMMAND, "study", str(file), "-device", "cpu", "-np", "2", *more], stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+        [COMMAND, "study", str(file), "-device", "cpu", "-np", "2", *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def trainings(folder):
@@ -367,8 +397,9 @@ def test_the_papers_tables_come_out_at_the_size_of_the_phantom(name, nnunet, tmp
     """The repository's study file but for data set, budget, width of the student, one seed; and all of the report."""
     content = yaml.safe_load((STUDIES / f"{name}.yaml").read_text())
     content.update(dataset=901, plans="nnUNetPlans", study=f"paper.{name}", seeds=[1])
-    content["settings"].update(student="resnet18_w8", num_epochs=1, num_iterations_per_epoch=1,
-                               num_val_iterations_per_epoch=1)  # fmt: skip
+    content["settings"].update(
+        student="resnet18_w8", num_epochs=1, num_iterations_per_epoch=1, num_val_iterations_per_epoch=1
+    )
     content["report"] = {"pictures": "tumor", "paper_evaluation": True}
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(content))

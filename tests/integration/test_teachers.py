@@ -277,14 +277,48 @@ def test_unet_plus_plus_trains_predicts_is_exported_and_teaches(
     fold = train(trainer, configuration=configuration, plans=plans)
     assert (fold / "validation/summary.json").is_file()
     assert load(fold / "checkpoint_final.pth")["trainer_name"] == trainer
-    command("nnUNetv2_export_model_to_zip", "-d", "901", "-o", tmp_path / "model.zip", "-c", configuration, "-f", "0",
-            "-tr", trainer, "-p", plans)  # fmt: skip
+    command(
+        "nnUNetv2_export_model_to_zip",
+        "-d",
+        "901",
+        "-o",
+        tmp_path / "model.zip",
+        "-c",
+        configuration,
+        "-f",
+        "0",
+        "-tr",
+        trainer,
+        "-p",
+        plans,
+    )
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "installed"))
     command("nnUNetv2_install_pretrained_model_from_zip", tmp_path / "model.zip")
     output = tmp_path / "predicted"
     images = nnunet / "raw/Dataset901_Phantom/imagesTs"
-    command("nnUNetv2_predict", "-d", "901", "-c", configuration, "-f", "0", "-tr", trainer, "-p", plans, "-i", images,
-            "-o", output, "-device", "cpu", "-npp", "0", "-nps", "0")  # fmt: skip
+    command(
+        "nnUNetv2_predict",
+        "-d",
+        "901",
+        "-c",
+        configuration,
+        "-f",
+        "0",
+        "-tr",
+        trainer,
+        "-p",
+        plans,
+        "-i",
+        images,
+        "-o",
+        output,
+        "-device",
+        "cpu",
+        "-npp",
+        "0",
+        "-nps",
+        "0",
+    )
     assert len(list(output.glob("*.nii.gz"))) == 1
     monkeypatch.setenv("nnUNet_results", str(nnunet / "results"))
     monkeypatch.setenv("nnUNet_hlfd_teacher", str(fold.parent))

@@ -16,15 +16,53 @@ import numpy as np
 import torch
 
 HOSTILE_NAMES = (
-    "os.system", "builtins.eval", "builtins.exec", "subprocess.Popen", "torch.nn.functional.torch.os.system",
-    "torch.nn.Module.__init__", "torch.nn.modules.conv.os.system", "torch.nn.parallel.DistributedDataParallel",
-    "dynamic_network_architectures.architectures.unet.os.system", "torch.hub.load", "../../../tmp/x", "a/b", "..",
-    "nnUNetTrainerX.__class__", "__class__", "torch.nn.", "torch.nn.Linear", "torch.nn.LazyLinear", "",
-)  # fmt: skip
+    "os.system",
+    "builtins.eval",
+    "builtins.exec",
+    "subprocess.Popen",
+    "torch.nn.functional.torch.os.system",
+    "torch.nn.Module.__init__",
+    "torch.nn.modules.conv.os.system",
+    "torch.nn.parallel.DistributedDataParallel",
+    "dynamic_network_architectures.architectures.unet.os.system",
+    "torch.hub.load",
+    "../../../tmp/x",
+    "a/b",
+    "..",
+    "nnUNetTrainerX.__class__",
+    "__class__",
+    "torch.nn.",
+    "torch.nn.Linear",
+    "torch.nn.LazyLinear",
+    "",
+)
 ODD_VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, -(10**9), 1.5, 1e308, float("nan"), float("inf"), 10**5, 10**9, 10**30, "x", "x" * 10_000,
-    [], {}, [[]], [None], {"": None}, [10**9] * 4, [3] * 10_000, [-1, -1], {"a": {"b": {"c": [1, 2, 3]}}}, [["2d"]],
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    -(10**9),
+    1.5,
+    1e308,
+    float("nan"),
+    float("inf"),
+    10**5,
+    10**9,
+    10**30,
+    "x",
+    "x" * 10_000,
+    [],
+    {},
+    [[]],
+    [None],
+    {"": None},
+    [10**9] * 4,
+    [3] * 10_000,
+    [-1, -1],
+    {"a": {"b": {"c": [1, 2, 3]}}},
+    [["2d"]],
+)
 
 
 def damage_bytes(content: bytes, generator: random.Random) -> bytes:
@@ -219,10 +257,27 @@ def _odd_tensor(content: dict[str, Any], generator: random.Random) -> dict[str, 
     weights = damaged["network_weights"]
     name = generator.choice(list(weights))
     like = weights[name]
-    weights[name] = generator.choice((
-        torch.zeros(1).expand(10**6, 10**6), torch.zeros(1).expand(like.shape), like.double(), like.to(torch.complex64),
-        like.to(torch.int8), like.reshape(-1), like[None], torch.zeros(0), like.to_sparse(), like * float("nan"),
-        like.numpy(), like.tolist(), "x", None, torch.nn.Parameter(like), like.bfloat16(), torch.zeros(2**10, 2**10),
-        torch.empty(10**7, device="meta"), like.transpose(0, -1),
-    ))  # fmt: skip
+    weights[name] = generator.choice(
+        (
+            torch.zeros(1).expand(10**6, 10**6),
+            torch.zeros(1).expand(like.shape),
+            like.double(),
+            like.to(torch.complex64),
+            like.to(torch.int8),
+            like.reshape(-1),
+            like[None],
+            torch.zeros(0),
+            like.to_sparse(),
+            like * float("nan"),
+            like.numpy(),
+            like.tolist(),
+            "x",
+            None,
+            torch.nn.Parameter(like),
+            like.bfloat16(),
+            torch.zeros(2**10, 2**10),
+            torch.empty(10**7, device="meta"),
+            like.transpose(0, -1),
+        )
+    )
     return damaged

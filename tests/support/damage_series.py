@@ -36,8 +36,14 @@ from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.teacher.teacher import StudentSide, load_teacher
 
 DATASET = "Dataset901_Phantom"
-SHARES = {"checkpoint": 48, "teacher checkpoint": 12, "teacher plans": 20, "teacher dataset.json": 12,
-          "own plans": 5, "resumed checkpoint": 3}  # fmt: skip
+SHARES = {
+    "checkpoint": 48,
+    "teacher checkpoint": 12,
+    "teacher plans": 20,
+    "teacher dataset.json": 12,
+    "own plans": 5,
+    "resumed checkpoint": 3,
+}
 SECONDS = 30  # of the processor; a sample that takes longer hangs
 HEADROOM = 3 * 2**30  # address space beyond that of a good sample
 
@@ -57,9 +63,14 @@ class Series:
         self.dataset = json.loads((model / "dataset.json").read_text())
         self.own_plans = json.loads((self.root / "preprocessed" / DATASET / "nnUNetPlans_short.json").read_text())
         self.student = StudentSide(
-            plans=PlansManager(copy.deepcopy(self.plans)), plans_names=["nnUNetPlans"], configuration="2d",
-            dataset_json=copy.deepcopy(self.dataset), fold=0, validation_cases=[], results_folder=work,
-        )  # fmt: skip
+            plans=PlansManager(copy.deepcopy(self.plans)),
+            plans_names=["nnUNetPlans"],
+            configuration="2d",
+            dataset_json=copy.deepcopy(self.dataset),
+            fold=0,
+            validation_cases=[],
+            results_folder=work,
+        )
         self.resumed = read_checkpoint(checkpoint)
         self.teacher = self._small_teacher()
 
@@ -67,11 +78,22 @@ class Series:
         kwargs = self.plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
         for key in ("kernel_sizes", "strides"):
             kwargs[key] = kwargs[key][:3]
-        kwargs |= {"n_stages": 3, "features_per_stage": [2, 3, 4], "n_conv_per_stage": [1, 1, 1],
-                   "n_conv_per_stage_decoder": [1, 1]}  # fmt: skip
+        kwargs |= {
+            "n_stages": 3,
+            "features_per_stage": [2, 3, 4],
+            "n_conv_per_stage": [1, 1, 1],
+            "n_conv_per_stage_decoder": [1, 1],
+        }
         network = build_network(self.plans["configurations"]["2d"]["architecture"], 1, 3)
-        keys = ("optimizer_state", "grad_scaler_state", "logging", "_best_ema", "current_epoch", "trainer_name",
-                "inference_allowed_mirroring_axes")  # fmt: skip
+        keys = (
+            "optimizer_state",
+            "grad_scaler_state",
+            "logging",
+            "_best_ema",
+            "current_epoch",
+            "trainer_name",
+            "inference_allowed_mirroring_axes",
+        )
         return {
             **{key: self.resumed[key] for key in keys if key != "optimizer_state"},
             "network_weights": network.state_dict(),
@@ -135,8 +157,14 @@ def run(series: Series, samples: int, seed: int) -> dict[str, Any]:
         except ValueError:
             counts[kind]["refused"] += 1
         except BaseException as error:
-            failures.append({"number": number, "kind": kind, "error": repr(error)[:300],
-                             "where": traceback.format_exc().splitlines()[-7:]})  # fmt: skip
+            failures.append(
+                {
+                    "number": number,
+                    "kind": kind,
+                    "error": repr(error)[:300],
+                    "where": traceback.format_exc().splitlines()[-7:],
+                }
+            )
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
         slowest = max(slowest, time.process_time() - start)

@@ -13,9 +13,16 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 
 def make_trainer(
-    nnunet: Path, trainer: str, plans: str, *, dataset: str = "Dataset901_Phantom", configuration: str = "2d",
-    fold: Any = 0, continue_training: bool = False, trainer_class: Any = None,
-) -> Any:  # fmt: skip
+    nnunet: Path,
+    trainer: str,
+    plans: str,
+    *,
+    dataset: str = "Dataset901_Phantom",
+    configuration: str = "2d",
+    fold: Any = 0,
+    continue_training: bool = False,
+    trainer_class: Any = None,
+) -> Any:
     """A trainer as nnU-Net's `get_trainer_from_args` makes it; `trainer_class` is a test's own subclass of it."""
     folder = nnunet / "preprocessed" / dataset
     content = {**load_json(str(folder / f"{plans}.json")), "continue_training": continue_training}
@@ -37,9 +44,15 @@ def run_epoch(trainer: Any) -> None:
 
 
 def train_once(
-    nnunet: Path, train: Callable[..., Path], trainer: str, *, dataset: str = "Dataset901_Phantom", plans: str,
-    configuration: str = "2d", fold: int | str = 0,
-) -> Path:  # fmt: skip
+    nnunet: Path,
+    train: Callable[..., Path],
+    trainer: str,
+    *,
+    dataset: str = "Dataset901_Phantom",
+    plans: str,
+    configuration: str = "2d",
+    fold: int | str = 0,
+) -> Path:
     """Fold folder of a trained and validated model, made by the first test that asks for it."""
     folder = nnunet / "results" / dataset / f"{trainer}__{plans}__{configuration}" / f"fold_{fold}"
     if not (folder / "validation/summary.json").is_file():
@@ -57,9 +70,12 @@ def report_students(nnunet: Path, train: Callable[..., Path], variant: Callable[
 def command(name: str, *arguments: object, **environment: str) -> str:
     """Run a console script that pip has installed beside this Python; returns its output."""
     done = subprocess.run(
-        [Path(sys.executable).parent / name, *map(str, arguments)], env={**os.environ, **environment},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [Path(sys.executable).parent / name, *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
@@ -92,8 +108,10 @@ def stock(entry_point: str, *arguments: object, **environment: str) -> str:
         [sys.executable, "-S", "-c", _STOCK, packages, entry_point, *map(str, arguments)],
         env={**variables, **environment},
         cwd=variables["nnUNet_results"],  # not in a checkout of this package
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 

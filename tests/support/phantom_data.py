@@ -16,8 +16,14 @@ DATASETS = {
     "ignore": "Dataset904_PhantomIgnore",
     "regions_ignore": REGIONS_DATASET,
 }
-SHORT = {"num_epochs": 2, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1, "save_every": 1, "seed": 1,
-         "student": "resnet18_w8"}  # fmt: skip
+SHORT = {
+    "num_epochs": 2,
+    "num_iterations_per_epoch": 2,
+    "num_val_iterations_per_epoch": 1,
+    "save_every": 1,
+    "seed": 1,
+    "student": "resnet18_w8",
+}
 
 
 def use_folders(root: Path) -> None:

@@ -15,9 +15,15 @@ def metrics(dice, n_pred, n_ref):
     """What nnU-Net writes for one label of one case."""
     true_positive = 0 if np.isnan(dice) else dice * (n_pred + n_ref) / 2
     return {
-        "Dice": dice, "IoU": dice, "TP": true_positive, "FP": n_pred - true_positive, "FN": n_ref - true_positive,
-        "TN": 0, "n_pred": n_pred, "n_ref": n_ref,
-    }  # fmt: skip
+        "Dice": dice,
+        "IoU": dice,
+        "TP": true_positive,
+        "FP": n_pred - true_positive,
+        "FN": n_ref - true_positive,
+        "TN": 0,
+        "n_pred": n_pred,
+        "n_ref": n_ref,
+    }
 
 
 def key(value):
@@ -25,9 +31,21 @@ def key(value):
 
 
 def write_model(
-    parent, trainer, dice, *, plans="nnUNetPlans", kind="one", folds=(0,), settings=None, seed=None, title=None,
-    teacher=None, n_pred=100, n_ref=100, seen=False,
-):  # fmt: skip
+    parent,
+    trainer,
+    dice,
+    *,
+    plans="nnUNetPlans",
+    kind="one",
+    folds=(0,),
+    settings=None,
+    seed=None,
+    title=None,
+    teacher=None,
+    n_pred=100,
+    n_ref=100,
+    seen=False,
+):
     """Write a model folder; returns it.
 
     Args:
@@ -36,8 +54,12 @@ def write_model(
     """
     folder = Path(parent) / f"{trainer}__{plans}__2d"
     labels = NAMES[kind]
-    content = {"plans_name": plans, "dataset_name": "Dataset901_Made", "configurations": {"2d": {"architecture": {}}},
-               "image_reader_writer": "SimpleITKIO"}  # fmt: skip
+    content = {
+        "plans_name": plans,
+        "dataset_name": "Dataset901_Made",
+        "configurations": {"2d": {"architecture": {}}},
+        "image_reader_writer": "SimpleITKIO",
+    }
     if settings is not None:
         content["hlfd"] = {"base_plans": "nnUNetPlans", "trainer": trainer, "settings": {**settings, "seed": seed}}
     if len(folds) == 1 and folds[0] not in dice:
@@ -47,12 +69,15 @@ def write_model(
         validation.mkdir(parents=True)
         cases = [
             {
-                "reference_file": f"/gone/{case}.nii.gz", "prediction_file": f"/gone/{case}.nii.gz",
-                "metrics": {key(value): metrics(float(each), n_pred, n_ref)
-                            for value, each in zip(labels.values(), np.atleast_1d(values), strict=True)},
+                "reference_file": f"/gone/{case}.nii.gz",
+                "prediction_file": f"/gone/{case}.nii.gz",
+                "metrics": {
+                    key(value): metrics(float(each), n_pred, n_ref)
+                    for value, each in zip(labels.values(), np.atleast_1d(values), strict=True)
+                },
             }
             for case, values in dice[fold].items()
-        ]  # fmt: skip
+        ]
         (validation / "summary.json").write_text(json.dumps({"metric_per_case": cases}))
         if settings is not None:
             record = {"trainer": trainer, "settings": {**settings, "seed": seed}, "versions": {"nnunetv2_hlfd": "1"}}

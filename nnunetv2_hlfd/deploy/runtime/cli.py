@@ -22,12 +22,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Segment images with an exported nnU-Net, without torch. Needs numpy, "
-                                     "SimpleITK and onnxruntime or openvino.")  # fmt: skip
+    parser = argparse.ArgumentParser(
+        description="Segment images with an exported nnU-Net, without torch. Needs numpy, "
+        "SimpleITK and onnxruntime or openvino."
+    )
     parser.add_argument("-i", type=Path, required=True, metavar="INPUT", help="folder with CASE_0000 images")
     parser.add_argument("-o", type=Path, required=True, metavar="OUTPUT", help="folder for the segmentations")
-    parser.add_argument("-m", type=Path, default=Path(sys.argv[0]).resolve().parent, metavar="MODEL_FOLDER",
-                        help="exported model (default: where this file lies)")  # fmt: skip
+    parser.add_argument(
+        "-m",
+        type=Path,
+        default=Path(sys.argv[0]).resolve().parent,
+        metavar="MODEL_FOLDER",
+        help="exported model (default: where this file lies)",
+    )
     parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all)")
     parser.add_argument("-step_size", type=float, default=0.5, help="of the sliding window, in patches (default: 0.5)")
     parser.add_argument("-threads", type=int, help="of the processor (default: all cores)")

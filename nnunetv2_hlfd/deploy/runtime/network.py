@@ -29,12 +29,16 @@ def find_networks(model: Path, folds: list[str] | None = None) -> list[Path]:
         ValueError: where a fold has none, or there is no fold.
     """
     names = [f"fold_{fold}" for fold in folds] if folds else sorted(each.name for each in model.glob("fold_*"))
-    files = [next((model / name / file for file in FILES.values() if (model / name / file).is_file()), None)
-             for name in names]  # fmt: skip
+    files = [
+        next((model / name / file for file in FILES.values() if (model / name / file).is_file()), None)
+        for name in names
+    ]
     found = [file for file in files if file]
     if not names or len(found) < len(names):
-        raise ValueError(f"Expected {' or '.join(FILES.values())} in {', '.join(names) or 'fold_*'} of {model}, made "
-                         f"by nnUNetv2_hlfd export -to onnx or openvino.")  # fmt: skip
+        raise ValueError(
+            f"Expected {' or '.join(FILES.values())} in {', '.join(names) or 'fold_*'} of {model}, made "
+            f"by nnUNetv2_hlfd export -to onnx or openvino."
+        )
     return found
 
 

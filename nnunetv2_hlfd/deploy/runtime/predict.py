@@ -33,9 +33,16 @@ def predict_logits(
     for network in networks:
         logits = np.zeros_like(total)
         predict_tiles(
-            padded, network.run, tiles, into=logits, weight=np.zeros(padded.shape[1:], np.float32), window=window,
-            mirror_axes=(model.mirror_axes or ()) if mirroring else (), batch=batch_size(model.patch_size), library=np,
-        )  # fmt: skip
+            padded,
+            network.run,
+            tiles,
+            into=logits,
+            weight=np.zeros(padded.shape[1:], np.float32),
+            window=window,
+            mirror_axes=(model.mirror_axes or ()) if mirroring else (),
+            batch=batch_size(model.patch_size),
+            library=np,
+        )
         total += logits
     total /= len(networks)
     return total[(slice(None), *inside[1:])]

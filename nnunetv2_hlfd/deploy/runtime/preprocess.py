@@ -37,8 +37,11 @@ def prepare(image: Image, model: Description) -> Prepared:
     shape = new_shape(data.shape[1:], spacing, target)
     return Prepared(
         data=resample(data, shape, spacing, target, model.resample_image),
-        spacing=spacing, target_spacing=target, full_shape=mask.shape, box=box,
-    )  # fmt: skip
+        spacing=spacing,
+        target_spacing=target,
+        full_shape=mask.shape,
+        box=box,
+    )
 
 
 def normalize(channel: NDArray[np.float32], mask: NDArray[np.bool_], how: Normalization) -> NDArray[np.float32]:

@@ -27,10 +27,13 @@ def tile_positions(extents: Sequence[int], patch_size: Sequence[int], step_size:
 
     A 2d patch is moved over every slice.
     """
-    starts = [_starts(extent, patch, step_size)
-              for extent, patch in zip(extents[-len(patch_size) :], patch_size, strict=True)]  # fmt: skip
-    places = [tuple(slice(start, start + patch) for start, patch in zip(each, patch_size, strict=True))
-              for each in itertools.product(*starts)]  # fmt: skip
+    starts = [
+        _starts(extent, patch, step_size) for extent, patch in zip(extents[-len(patch_size) :], patch_size, strict=True)
+    ]
+    places = [
+        tuple(slice(start, start + patch) for start, patch in zip(each, patch_size, strict=True))
+        for each in itertools.product(*starts)
+    ]
     if len(patch_size) == len(extents):
         return [(slice(None), *place) for place in places]
     return [(slice(None), z, *place) for z in range(extents[0]) for place in places]
@@ -60,9 +63,17 @@ def batch_size(patch_size: Sequence[int], voxels: int = _BATCH_VOXELS) -> int:
 
 
 def predict_tiles(
-    image: Any, network: Callable[[Any], Any], tiles: Sequence[Tile], *, into: Any, weight: Any, window: Any,
-    mirror_axes: Sequence[int], batch: int, library: Any,
-) -> None:  # fmt: skip
+    image: Any,
+    network: Callable[[Any], Any],
+    tiles: Sequence[Tile],
+    *,
+    into: Any,
+    weight: Any,
+    window: Any,
+    mirror_axes: Sequence[int],
+    batch: int,
+    library: Any,
+) -> None:
     """Write the weighted mean of the tiles' logits into `into`.
 
     Args:

@@ -63,9 +63,16 @@ def test_help_of_plan_has_every_setting_with_its_text_and_choices(capsys):
 
 def test_help_of_train_names_the_trainers_and_its_own_options(capsys):
     text = help_of(capsys, "train")
-    for word in ("nnUNetv2_train's arguments", "--dry_run", "--overwrite", "nnUNetTrainerHLFD",
-                 "nnUNetTrainerHLFD_noFeature",
-                 "nnUNetTrainerHLFD_noPixel", "nnUNetTrainerStudent", "nnUNetTrainerTeacher"):  # fmt: skip
+    for word in (
+        "nnUNetv2_train's arguments",
+        "--dry_run",
+        "--overwrite",
+        "nnUNetTrainerHLFD",
+        "nnUNetTrainerHLFD_noFeature",
+        "nnUNetTrainerHLFD_noPixel",
+        "nnUNetTrainerStudent",
+        "nnUNetTrainerTeacher",
+    ):
         assert word in text
 
 

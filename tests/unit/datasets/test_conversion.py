@@ -87,8 +87,11 @@ def test_lits_is_read_from_its_batches(tmp_path, raw, ending):
     folder = convert(LITS, source).folder
     assert folder == raw / "Dataset017_LiTS"
     assert states(folder) == {
-        "liver_000": "converted", "liver_007": "converted", "liver_012": "converted", "test_000": "unlabelled",
-    }  # fmt: skip
+        "liver_000": "converted",
+        "liver_007": "converted",
+        "liver_012": "converted",
+        "test_000": "unlabelled",
+    }
     image = nibabel.load(folder / "imagesTr/liver_007_0000.nii.gz")
     hu, labels = scene(7)
     np.testing.assert_array_equal(image.get_fdata(), hu.T)
@@ -137,9 +140,11 @@ def test_nothing_but_the_data_set_and_its_report_is_left(kits19):
     folder = convert(KITS19, kits19).folder
     cases = [f"case_0000{i}" for i in range(4)]
     assert files(folder) == {
-        "dataset.json", "conversion_report.json", *(f"imagesTr/{case}_0000.nii.gz" for case in cases),
+        "dataset.json",
+        "conversion_report.json",
+        *(f"imagesTr/{case}_0000.nii.gz" for case in cases),
         *(f"labelsTr/{case}.nii.gz" for case in cases),
-    }  # fmt: skip
+    }
     assert not (folder / ".converting").exists()
 
 

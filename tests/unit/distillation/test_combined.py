@@ -5,9 +5,10 @@ from collections import Counter
 import pytest
 from method_scene import FLAT, KINDS, SOLID, Scene, gradients
 
+from nnunetv2_hlfd.distillation import method as base
 from nnunetv2_hlfd.distillation.combined import CombinedMethod
 from nnunetv2_hlfd.distillation.method import Roles
-from nnunetv2_hlfd.distillation.registry import METHODS, base, find_trainer
+from nnunetv2_hlfd.distillation.registry import METHODS, find_trainer
 
 NAMES = ("HLFD", "KD", "AT", "EMKD", "DSKD", "SKD", "IMF")
 ALL = tuple(name for name in METHODS if not name.startswith("HLFD_") and name != "EMKD")  # no shared terms
@@ -56,8 +57,14 @@ def test_every_term_has_a_weight():
 def test_factors_multiply_the_weights_of_their_method():
     method = Scene(combine(("HLFD", "KD", "SKD"), {"HLFD": 2.0, "KD": 0.0, "SKD": 0.5}), FLAT).method
     assert method.weights == {
-        "ufd": 1.8, "ifd": 1.8, "upd": 0.2, "ipd": 0.2, "kd": 0.0, "skd_pixel": 5.0, "skd_pair": 0.5
-    }  # fmt: skip
+        "ufd": 1.8,
+        "ifd": 1.8,
+        "upd": 0.2,
+        "ipd": 0.2,
+        "kd": 0.0,
+        "skd_pixel": 5.0,
+        "skd_pair": 0.5,
+    }
     assert method.methods["SKD"].weights == {"skd_pixel": 10.0, "skd_pair": 1.0}
 
 
@@ -178,9 +185,16 @@ def test_shared_work_is_done_once(monkeypatch, regions, teachers):
     scene.method(student, teacher, scene.target)
 
     maps = [
-        (1, (4, 6)), (1, (8, 6)), (1, (4, 3)), (2, (4, 3)), (2, (4, 6)), (3, (4, 3)), (4, (4, 3)), (4, (2, 3)),
+        (1, (4, 6)),
+        (1, (8, 6)),
+        (1, (4, 3)),
+        (2, (4, 3)),
+        (2, (4, 6)),
+        (3, (4, 3)),
+        (4, (4, 3)),
+        (4, (2, 3)),
         (5, (1, 3)),
-    ]  # fmt: skip
+    ]
     networks = range(1, teachers + 1)
     assert energies == Counter(
         [(0, "stage", stage, size, 1.0) for stage, size in maps]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_student import KINDS, PLAIN, RESIDUAL, narrow_architecture, patch_for
+from architectures import KINDS, PLAIN, RESIDUAL, narrow_architecture, patch_for
 from torch import nn
 
 from nnunetv2_hlfd.distillation.taps import (

@@ -91,8 +91,11 @@ def test_dice_part_equals_the_reference_and_nnunets_own(regions, ignore, batch_d
     part = (2 * total - build_focal(regions, ignore=ignore)(values, target)).item()
     own = MemoryEfficientSoftDiceLoss(
         apply_nonlin=torch.sigmoid if regions else lambda each: torch.softmax(each, dim=1),
-        batch_dice=batch_dice, do_bg=regions, smooth=1e-5, ddp=False,
-    )  # fmt: skip
+        batch_dice=batch_dice,
+        do_bg=regions,
+        smooth=1e-5,
+        ddp=False,
+    )
     mask = None if ignored is None else torch.from_numpy(~ignored)
     assert part == pytest.approx(1 + own(values, torch.from_numpy(truth), loss_mask=mask).item(), rel=1e-5)
     assert part == pytest.approx(1 - reference.dice(values.numpy(), truth, regions, batch_dice, ignored), rel=1e-5)
@@ -103,9 +106,11 @@ def test_dice_part_equals_the_reference_and_nnunets_own(regions, ignore, batch_d
 def test_gamma_0_for_labels_is_half_of_nnunets_dice_and_cross_entropy(ignore, batch_dice):
     target, *_ = make_target((2, 3, 5, 4), False, ignore)
     nnunet = DC_and_CE_loss(
-        {"batch_dice": batch_dice, "smooth": 1e-5, "do_bg": False, "ddp": False}, {},
-        ignore_label=IGNORE if ignore else None, dice_class=MemoryEfficientSoftDiceLoss,
-    )  # fmt: skip
+        {"batch_dice": batch_dice, "smooth": 1e-5, "do_bg": False, "ddp": False},
+        {},
+        ignore_label=IGNORE if ignore else None,
+        dice_class=MemoryEfficientSoftDiceLoss,
+    )
     computed = build(False, batch_dice=batch_dice, ignore=ignore, gamma=0.0)(logits(2, 3, 5, 4), target)
     assert computed.item() == pytest.approx(0.5 + 0.5 * nnunet(logits(2, 3, 5, 4), target).item(), rel=1e-5)
 
@@ -114,9 +119,10 @@ def test_gamma_0_for_labels_is_half_of_nnunets_dice_and_cross_entropy(ignore, ba
 def test_gamma_0_for_regions_is_half_of_nnunets_dice_and_binary_cross_entropy(batch_dice):
     target, *_ = make_target((2, 3, 5, 4), True, False)
     nnunet = DC_and_BCE_loss(
-        {}, {"batch_dice": batch_dice, "do_bg": True, "smooth": 1e-5, "ddp": False},
+        {},
+        {"batch_dice": batch_dice, "do_bg": True, "smooth": 1e-5, "ddp": False},
         dice_class=MemoryEfficientSoftDiceLoss,
-    )  # fmt: skip
+    )
     computed = build(True, batch_dice=batch_dice, gamma=0.0)(logits(2, 3, 5, 4).float(), target.float())
     assert computed.item() == pytest.approx(
         0.5 + 0.5 * nnunet(logits(2, 3, 5, 4).float(), target.float()).item(), rel=1e-5

@@ -62,10 +62,13 @@ class TestEMKDRegion(TestEMKD):
     def expected(self, scene):
         return super().expected(scene) | {
             "emkd_region": reference.emkd_region(
-                scene.student.features, scene.teacher_features, scene.geometry.low, scene.geometry.high,
+                scene.student.features,
+                scene.teacher_features,
+                scene.geometry.low,
+                scene.geometry.high,
                 members_of(scene),
             )
-        }  # fmt: skip
+        }
 
 
 def region_term(scene, student=None):
@@ -77,11 +80,15 @@ def test_titles_and_weights():
     assert EMKDRegion.title == "EMKD with region affinity"
     assert Scene(EMKD, FLAT).method.weights == {"emkd_prediction": 0.1, "emkd_importance": 0.9}
     assert Scene(EMKDRegion, FLAT).method.weights == {
-        "emkd_prediction": 0.1, "emkd_importance": 0.9, "emkd_region": 0.9
-    }  # fmt: skip
+        "emkd_prediction": 0.1,
+        "emkd_importance": 0.9,
+        "emkd_region": 0.9,
+    }
     assert Scene(EMKDRegion, FLAT, beta=7.0, lambda_=3.0).method.weights == {
-        "emkd_prediction": 3.0, "emkd_importance": 7.0, "emkd_region": 7.0
-    }  # fmt: skip
+        "emkd_prediction": 3.0,
+        "emkd_importance": 7.0,
+        "emkd_region": 7.0,
+    }
     assert nnUNetTrainerEMKD.method_class is EMKD
     assert nnUNetTrainerEMKD_region.method_class is EMKDRegion
 

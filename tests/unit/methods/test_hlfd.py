@@ -179,9 +179,13 @@ class Scene:
         return reference.hlfd_feature_terms(
             self.student[0], geometry.early, geometry.mids, teachers, settings.attention_exponent
         ) | reference.hlfd_pixel_terms(
-            self.reference_pixel_maps(), teachers, settings.temperature, self.regions, settings.pixel_grid,
+            self.reference_pixel_maps(),
+            teachers,
+            settings.temperature,
+            self.regions,
+            settings.pixel_grid,
             None if settings.distill_ignored else self.ignored,
-        )  # fmt: skip
+        )
 
 
 def assert_equals_reference(scene):
@@ -228,9 +232,13 @@ def test_temperature(geometry, regions, temperature):
 @pytest.mark.parametrize("geometry", [FLAT, UNEVEN, SOLID], ids=["2d", "2d-uneven", "3d-anisotropic"])
 def test_ignore_label(geometry, regions, distill_ignored, pixel_maps, pixel_grid):
     scene = Scene(
-        geometry, regions=regions, ignore=True,
-        distill_ignored=distill_ignored, pixel_maps=pixel_maps, pixel_grid=pixel_grid,
-    )  # fmt: skip
+        geometry,
+        regions=regions,
+        ignore=True,
+        distill_ignored=distill_ignored,
+        pixel_maps=pixel_maps,
+        pixel_grid=pixel_grid,
+    )
     assert_equals_reference(scene)
 
 
@@ -483,10 +491,14 @@ def test_a_gradient_step_on_the_student_lowers_every_term(regions, pixel_maps):
         student = scene.student_outputs(gradient=True)
         term = scene.terms(student)[name]
         term.backward()
-        moved = Outputs(**{
-            kind: [each.detach() - (0 if each.grad is None else 0.05 * each.grad) for each in getattr(student, kind)]
-            for kind in ("features", "logits")
-        })  # fmt: skip
+        moved = Outputs(
+            **{
+                kind: [
+                    each.detach() - (0 if each.grad is None else 0.05 * each.grad) for each in getattr(student, kind)
+                ]
+                for kind in ("features", "logits")
+            }
+        )
         assert scene.terms(moved)[name].item() < term.item(), name
 
 
@@ -573,9 +585,13 @@ TINY_SOLID = Geometry(
 def test_gradcheck_of_all_terms(geometry, regions, exponent, pixel_grid):
     """Each channel keeps one sign, so that no resized value comes near 0, where |z| has a kink."""
     scene = Scene(
-        geometry, regions=regions, ignore=True,
-        distill_ignored=False, attention_exponent=exponent, pixel_grid=pixel_grid,
-    )  # fmt: skip
+        geometry,
+        regions=regions,
+        ignore=True,
+        distill_ignored=False,
+        attention_exponent=exponent,
+        pixel_grid=pixel_grid,
+    )
     stages = used_features(scene)
     taps = []
     for stage in stages:

@@ -10,10 +10,18 @@ from nnunetv2_hlfd.distillation.taps import read_stages, trained_heads
 from nnunetv2_hlfd.networks.unet_plus_plus import UNetPlusPlus
 from nnunetv2_hlfd.training.unet_plus_plus_trainer import nnUNetTrainerUNetPlusPlus
 
-FLAT = {"conv_op": nn.Conv2d, "norm_op": nn.InstanceNorm2d, "strides": [[1, 1], [2, 2], [2, 1], [2, 2]],
-        "kernel_sizes": [[3, 3], [3, 3], [3, 1], [3, 3]]}  # fmt: skip
-SOLID = {"conv_op": nn.Conv3d, "norm_op": nn.InstanceNorm3d, "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
-         "kernel_sizes": [[1, 3, 3], [1, 3, 3], [3, 3, 3]]}  # fmt: skip
+FLAT = {
+    "conv_op": nn.Conv2d,
+    "norm_op": nn.InstanceNorm2d,
+    "strides": [[1, 1], [2, 2], [2, 1], [2, 2]],
+    "kernel_sizes": [[3, 3], [3, 3], [3, 1], [3, 3]],
+}
+SOLID = {
+    "conv_op": nn.Conv3d,
+    "norm_op": nn.InstanceNorm3d,
+    "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+    "kernel_sizes": [[1, 3, 3], [1, 3, 3], [3, 3, 3]],
+}
 KINDS = [pytest.param(FLAT, (2, 3, 16, 12), id="2d"), pytest.param(SOLID, (2, 3, 4, 12, 8), id="3d-anisotropic")]
 
 
@@ -21,10 +29,17 @@ def build(kind, *, deep_supervision=False, widths=None):
     stages = len(kind["strides"])
     torch.manual_seed(0)
     return UNetPlusPlus(
-        3, 5, n_stages=stages, features_per_stage=widths or [4 + 2 * level for level in range(stages)],
-        conv_bias=True, norm_op_kwargs={"eps": 1e-5, "affine": True}, nonlin=nn.LeakyReLU,
-        nonlin_kwargs={"inplace": True}, deep_supervision=deep_supervision, **kind,
-    ).eval()  # fmt: skip
+        3,
+        5,
+        n_stages=stages,
+        features_per_stage=widths or [4 + 2 * level for level in range(stages)],
+        conv_bias=True,
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+        deep_supervision=deep_supervision,
+        **kind,
+    ).eval()
 
 
 def reference(weights, kind, image, levels):
@@ -118,14 +133,22 @@ def plans(block):
     architecture = {
         "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
         "arch_kwargs": {
-            "n_stages": 4, "features_per_stage": [4, 8, 8, 8], "conv_op": "torch.nn.modules.conv.Conv2d",
-            "kernel_sizes": [[3, 3]] * 4, "strides": [[1, 1], *[[2, 2]] * 3], "conv_bias": True,
-            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d", "norm_op_kwargs": {"affine": True},
-            "dropout_op": None, "dropout_op_kwargs": None, "nonlin": "torch.nn.LeakyReLU",
-            "nonlin_kwargs": {"inplace": True}, **block,
+            "n_stages": 4,
+            "features_per_stage": [4, 8, 8, 8],
+            "conv_op": "torch.nn.modules.conv.Conv2d",
+            "kernel_sizes": [[3, 3]] * 4,
+            "strides": [[1, 1], *[[2, 2]] * 3],
+            "conv_bias": True,
+            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
+            "norm_op_kwargs": {"affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+            **block,
         },
         "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-    }  # fmt: skip
+    }
     return PlansManager({"plans_name": "any", "configurations": {"2d": {"architecture": architecture}}})
 
 

@@ -1,22 +1,23 @@
 """Plans from strangers: names that become folders, sizes that become memory, classes that get imported."""
 
-import json
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
+from architectures import architecture
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from test_student import architecture
 
 from nnunetv2_hlfd.plans.plans_check import check_configuration, check_plans
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
 
 SOURCE = Path("results/plans.json")
 GOOD = {
-    "plans_name": "nnUNetPlans_short-1.0", "dataset_name": "Dataset001_X",
+    "plans_name": "nnUNetPlans_short-1.0",
+    "dataset_name": "Dataset001_X",
     "configurations": {"2d": {"patch_size": [64, 64], "batch_size": 2, "architecture": architecture("2d", 4)}},
     "hlfd": {"base_plans": "nnUNetPlans", "made_from": "nnUNetPlans_short", "settings": {}},
-}  # fmt: skip
+}
 
 
 def changed(keys, value):
@@ -109,7 +110,7 @@ def test_json_that_no_parser_survives_is_damaged(tmp_path, text):
         read_json(tmp_path / "plans.json")
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), RecursionError("deep"), MemoryError(), ZeroDivisionError("x")])
+@pytest.mark.parametrize("error", [KeyError("x"), RecursionError("deep"), MemoryError(), ZeroDivisionError("x"), ValueError("x")])
 def test_whatever_a_file_makes_others_raise_becomes_one_error_with_its_name(error):
     with (
         pytest.raises(ValueError, match=rf"^plans.json is damaged: {type(error).__name__}: "),
@@ -119,7 +120,7 @@ def test_whatever_a_file_makes_others_raise_becomes_one_error_with_its_name(erro
 
 
 def test_errors_that_are_clear_already_and_those_of_the_file_system_pass():
-    for error in (ValueError("clear"), FileNotFoundError("gone"), json.JSONDecodeError("x", "", 0)):
+    for error in (UserError("clear"), FileNotFoundError("gone")):
         with pytest.raises(type(error)) as caught, refuse_damage("plans.json"):
             raise error
         assert caught.value is error

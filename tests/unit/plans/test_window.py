@@ -39,10 +39,13 @@ def rewrite(folder, name, change):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("kidney", (-200, 300)), ("liver", (-40, 160)), ("-200,300", (-200, 300)), ("0.5,80", (0.5, 80)),
+        ("kidney", (-200, 300)),
+        ("liver", (-40, 160)),
+        ("-200,300", (-200, 300)),
+        ("0.5,80", (0.5, 80)),
         ("-1000,-900", (-1000, -900)),
     ],
-)  # fmt: skip
+)
 def test_windows(text, expected):
     assert parse_window(text) == expected
 

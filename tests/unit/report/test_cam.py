@@ -70,10 +70,19 @@ def build(kind, dimension):
     """Networks as nnU-Net builds them, whose activations are in place."""
     conv, norm = {2: (nn.Conv2d, nn.InstanceNorm2d), 3: (nn.Conv3d, nn.InstanceNorm3d)}[dimension]
     arguments = {
-        "input_channels": 1, "n_stages": 3, "features_per_stage": (4, 6, 8), "conv_op": conv, "kernel_sizes": 3,
-        "strides": (1, 2, 2), "num_classes": 2, "conv_bias": True, "norm_op": norm, "nonlin": nn.LeakyReLU,
-        "nonlin_kwargs": {"inplace": True}, "deep_supervision": False,
-    }  # fmt: skip
+        "input_channels": 1,
+        "n_stages": 3,
+        "features_per_stage": (4, 6, 8),
+        "conv_op": conv,
+        "kernel_sizes": 3,
+        "strides": (1, 2, 2),
+        "num_classes": 2,
+        "conv_bias": True,
+        "norm_op": norm,
+        "nonlin": nn.LeakyReLU,
+        "nonlin_kwargs": {"inplace": True},
+        "deep_supervision": False,
+    }
     if kind is not UNetPlusPlus:
         blocks = "n_blocks_per_stage" if kind is ResidualEncoderUNet else "n_conv_per_stage"
         arguments |= {blocks: (1, 1, 1), "n_conv_per_stage_decoder": (1, 1)}

@@ -11,17 +11,23 @@ from nnunetv2_hlfd.report.models import read_model
 
 def students(tmp_path, *dice, seeds=1):
     folders = [
-        write_model(tmp_path, f"nnUNetTrainer{index}", values, plans=f"p{seed}", settings={"beta": 0.9}, seed=seed,
-                    title=str(index))
-        for index, values in enumerate(dice) for seed in range(seeds)
-    ]  # fmt: skip
+        write_model(
+            tmp_path,
+            f"nnUNetTrainer{index}",
+            values,
+            plans=f"p{seed}",
+            settings={"beta": 0.9},
+            seed=seed,
+            title=str(index),
+        )
+        for index, values in enumerate(dice)
+        for seed in range(seeds)
+    ]
     return group_models([read_model(folder) for folder in folders])
 
 
 def table(arms, **without):
-    rows = [
-        each.cases.assign(arm=arm.name, run=each.run) for arm in arms for each in arm.models
-    ]  # fmt: skip
+    rows = [each.cases.assign(arm=arm.name, run=each.run) for arm in arms for each in arm.models]
     found = pd.concat(rows, ignore_index=True)
     found.loc[found["case"].isin(without.get("empty", ())), "n_ref"] = 0
     return found
@@ -41,8 +47,9 @@ def test_an_arm_with_more_seeds_weighs_no_more_than_another(tmp_path):
     second = [type(each)(name="b", models=each.models) for each in second]
     arms = [*first, *second]
     assert {name: case for name, (case, _) in choose_examples(table(arms), "lesion", arms).items()} == {
-        "worst": "case_000", "best": "case_001"
-    }  # fmt: skip
+        "worst": "case_000",
+        "best": "case_001",
+    }
 
 
 def test_cases_without_the_label_are_never_shown(tmp_path):

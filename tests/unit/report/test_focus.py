@@ -61,17 +61,28 @@ def test_without_mass_or_lesion_there_is_no_share():
 
 def rows(arm, shares):
     return [
-        {"arm": arm, "run": run, "case": case, "map": "attention", "stage": "early", "stride": "2x2", "share": share,
-         "uniform": 0.1, "largest": 1.0}
+        {
+            "arm": arm,
+            "run": run,
+            "case": case,
+            "map": "attention",
+            "stage": "early",
+            "stride": "2x2",
+            "share": share,
+            "uniform": 0.1,
+            "largest": 1.0,
+        }
         for (run, case), share in shares.items()
-    ]  # fmt: skip
+    ]
 
 
 def test_cases_are_averaged_over_the_seeds_before_their_deviation_is_taken():
-    table = pd.DataFrame([
-        *rows("b", {("s1", "x"): 0.2, ("s2", "x"): 0.4, ("s1", "y"): 0.5, ("s2", "y"): 0.5, ("s1", "z"): np.nan}),
-        *rows("a", {("s1", "x"): np.nan}),
-    ])  # fmt: skip
+    table = pd.DataFrame(
+        [
+            *rows("b", {("s1", "x"): 0.2, ("s2", "x"): 0.4, ("s1", "y"): 0.5, ("s2", "y"): 0.5, ("s1", "z"): np.nan}),
+            *rows("a", {("s1", "x"): np.nan}),
+        ]
+    )
     first, second = summarize_focus(table, ["a", "b"]).to_dict("records")
     assert (first["arm"], first["cases"], second["arm"], second["cases"]) == ("a", 0, "b", 2)
     assert np.isnan(first["share_mean"])

@@ -52,14 +52,20 @@ def test_fold_all_alone_is_refused_and_beside_others_left_out(tmp_path):
     assert read_model(both).folds == [1]
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda folder: folder.rename(folder.with_name("model")), "named TRAINER__PLANS__CONFIGURATION, got "),
-    (lambda folder: (folder / "plans.json").unlink(), "Expected a model folder of nnU-Net with plans.json, got "),
-    (lambda folder: (folder / "dataset.json").write_text("{}"), "dataset.json is damaged"),
-    (lambda folder: (folder / "dataset.json").write_text("["), "dataset.json is damaged"),
-    (lambda folder: (folder / "fold_0/validation/summary.json").write_text("{}"), "summary.json is damaged"),
-    (lambda folder: (folder / "fold_0/validation/summary.json").write_text('{"metric_per_case": [3]}'), "is damaged"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: folder.rename(folder.with_name("model")), "named TRAINER__PLANS__CONFIGURATION, got "),
+        (lambda folder: (folder / "plans.json").unlink(), "Expected a model folder of nnU-Net with plans.json, got "),
+        (lambda folder: (folder / "dataset.json").write_text("{}"), "dataset.json is damaged"),
+        (lambda folder: (folder / "dataset.json").write_text("["), "dataset.json is damaged"),
+        (lambda folder: (folder / "fold_0/validation/summary.json").write_text("{}"), "summary.json is damaged"),
+        (
+            lambda folder: (folder / "fold_0/validation/summary.json").write_text('{"metric_per_case": [3]}'),
+            "is damaged",
+        ),
+    ],
+)
 def test_what_is_no_finished_model_is_refused(change, message, tmp_path):
     folder = write_model(tmp_path, "nnUNetTrainer", cases(0.5))
     changed = change(folder)
@@ -95,11 +101,14 @@ def test_common_folds_are_compared(tmp_path):
     assert check_same_cases(read_models([one, other])) == [1]
 
 
-@pytest.mark.parametrize(("changed", "message"), [
-    ({"dice": {1: cases(0.5)}, "folds": (1,)}, "Expected models with a common validated fold, got folds"),
-    ({"dice": {0: {"case_000": 0.5, "x": 0.5}}}, "only there x, only here case_001"),
-    ({"dice": {0: cases((0.5, 0.5), (0.5, 0.5))}, "kind": "labels"}, "Expected models with the same labels"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"dice": {1: cases(0.5)}, "folds": (1,)}, "Expected models with a common validated fold, got folds"),
+        ({"dice": {0: {"case_000": 0.5, "x": 0.5}}}, "only there x, only here case_001"),
+        ({"dice": {0: cases((0.5, 0.5), (0.5, 0.5))}, "kind": "labels"}, "Expected models with the same labels"),
+    ],
+)
 def test_models_of_other_data_are_refused(changed, message, tmp_path):
     one = write_model(tmp_path, "nnUNetTrainer", cases(0.5, 0.6))
     other = write_model(tmp_path, "nnUNetTrainerStudent", **changed)
@@ -121,23 +130,35 @@ def arms(*models):
 
 
 def model(parent, plans, trainer="nnUNetTrainerHLFD", title="HLFD", seed=1, teacher=None, **settings):
-    return write_model(parent, trainer, cases(0.5), plans=plans, settings={**SETTINGS, **settings}, seed=seed,
-                       title=title, teacher=teacher)  # fmt: skip
+    return write_model(
+        parent,
+        trainer,
+        cases(0.5),
+        plans=plans,
+        settings={**SETTINGS, **settings},
+        seed=seed,
+        title=title,
+        teacher=teacher,
+    )
 
 
 def test_models_that_differ_in_the_seed_alone_are_one_arm(tmp_path):
     found = arms(
-        model(tmp_path, "s1"), model(tmp_path, "kd", "nnUNetTrainerKD", "KD"), model(tmp_path, "s2", seed=2),
+        model(tmp_path, "s1"),
+        model(tmp_path, "kd", "nnUNetTrainerKD", "KD"),
+        model(tmp_path, "s2", seed=2),
         model(tmp_path, "s3", seed=3, save_every=1),
-    )  # fmt: skip
+    )
     assert found == {"HLFD": ["s1", "s2", "s3"], "KD": ["kd"]}
 
 
 def test_arms_of_one_method_are_called_by_the_settings_in_which_they_differ(tmp_path):
     found = arms(
-        model(tmp_path, "a"), model(tmp_path, "b", beta=1.8), model(tmp_path, "c", beta=1.8, weights={"KD": 1.0}),
+        model(tmp_path, "a"),
+        model(tmp_path, "b", beta=1.8),
+        model(tmp_path, "c", beta=1.8, weights={"KD": 1.0}),
         model(tmp_path, "d", "nnUNetTrainerKD", "KD", beta=1.8),
-    )  # fmt: skip
+    )
     assert found == {"HLFD": ["a"], "HLFD, beta 1.8": ["b"], "HLFD, beta 1.8, weights KD=1": ["c"], "KD": ["d"]}
 
 
@@ -153,8 +174,11 @@ def test_stock_models_are_arms_of_their_own(tmp_path):
 
 
 def test_the_student_alone_is_the_first_without_a_teacher(tmp_path):
-    models = [model(tmp_path, "a"), model(tmp_path, "b", "nnUNetTrainerStudent", None, num_epochs=20),
-              model(tmp_path, "c", "nnUNetTrainerStudent", None, num_epochs=60)]  # fmt: skip
+    models = [
+        model(tmp_path, "a"),
+        model(tmp_path, "b", "nnUNetTrainerStudent", None, num_epochs=20),
+        model(tmp_path, "c", "nnUNetTrainerStudent", None, num_epochs=60),
+    ]
     found = group_models(read_models(models))
     assert [arm.name for arm in found] == ["HLFD", "student alone, num_epochs 20", "student alone, num_epochs 60"]
     assert student_alone(found).models[0].plans_name == "b"

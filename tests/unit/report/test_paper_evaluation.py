@@ -97,8 +97,13 @@ def test_the_table_is_the_mean_over_runs_with_its_deviation(scene):
         write_probabilities(model, value * (volume(TUMOR) == 2))
     arms = [Arm(name="teacher", models=models[:1]), Arm(name="student", models=models[1:])]
     [table] = paper_section(measure(models), arms, choose_target(models[0], None)).content
-    assert table.head[2:] == ["Dice, whole cases", "Dice, slices", "Dice, slices, 0.4", "RVD, whole cases",
-                              "RVD, slices, 0.4"]  # fmt: skip
+    assert table.head[2:] == [
+        "Dice, whole cases",
+        "Dice, slices",
+        "Dice, slices, 0.4",
+        "RVD, whole cases",
+        "RVD, slices, 0.4",
+    ]
     assert table.rows == [
         ["teacher", "1", "1.000", "1.000", "1.000", "0.000", "0.000"],
         ["student", "2", *["0.500 ± 0.707"] * 3, *["-0.500 ± 0.707"] * 2],
@@ -125,11 +130,14 @@ def test_probabilities_lie_beside_the_label_map_whatever_its_name(case, tmp_path
     check_probabilities(read_models([folder]), [0])
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (np.zeros((3, 2, 2, 2), dtype=np.float32), r"Expected probabilities of shape \(4, 12, 12\) in .*case_000.npz"),
-    (np.array(None), r"case_000.npz"),  # an object: reading it would need pickle, which can run code
-    (b"no archive", r"case_000.npz"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.zeros((3, 2, 2, 2), dtype=np.float32), r"Expected probabilities of shape \(4, 12, 12\) in .*case_000.npz"),
+        (np.array(None), r"case_000.npz"),  # an object: reading it would need pickle, which can run code
+        (b"no archive", r"case_000.npz"),
+    ],
+)
 def test_damaged_probabilities_are_refused(scene, content, message):
     [model] = scene(volume(TUMOR), volume(TUMOR), kind="labels")
     if isinstance(content, bytes):

@@ -21,13 +21,22 @@ def summary(teacher, *students, folds=(0,)):
 
 
 def student(parent, dice, seed=1, **more):
-    return write_model(parent, "nnUNetTrainerStudent", dice, plans=f"alone.s{seed}", settings={"beta": 0.9}, seed=seed,
-                       **more)  # fmt: skip
+    return write_model(
+        parent, "nnUNetTrainerStudent", dice, plans=f"alone.s{seed}", settings={"beta": 0.9}, seed=seed, **more
+    )
 
 
 def distilled(parent, dice, title="HLFD", seed=1, **more):
-    return write_model(parent, f"nnUNetTrainer{title}", dice, plans=f"{title}.s{seed}", settings={"beta": 0.9},
-                       seed=seed, title=title, **more)  # fmt: skip
+    return write_model(
+        parent,
+        f"nnUNetTrainer{title}",
+        dice,
+        plans=f"{title}.s{seed}",
+        settings={"beta": 0.9},
+        seed=seed,
+        title=title,
+        **more,
+    )
 
 
 def row(table, **keys):
@@ -54,15 +63,23 @@ def test_mean_and_deviation_are_over_runs_of_means_over_cases(tmp_path):
 
 def test_rvd_is_signed_and_absolute_and_leaves_out_cases_without_the_label(tmp_path):
     parts = [
-        write_model(tmp_path, "nnUNetTrainer", {fold: {f"case_{fold}": 0.5}}, folds=(fold,), n_pred=predicted,
-                    n_ref=true, plans=f"p{fold}")
+        write_model(
+            tmp_path,
+            "nnUNetTrainer",
+            {fold: {f"case_{fold}": 0.5}},
+            folds=(fold,),
+            n_pred=predicted,
+            n_ref=true,
+            plans=f"p{fold}",
+        )
         for fold, (predicted, true) in enumerate([(50, 100), (300, 100), (10, 0)])
-    ]  # fmt: skip
+    ]
     whole = write_model(tmp_path, "nnUNetTrainer", {fold: {f"case_{fold}": 0.5} for fold in range(3)}, folds=(0, 1, 2))
     for fold, part in enumerate(parts):
         (part / f"fold_{fold}/validation/summary.json").replace(whole / f"fold_{fold}/validation/summary.json")
-    found = summary(whole, student(tmp_path, {fold: {f"case_{fold}": 0.5} for fold in range(3)}, folds=(0, 1, 2)),
-                    folds=(0, 1, 2))  # fmt: skip
+    found = summary(
+        whole, student(tmp_path, {fold: {f"case_{fold}": 0.5} for fold in range(3)}, folds=(0, 1, 2)), folds=(0, 1, 2)
+    )
     teacher = row(found.arms, arm="teacher", label="lesion")
     assert teacher.rvd_mean == pytest.approx((-0.5 + 2) / 2)
     assert teacher.absolute_rvd_mean == pytest.approx((0.5 + 2) / 2)
@@ -127,8 +144,14 @@ def test_every_pair_is_compared_and_adjusted_within_its_label(tmp_path):
         distilled(tmp_path, cases(*(ALONE + shifts["AT"] + noise[2])), "AT"),
     )
     pairs = [(each.arm, each.reference) for each in found.comparisons]
-    assert pairs == [("HLFD", "student alone"), ("KD", "student alone"), ("AT", "student alone"),
-                     ("KD", "HLFD"), ("AT", "HLFD"), ("AT", "KD")]  # fmt: skip
+    assert pairs == [
+        ("HLFD", "student alone"),
+        ("KD", "student alone"),
+        ("AT", "student alone"),
+        ("KD", "HLFD"),
+        ("AT", "HLFD"),
+        ("AT", "KD"),
+    ]
     smallest = min(found.comparisons, key=lambda each: each.wilcoxon)
     assert smallest.holm == pytest.approx(6 * smallest.wilcoxon)
     losing = next(each for each in found.comparisons if each.arm == "AT")
@@ -151,8 +174,9 @@ def test_a_share_is_told_only_of_a_gap_that_is_there(gain, spread, there, tmp_pa
 def test_without_a_student_alone_there_is_no_gap(tmp_path):
     found = summary(
         write_model(tmp_path, "nnUNetTrainer", cases(0.9, 0.8)),
-        distilled(tmp_path, cases(0.5, 0.6)), distilled(tmp_path, cases(0.6, 0.6), "KD"),
-    )  # fmt: skip
+        distilled(tmp_path, cases(0.5, 0.6)),
+        distilled(tmp_path, cases(0.6, 0.6), "KD"),
+    )
     assert found.gaps == []
     assert [(each.arm, each.reference) for each in found.comparisons] == [("KD", "HLFD")]
 
@@ -161,7 +185,8 @@ def test_a_label_that_no_case_has_gives_no_comparison_and_no_gap(tmp_path):
     values = [(0.5, math.nan), (0.6, math.nan)]
     found = summary(
         write_model(tmp_path, "nnUNetTrainer", cases(*values), kind="labels"),
-        student(tmp_path, cases(*values), kind="labels"), distilled(tmp_path, cases(*values), kind="labels"),
-    )  # fmt: skip
+        student(tmp_path, cases(*values), kind="labels"),
+        distilled(tmp_path, cases(*values), kind="labels"),
+    )
     assert {each.label for each in found.comparisons} == {each.label for each in found.gaps} == {"kidney", MEAN}
     assert [each.wilcoxon for each in found.comparisons] == [1, 1]

@@ -11,12 +11,15 @@ from nnunetv2_hlfd.report.models import read_model
 from nnunetv2_hlfd.report.target import choose_target
 
 
-@pytest.mark.parametrize(("kind", "name", "expected"), [
-    ("labels", None, ("tumor", 2, 2, False)),
-    ("labels", "kidney", ("kidney", 1, 1, False)),
-    ("regions", None, ("tumor", 2, 1, True)),
-    ("regions", "whole", ("whole", (1, 2), 0, True)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "name", "expected"),
+    [
+        ("labels", None, ("tumor", 2, 2, False)),
+        ("labels", "kidney", ("kidney", 1, 1, False)),
+        ("regions", None, ("tumor", 2, 1, True)),
+        ("regions", "whole", ("whole", (1, 2), 0, True)),
+    ],
+)
 def test_the_target_is_the_last_label_or_the_named_one_with_its_channel(tmp_path, kind, name, expected):
     model = read_model(write_model(tmp_path, "nnUNetTrainer", cases((0.5, 0.5)), kind=kind))
     target = choose_target(model, name)

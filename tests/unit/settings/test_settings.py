@@ -88,18 +88,40 @@ def test_learning_rate_and_epochs_follow_the_recipe_unless_given(given, learning
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("teacher_fold", 0), ("teacher_fold", 4), ("teacher_fold", "all"), ("teacher_fold", None), ("beta", 0.0),
-        ("lambda", 2.5), ("temperature", 1e-3), ("attention_exponent", 1.0), ("late_max_stride", 2),
-        ("late_max_stride", None), ("distill_ignored", False), ("warmup_epochs", 0), ("initial_lr", 1e-9),
-        ("num_epochs", 1), ("batch_size", 1), ("save_every", 1), ("seed", 0),
+        ("teacher_fold", 0),
+        ("teacher_fold", 4),
+        ("teacher_fold", "all"),
+        ("teacher_fold", None),
+        ("beta", 0.0),
+        ("lambda", 2.5),
+        ("temperature", 1e-3),
+        ("attention_exponent", 1.0),
+        ("late_max_stride", 2),
+        ("late_max_stride", None),
+        ("distill_ignored", False),
+        ("warmup_epochs", 0),
+        ("initial_lr", 1e-9),
+        ("num_epochs", 1),
+        ("batch_size", 1),
+        ("save_every", 1),
+        ("seed", 0),
         ("teacher_checkpoint", "checkpoint_best.pth"),
-        ("previous_stage", "nnUNetTrainer__nnUNetPlans_short.1__3d_lowres"), ("weights", {}),
+        ("previous_stage", "nnUNetTrainer__nnUNetPlans_short.1__3d_lowres"),
+        ("weights", {}),
         ("weights", {"KD": 0.5, "HLFD": 0.0}),
         *(("student", choice) for choice in STUDENTS.split(", ")),
-        *((name, choice) for name, choices in {"recipe": ("paper", "nnunet"), "augmentation": ("paper", "nnunet"),
-          "pixel_maps": ("encoder", "decoder"), "pixel_grid": ("tap", "image")}.items() for choice in choices),
+        *(
+            (name, choice)
+            for name, choices in {
+                "recipe": ("paper", "nnunet"),
+                "augmentation": ("paper", "nnunet"),
+                "pixel_maps": ("encoder", "decoder"),
+                "pixel_grid": ("tap", "image"),
+            }.items()
+            for choice in choices
+        ),
     ],
-)  # fmt: skip
+)
 def test_valid_values_are_taken_as_they_are(name, value):
     assert Settings.from_dict({name: value}).to_dict() == {**DEFAULTS, name: value}
 
@@ -118,9 +140,20 @@ def test_whole_numbers_stand_for_floats():
         *(("temperature", value, "a number above 0") for value in (0.0, -4.0, nan, inf, "4", False)),
         *(("attention_exponent", value, "a number of at least 1") for value in (0.99, nan, None)),
         *(("late_max_stride", value, "an integer or null of at least 2") for value in (1, -16, 16.0, "16", True)),
-        *(("previous_stage", value, "TRAINER__PLANS__CONFIGURATION or null") for value in (
-            "nnUNetTrainer", "nnUNetTrainer__nnUNetPlans", "a__b__c__d", "__nnUNetPlans__3d_lowres", "a__b__",
-            "/results/a__b__c", "../a__b__c", 3, "")),
+        *(
+            ("previous_stage", value, "TRAINER__PLANS__CONFIGURATION or null")
+            for value in (
+                "nnUNetTrainer",
+                "nnUNetTrainer__nnUNetPlans",
+                "a__b__c__d",
+                "__nnUNetPlans__3d_lowres",
+                "a__b__",
+                "/results/a__b__c",
+                "../a__b__c",
+                3,
+                "",
+            )
+        ),
         *(("distill_ignored", value, "true or false") for value in (0, 1, "true", None)),
         *(("warmup_epochs", value, "an integer of at least 0") for value in (-1, 1.5, "1", None, True)),
         *(("initial_lr", value, "a number or null above 0") for value in (0.0, -1e-3, nan, inf, "fast", True)),
@@ -130,14 +163,16 @@ def test_whole_numbers_stand_for_floats():
         *(("seed", value, "an integer or null of at least 0") for value in (-1, 0.5, "1", True)),
         *(("teacher_checkpoint", value, "a text") for value in (None, 3, True)),
         *(("student", value, f"one of {STUDENTS}") for value in (None, 18, ["auto"], True)),
-        *(("weights", value, "NAME=FACTOR,... with numbers or null of at least 0")
-          for value in ({"KD": -1}, {"KD": nan}, {"KD": "1"}, {"KD": True}, {"": 1.0}, {1: 1.0}, "KD=1", 1.0, ["KD"])),
+        *(
+            ("weights", value, "NAME=FACTOR,... with numbers or null of at least 0")
+            for value in ({"KD": -1}, {"KD": nan}, {"KD": "1"}, {"KD": True}, {"": 1.0}, {1: 1.0}, "KD=1", 1.0, ["KD"])
+        ),
         *(("recipe", value, "one of paper, nnunet") for value in (None, 1)),
         *(("augmentation", value, "one of nnunet, paper") for value in (None, True)),
         *(("pixel_maps", value, "one of encoder, decoder") for value in (None, 1)),
         *(("pixel_grid", value, "one of tap, image") for value in (None, 1)),
     ],
-)  # fmt: skip
+)
 def test_a_bad_value_is_answered_with_what_was_expected_and_got(name, value, expected):
     assert refusal(name, value) == f"Expected {expected} for setting '{name}', got {value!r}."
 

@@ -27,8 +27,11 @@ def test_the_least_study_has_defaults(read):
     assert (study.folds, study.seeds, study.settings) == ([0], [1], {})
     [teacher] = study.teachers
     assert (teacher.name, teacher.trainer, teacher.settings, teacher.folder) == (
-        "teacher", "nnUNetTrainerTeacher", {"seed": 1}, None
-    )  # fmt: skip
+        "teacher",
+        "nnUNetTrainerTeacher",
+        {"seed": 1},
+        None,
+    )
     [arm] = study.arms
     assert (arm.name, arm.trainer, arm.settings, arm.teacher) == ("alone", "nnUNetTrainerStudent", {}, "teacher")
 
@@ -67,14 +70,15 @@ arms:
 """)
     assert {arm.name: dict(arm.settings) for arm in study.arms} == {
         f"h.beta{beta}.student{student}": {"recipe": "nnunet", "beta": beta, "student": student}
-        for beta in (0.9, 1.8) for student in ("auto", "unet_w8")
-    }  # fmt: skip
+        for beta in (0.9, 1.8)
+        for student in ("auto", "unet_w8")
+    }
 
 
 def test_values_that_are_no_plain_words_name_arms_of_a_grid_too(read):
-    study = read(MINIMAL.replace(
-        "Student}", "HLFD, grid: {weights: [{KD: 1}, {ufd: 0, ifd: 0.5}], late_max_stride: [null, 8]}}"
-    ))  # fmt: skip
+    study = read(
+        MINIMAL.replace("Student}", "HLFD, grid: {weights: [{KD: 1}, {ufd: 0, ifd: 0.5}], late_max_stride: [null, 8]}}")
+    )
     assert [arm.name for arm in study.arms] == [
         f"alone.weights{weights}.late_max_stride{stride}"
         for weights in ("KD1", "ufd0-ifd0.5")
@@ -99,37 +103,52 @@ arms:
     assert study.arms[0].settings == {"initial_lr": 0.0001, "beta": 1}
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "Expected 'key: value' entries in "),
-    ("a: [", "is no valid YAML"),
-    ("- a", "Expected 'key: value' entries in "),
-    ("study: s\ndataset: 1\nconfiguration: 2d\n", "lacks 'arms'"),
-    (MINIMAL + "sedes: [1]\n", "unknown key 'sedes'. Did you mean 'seeds'?"),
-    (MINIMAL + "seeds: 3\n", "Expected a list such as [0, 1] for 'seeds', got 3."),
-    (MINIMAL + "seeds: []\n", "Expected a list such as [0, 1] for 'seeds', got []."),
-    (MINIMAL + "seeds: [1, 1]\n", "Expected different entries in 'seeds', got 1 twice."),
-    (MINIMAL + "folds: [all]\n", "Expected integers of at least 0 for 'folds', got ['all']."),
-    (MINIMAL + "settings: {betta: 1}\n", "settings: Unknown setting 'betta'. Did you mean 'beta'?"),
-    (MINIMAL + "settings: {beta: -1}\n", "settings: Expected a number of at least 0 for setting 'beta', got -1.0."),
-    (MINIMAL + "settings: {teacher_fold: 1}\n", "settings: a study has no teacher_fold"),
-    (MINIMAL + "settings: {beta: 1, beta: 2}\n", "'beta' is there twice"),
-    (MINIMAL + "settings: 3\n", "Expected 'key: value' entries in settings, got 3."),
-    (MINIMAL + "report: {picture: tumor}\n", "report: unknown key 'picture'. Did you mean 'pictures'?"),
-    (MINIMAL + "report: {pictures: no}\n", "report: pictures: expected the name of a label, or true for the last one"),
-    (MINIMAL + "teachers: {}\n", "Expected at least one teacher in 'teachers'."),
-    (MINIMAL + "teachers: {t: {folder: x, settings: {beta: 1}}}\n", "an existing teacher (folder) has no trainer and"),
-    (MINIMAL + "teachers: {t: {fold: x}}\n", "teachers: t: unknown key 'fold'. Did you mean 'folder'?"),
-    (MINIMAL.replace("study: s", "study: a__b"), "Expected a name of letters, digits and single"),
-    (MINIMAL.replace("alone:", "a b:"), "Expected a name of letters, digits and single"),
-    (MINIMAL.replace("{alone:", "{no:"), "Expected a text as a name in arms, got False. Put it in quotes."),
-    (MINIMAL.replace("{alone: {trainer: nnUNetTrainerStudent}}", "{}"), "has no arms"),
-    (MINIMAL.replace(ARM, "nnUNetTrainerStudent"), "Expected 'key: value' entries in arms: alone"),
-    (MINIMAL.replace(ARM, "{}"), "arms: alone lacks 'trainer', such as nnUNetTrainerHLFD."),
-    (MINIMAL.replace("Student}", "Student, teacher: techer}"), "unknown teacher 'techer'. Did you mean 'teacher'?"),
-    (MINIMAL.replace("Student}", "Student, settings: {seed: 1}}"), "arms: alone: the seed comes from 'seeds'."),
-    (MINIMAL.replace("Student}", "Student, grid: {beta: 1}}"), "Expected a list such as [0, 1] for 'arms: alone: grid"),
-    (MINIMAL.replace("Student}", "Student, grid: {beta: [x]}}"), "arms: alone: Expected a number of at least 0 for"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "Expected 'key: value' entries in "),
+        ("a: [", "is no valid YAML"),
+        ("- a", "Expected 'key: value' entries in "),
+        ("study: s\ndataset: 1\nconfiguration: 2d\n", "lacks 'arms'"),
+        (MINIMAL + "sedes: [1]\n", "unknown key 'sedes'. Did you mean 'seeds'?"),
+        (MINIMAL + "seeds: 3\n", "Expected a list such as [0, 1] for 'seeds', got 3."),
+        (MINIMAL + "seeds: []\n", "Expected a list such as [0, 1] for 'seeds', got []."),
+        (MINIMAL + "seeds: [1, 1]\n", "Expected different entries in 'seeds', got 1 twice."),
+        (MINIMAL + "folds: [all]\n", "Expected integers of at least 0 for 'folds', got ['all']."),
+        (MINIMAL + "settings: {betta: 1}\n", "settings: Unknown setting 'betta'. Did you mean 'beta'?"),
+        (MINIMAL + "settings: {beta: -1}\n", "settings: Expected a number of at least 0 for setting 'beta', got -1.0."),
+        (MINIMAL + "settings: {teacher_fold: 1}\n", "settings: a study has no teacher_fold"),
+        (MINIMAL + "settings: {beta: 1, beta: 2}\n", "'beta' is there twice"),
+        (MINIMAL + "settings: 3\n", "Expected 'key: value' entries in settings, got 3."),
+        (MINIMAL + "report: {picture: tumor}\n", "report: unknown key 'picture'. Did you mean 'pictures'?"),
+        (
+            MINIMAL + "report: {pictures: no}\n",
+            "report: pictures: expected the name of a label, or true for the last one",
+        ),
+        (MINIMAL + "teachers: {}\n", "Expected at least one teacher in 'teachers'."),
+        (
+            MINIMAL + "teachers: {t: {folder: x, settings: {beta: 1}}}\n",
+            "an existing teacher (folder) has no trainer and",
+        ),
+        (MINIMAL + "teachers: {t: {fold: x}}\n", "teachers: t: unknown key 'fold'. Did you mean 'folder'?"),
+        (MINIMAL.replace("study: s", "study: a__b"), "Expected a name of letters, digits and single"),
+        (MINIMAL.replace("alone:", "a b:"), "Expected a name of letters, digits and single"),
+        (MINIMAL.replace("{alone:", "{no:"), "Expected a text as a name in arms, got False. Put it in quotes."),
+        (MINIMAL.replace("{alone: {trainer: nnUNetTrainerStudent}}", "{}"), "has no arms"),
+        (MINIMAL.replace(ARM, "nnUNetTrainerStudent"), "Expected 'key: value' entries in arms: alone"),
+        (MINIMAL.replace(ARM, "{}"), "arms: alone lacks 'trainer', such as nnUNetTrainerHLFD."),
+        (MINIMAL.replace("Student}", "Student, teacher: techer}"), "unknown teacher 'techer'. Did you mean 'teacher'?"),
+        (MINIMAL.replace("Student}", "Student, settings: {seed: 1}}"), "arms: alone: the seed comes from 'seeds'."),
+        (
+            MINIMAL.replace("Student}", "Student, grid: {beta: 1}}"),
+            "Expected a list such as [0, 1] for 'arms: alone: grid",
+        ),
+        (
+            MINIMAL.replace("Student}", "Student, grid: {beta: [x]}}"),
+            "arms: alone: Expected a number of at least 0 for",
+        ),
+    ],
+)
 def test_what_is_wrong_is_named(read, text, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         read(text)

@@ -26,9 +26,11 @@ def start():
 
     def run():
         process = subprocess.Popen(
-            [sys.executable, "-S", "-c", TRAINING], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-S", "-c", TRAINING],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             start_new_session=True,
-        )  # fmt: skip
+        )
         started.append(process)
         process.stdout.readline()  # its worker runs
         return process

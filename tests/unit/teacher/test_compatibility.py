@@ -5,8 +5,8 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
+from architectures import RESIDUAL, architecture
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from test_student import RESIDUAL, architecture
 
 from nnunetv2_hlfd.plans.plans_check import check_imports
 from nnunetv2_hlfd.teacher.compatibility import check_compatible, check_patch, check_validation_cases, validated_cases
@@ -30,16 +30,20 @@ REGIONS = {
 def plans():
     """What the checks read of plans."""
     configuration = {
-        "patch_size": [64, 64], "spacing": [0.8, 0.75],
+        "patch_size": [64, 64],
+        "spacing": [0.8, 0.75],
         "normalization_schemes": ["CTNormalization", "ZScoreNormalization"],
-        "use_mask_for_norm": [False, True], "architecture": architecture("2d", 4),
-    }  # fmt: skip
+        "use_mask_for_norm": [False, True],
+        "architecture": architecture("2d", 4),
+    }
     volume = {**configuration, "patch_size": [16, 64, 64], "spacing": [3.0, 0.8, 0.75]}
     return {
-        "plans_name": "nnUNetPlans", "dataset_name": "Dataset001_X", "transpose_forward": [0, 1, 2],
+        "plans_name": "nnUNetPlans",
+        "dataset_name": "Dataset001_X",
+        "transpose_forward": [0, 1, 2],
         "configurations": {"2d": configuration, "3d_fullres": volume},
         "foreground_intensity_properties_per_channel": {"0": dict(INTENSITIES), "1": {"mean": 3.0}},
-    }  # fmt: skip
+    }
 
 
 def compare(change_plans=lambda plans: None, change_dataset=lambda dataset: None, *, dataset=DATASET, teacher="2d"):
@@ -59,7 +63,7 @@ def configuration(key, value):
 
 @pytest.mark.parametrize("installed", ["2.8", "2.8.0", "2.8.1", "2.8.10", "2.8.2.post1", "2.8.0.dev3+g1234"])
 def test_versions_in_range_are_accepted(monkeypatch, installed):
-    monkeypatch.setattr("nnunetv2_hlfd.teacher.compatibility.version", lambda _name: installed)
+    monkeypatch.setattr("nnunetv2_hlfd.training.nnunet_version.version", lambda _name: installed)
     check_nnunet_version()
 
 
@@ -68,14 +72,14 @@ def test_versions_in_range_are_accepted(monkeypatch, installed):
 )
 def test_versions_out_of_range_are_refused_with_the_command_that_installs_a_fitting_one(monkeypatch, installed):
     """Prereleases too: 2.8rc1 comes before 2.8."""
-    monkeypatch.setattr("nnunetv2_hlfd.teacher.compatibility.version", lambda _name: installed)
+    monkeypatch.setattr("nnunetv2_hlfd.training.nnunet_version.version", lambda _name: installed)
     with pytest.raises(ValueError, match=r"^Expected nnunetv2 >=2\.8,<2\.9, got ") as caught:
         check_nnunet_version()
     assert f'got {installed}. Install a fitting one with: pip install "nnunetv2>=2.8,<2.9"' in str(caught.value)
 
 
 def test_every_trainer_of_this_package_checks_the_version_before_all_else(monkeypatch):
-    monkeypatch.setattr("nnunetv2_hlfd.teacher.compatibility.version", lambda _name: "2.9.0")
+    monkeypatch.setattr("nnunetv2_hlfd.training.nnunet_version.version", lambda _name: "2.9.0")
     with pytest.raises(ValueError, match=r"got 2\.9\.0"):
         nnUNetTrainerTeacher({}, "2d", 0, {})
 
@@ -144,47 +148,58 @@ def test_intensities_are_compared_to_the_fourth_digit():
 
 DIFFERENCES = {
     "labels": (
-        None, lambda dataset: dataset["labels"].update(cyst=3),
+        None,
+        lambda dataset: dataset["labels"].update(cyst=3),
         "labels (names, values and order): the student has [['background', 0], ['kidney', 1], ['tumor', 2]], "
         "the teacher [['background', 0], ['kidney', 1], ['tumor', 2], ['cyst', 3]]",
     ),
     "label values": (
-        None, lambda dataset: dataset.update(labels={"background": 0, "kidney": 2, "tumor": 1}),
+        None,
+        lambda dataset: dataset.update(labels={"background": 0, "kidney": 2, "tumor": 1}),
         "the teacher [['background', 0], ['kidney', 2], ['tumor', 1]]",
     ),
     "label order": (
-        None, lambda dataset: dataset.update(labels={"background": 0, "tumor": 2, "kidney": 1}),
+        None,
+        lambda dataset: dataset.update(labels={"background": 0, "tumor": 2, "kidney": 1}),
         "the teacher [['background', 0], ['tumor', 2], ['kidney', 1]]",
     ),
     "regions": (
-        None, lambda dataset: dataset.update(regions_class_order=[2, 1]),
+        None,
+        lambda dataset: dataset.update(regions_class_order=[2, 1]),
         "regions_class_order: the student has None, the teacher [2, 1]",
     ),
     "channels": (
-        None, lambda dataset: dataset.update(channel_names={"0": "CT"}),
+        None,
+        lambda dataset: dataset.update(channel_names={"0": "CT"}),
         "channel_names: the student has {'0': 'CT', '1': 'PET'}, the teacher {'0': 'CT'}",
     ),
     "spacing": (
-        configuration("spacing", [0.8, 1.0]), None, "spacing: the student has [0.8, 0.75], the teacher [0.8, 1.0]",
+        configuration("spacing", [0.8, 1.0]),
+        None,
+        "spacing: the student has [0.8, 0.75], the teacher [0.8, 1.0]",
     ),
     "normalization": (
-        configuration("normalization_schemes", ["ZScoreNormalization"] * 2), None,
+        configuration("normalization_schemes", ["ZScoreNormalization"] * 2),
+        None,
         "normalization_schemes: the student has ['CTNormalization', 'ZScoreNormalization'], the teacher "
         "['ZScoreNormalization', 'ZScoreNormalization']",
     ),
     "mask": (
-        configuration("use_mask_for_norm", [False, False]), None,
+        configuration("use_mask_for_norm", [False, False]),
+        None,
         "use_mask_for_norm: the student has [False, True], the teacher [False, False]",
     ),
     "transpose": (
-        lambda plans: plans.update(transpose_forward=[1, 0, 2]), None,
+        lambda plans: plans.update(transpose_forward=[1, 0, 2]),
+        None,
         "transpose_forward: the student has [0, 1, 2], the teacher [1, 0, 2]",
     ),
     "CT intensities": (
-        lambda plans: plans["foreground_intensity_properties_per_channel"]["0"].update(mean=91.0), None,
+        lambda plans: plans["foreground_intensity_properties_per_channel"]["0"].update(mean=91.0),
+        None,
         "CT intensity properties: the student has {'0': {'mean': 90.0,",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("change_plans", "change_dataset", "expected"), DIFFERENCES.values(), ids=DIFFERENCES)

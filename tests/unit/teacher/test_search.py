@@ -29,9 +29,14 @@ def checkpoints(folder, *folds):
 def seeker(tmp_path):
     """A student of fold 1 and an empty results folder."""
     student = StudentSide(
-        plans=PlansManager({"plans_name": OWN, "dataset_name": "Dataset901_Phantom"}), plans_names=[OWN, BASE],
-        configuration="2d", dataset_json={}, fold=1, validation_cases=[], results_folder=tmp_path,
-    )  # fmt: skip
+        plans=PlansManager({"plans_name": OWN, "dataset_name": "Dataset901_Phantom"}),
+        plans_names=[OWN, BASE],
+        configuration="2d",
+        dataset_json={},
+        fold=1,
+        validation_cases=[],
+        results_folder=tmp_path,
+    )
     return student, tmp_path
 
 
@@ -124,12 +129,15 @@ def test_a_teacher_that_is_not_found_is_answered_with_where_it_was_looked_for_an
         find_teacher(student, Settings())
     assert str(caught.value).splitlines() == [
         "No teacher found. Looked at:",
-        *(f"  {results}/{trainer}__{plans_name}__2d/fold_1/checkpoint_final.pth"
-          for plans_name in (OWN, BASE) for trainer in ("nnUNetTrainer", "nnUNetTrainerTeacher")),
+        *(
+            f"  {results}/{trainer}__{plans_name}__2d/fold_1/checkpoint_final.pth"
+            for plans_name in (OWN, BASE)
+            for trainer in ("nnUNetTrainer", "nnUNetTrainerTeacher")
+        ),
         f"Train one with: nnUNetv2_train Dataset901_Phantom 2d 1 -p {BASE}",
         "or name the folder of a trained model (.../TRAINER__PLANS__CONFIGURATION) with the environment variable "
         f"{VARIABLE}; another fold than the student's needs the setting teacher_fold.",
-    ]  # fmt: skip
+    ]
 
 
 def test_the_folds_0_to_4_are_among_the_places_that_were_looked_at_for_fold_all(seeker):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from architectures import RESIDUAL, architecture
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from test_student import RESIDUAL, architecture
 from torch import nn
 
 from nnunetv2_hlfd.models.checkpoints import sha256
@@ -69,10 +69,14 @@ def model_in(tmp_path, fold_folder):
     summary = json.loads((fold_folder / "validation" / "summary.json").read_text())
     cases = [Path(each["prediction_file"]).name.removesuffix(".nii.gz") for each in summary["metric_per_case"]]
     student = StudentSide(
-        plans=PlansManager(json.loads((folder / "plans.json").read_text())), plans_names=[OWN, BASE],
-        configuration=configuration, dataset_json=json.loads((folder / "dataset.json").read_text()), fold=0,
-        validation_cases=cases, results_folder=tmp_path / "results",
-    )  # fmt: skip
+        plans=PlansManager(json.loads((folder / "plans.json").read_text())),
+        plans_names=[OWN, BASE],
+        configuration=configuration,
+        dataset_json=json.loads((folder / "dataset.json").read_text()),
+        fold=0,
+        validation_cases=cases,
+        results_folder=tmp_path / "results",
+    )
     return Model(folder, student)
 
 
@@ -163,13 +167,18 @@ def test_a_teacher_of_other_plans_another_network_and_another_data_set_name_is_w
     (other / "dataset.json").write_text(json.dumps({**model.student.dataset_json, "name": "other", "numTraining": 99}))
     torch.save(
         {
-            "network_weights": network.state_dict(), "optimizer_state": {}, "grad_scaler_state": None, "logging": {},
-            "_best_ema": 0.5, "current_epoch": 1000, "trainer_name": "nnUNetTrainer",
+            "network_weights": network.state_dict(),
+            "optimizer_state": {},
+            "grad_scaler_state": None,
+            "logging": {},
+            "_best_ema": 0.5,
+            "current_epoch": 1000,
+            "trainer_name": "nnUNetTrainer",
             "inference_allowed_mirroring_axes": (0, 1),
             "init_args": {"plans": plans, "configuration": "2d", "fold": 0, "dataset_json": {}, "device": "cuda:0"},
         },
         other / "fold_0" / "checkpoint_final.pth",
-    )  # fmt: skip
+    )
     monkeypatch.setenv(VARIABLE, str(other))
     teacher = model.load()
     [loaded] = teacher.networks
@@ -192,23 +201,29 @@ CONTRACT = {
         "labels",
     ),
     "regions": (
-        lambda m: m.edit("dataset.json", lambda d: d.update(
-            labels={"background": 0, "kidney": [1, 2], "tumor": [2]}, regions_class_order=[1, 2])),
+        lambda m: m.edit(
+            "dataset.json",
+            lambda d: d.update(labels={"background": 0, "kidney": [1, 2], "tumor": [2]}, regions_class_order=[1, 2]),
+        ),
         "regions_class_order: the student has None, the teacher [1, 2]",
     ),
     "other channels": (
-        lambda m: m.edit("dataset.json", lambda d: d.update(channel_names={"0": "MR"})), "channel_names",
+        lambda m: m.edit("dataset.json", lambda d: d.update(channel_names={"0": "MR"})),
+        "channel_names",
     ),
     "more channels": (
-        lambda m: m.edit("dataset.json", lambda d: d["channel_names"].update({"1": "PET"})), "channel_names",
+        lambda m: m.edit("dataset.json", lambda d: d["channel_names"].update({"1": "PET"})),
+        "channel_names",
     ),
     "spacing": (lambda m: m.edit_configuration("spacing", [1.0, 7.5]), "the teacher [1.0, 7.5]"),
     "normalization": (
-        lambda m: m.edit_configuration("normalization_schemes", ["ZScoreNormalization"]), "normalization_schemes",
+        lambda m: m.edit_configuration("normalization_schemes", ["ZScoreNormalization"]),
+        "normalization_schemes",
     ),
     "mask": (lambda m: m.edit_configuration("use_mask_for_norm", [True]), "use_mask_for_norm"),
     "transpose": (
-        lambda m: m.edit("plans.json", lambda p: p.update(transpose_forward=[2, 0, 1])), "transpose_forward",
+        lambda m: m.edit("plans.json", lambda p: p.update(transpose_forward=[2, 0, 1])),
+        "transpose_forward",
     ),
     "intensities": (
         lambda m: m.edit("plans.json", lambda p: p["foreground_intensity_properties_per_channel"]["0"].update(mean=0)),
@@ -218,7 +233,7 @@ CONTRACT = {
         lambda m: m.edit_checkpoint(lambda c: c["init_args"].update(configuration="3d_fullres")),
         "dimension: the student has 2d, the teacher 3d",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("alter", "expected"), CONTRACT.values(), ids=CONTRACT)
@@ -297,7 +312,7 @@ LACKING = {
     "channels null": lambda m: m.edit("dataset.json", lambda d: d.update(channel_names=None)),
     "no configuration named": lambda m: m.edit_checkpoint(lambda c: c["init_args"].pop("configuration")),
     "no arguments": lambda m: m.edit_checkpoint(lambda c: c.update(init_args=None)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("alter", LACKING.values(), ids=LACKING)
@@ -356,9 +371,14 @@ def test_a_trainer_that_builds_by_the_old_signature_is_refused(model, tmp_path, 
 
 def test_a_teacher_of_two_stages_has_nothing_to_teach(model):
     set_architecture(
-        model, n_stages=2, features_per_stage=[8, 16], kernel_sizes=[[3, 3]] * 2, strides=[[1, 1], [2, 2]],
-        n_conv_per_stage=[2, 2], n_conv_per_stage_decoder=[2],
-    )  # fmt: skip
+        model,
+        n_stages=2,
+        features_per_stage=[8, 16],
+        kernel_sizes=[[3, 3]] * 2,
+        strides=[[1, 1], [2, 2]],
+        n_conv_per_stage=[2, 2],
+        n_conv_per_stage_decoder=[2],
+    )
     plans = PlansManager(json.loads((model.folder / "plans.json").read_text()))
     block = plans.get_configuration("2d").configuration["architecture"]
     model.edit_checkpoint(lambda c: c.update(network_weights=build_network(block, 1, 3).state_dict()))

@@ -14,9 +14,15 @@ PATCH = (8, 16, 16)
 
 def pipeline(*, cascade):
     return nnUNetTrainer.get_training_transforms(
-        PATCH, (-0.5, 0.5), None, (0, 1, 2), False, use_mask_for_norm=[False], is_cascaded=cascade,
+        PATCH,
+        (-0.5, 0.5),
+        None,
+        (0, 1, 2),
+        False,
+        use_mask_for_norm=[False],
+        is_cascaded=cascade,
         foreground_labels=[1, 2, 3],
-    )  # fmt: skip
+    )
 
 
 def names(transforms):
@@ -49,9 +55,13 @@ def test_the_previous_segmentation_of_a_cascade_is_augmented_as_nnunet_does():
     keep_rotation_and_flips(transforms)
     make_reproducible(transforms)
     assert names(transforms) == [
-        "SpatialTransform", "MirrorTransform", "RemoveLabelTransform", "MoveSegAsOneHotToDataTransform",
-        "ApplyRandomBinaryOperatorTransform", "RemoveRandomConnectedComponentFromOneHotEncodingTransform",
-    ]  # fmt: skip
+        "SpatialTransform",
+        "MirrorTransform",
+        "RemoveLabelTransform",
+        "MoveSegAsOneHotToDataTransform",
+        "ApplyRandomBinaryOperatorTransform",
+        "RemoveRandomConnectedComponentFromOneHotEncodingTransform",
+    ]
 
 
 def _always(transforms):

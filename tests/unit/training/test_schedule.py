@@ -120,9 +120,17 @@ def four_threads():
 
 
 @pytest.mark.usefixtures("four_threads")
-@pytest.mark.parametrize(("limit", "device", "expected"), [
-    ("2", "cpu", 2), ("3,1", "cpu", 3), ("", "cpu", 4), ("0", "cpu", 4), ("many", "cpu", 4), ("2", "cuda", 4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("limit", "device", "expected"),
+    [
+        ("2", "cpu", 2),
+        ("3,1", "cpu", 3),
+        ("", "cpu", 4),
+        ("0", "cpu", 4),
+        ("many", "cpu", 4),
+        ("2", "cuda", 4),
+    ],
+)
 def test_a_thread_limit_of_the_environment_holds_on_a_cpu(limit, device, expected, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", limit)
     keep_thread_limit(torch.device(device))

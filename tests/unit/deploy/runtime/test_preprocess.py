@@ -26,9 +26,15 @@ def make_source(nnunet, tmp_path):
     """A model of the tiny data set with other plans; only plans and dataset.json are read."""
 
     def make(
-        configuration="3d_fullres", *, channels=1, regions=False, transpose=(0, 1, 2), scheme="ZScoreNormalization",
-        use_mask=False, spacing=None,
-    ):  # fmt: skip
+        configuration="3d_fullres",
+        *,
+        channels=1,
+        regions=False,
+        transpose=(0, 1, 2),
+        scheme="ZScoreNormalization",
+        use_mask=False,
+        spacing=None,
+    ):
         name = "Dataset903_PhantomRegions" if regions else "Dataset901_Phantom"
         folder = nnunet / "preprocessed" / name
         plans, dataset_json = read_json(folder / "nnUNetPlans.json"), read_json(folder / "dataset.json")
@@ -41,10 +47,15 @@ def make_source(nnunet, tmp_path):
         plans["transpose_backward"] = [int(each) for each in np.argsort(transpose)]
         dataset_json["channel_names"] = {str(each): f"channel {each}" for each in range(channels)}
         return Source(
-            folder=tmp_path / f"nnUNetTrainer__nnUNetPlans__{configuration}", plans=plans, dataset_json=dataset_json,
-            configuration_name=configuration, trainer_name="nnUNetTrainer", mirror_axes=(0, 1),
-            checkpoint="checkpoint_final.pth", checkpoints={},
-        )  # fmt: skip
+            folder=tmp_path / f"nnUNetTrainer__nnUNetPlans__{configuration}",
+            plans=plans,
+            dataset_json=dataset_json,
+            configuration_name=configuration,
+            trainer_name="nnUNetTrainer",
+            mirror_axes=(0, 1),
+            checkpoint="checkpoint_final.pth",
+            checkpoints={},
+        )
 
     return make
 
@@ -70,9 +81,12 @@ def write_case(folder, shape, spacing, channels=1):
 def preprocess(source, files):
     plans = PlansManager(copy.deepcopy(dict(source.plans)))
     data, _, properties = DefaultPreprocessor(verbose=False).run_case(
-        [str(file) for file in files], None, plans, plans.get_configuration(source.configuration_name),
+        [str(file) for file in files],
+        None,
+        plans,
+        plans.get_configuration(source.configuration_name),
         dict(source.dataset_json),
-    )  # fmt: skip
+    )
     return data, properties
 
 

@@ -52,5 +52,10 @@ def test_the_input_is_left_as_it_was():
 
 def test_another_order_is_refused():
     with pytest.raises(ValueError, match="Expected spline order 1 or 3, got 2"):
-        resample(np.zeros((1, 4, 4, 4), np.float32), (8, 8, 8), (1, 1, 1), (0.5, 0.5, 0.5),
-                 Resampling(order=2, order_z=0, force_separate_z=None))  # fmt: skip
+        resample(
+            np.zeros((1, 4, 4, 4), np.float32),
+            (8, 8, 8),
+            (1, 1, 1),
+            (0.5, 0.5, 0.5),
+            Resampling(order=2, order_z=0, force_separate_z=None),
+        )

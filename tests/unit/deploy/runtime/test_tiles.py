@@ -22,8 +22,11 @@ def test_tiles_are_nnunets(extents, patch, step):
     expected = list(itertools.product(*starts))
     tiles = tile_positions(extents, patch, step)
     assert [tuple(each if isinstance(each, int) else each.start for each in tile[1:]) for tile in tiles] == expected
-    assert all(each.stop - each.start == extent for tile in tiles
-               for each, extent in zip(tile[-len(patch) :], patch, strict=True))  # fmt: skip
+    assert all(
+        each.stop - each.start == extent
+        for tile in tiles
+        for each, extent in zip(tile[-len(patch) :], patch, strict=True)
+    )
 
 
 @pytest.mark.parametrize("patch", [(16, 20), (33, 64), (16, 20, 24), (28, 256, 256)])
@@ -78,8 +81,17 @@ def test_the_weighted_mean_of_mirrored_tiles(library, extents, patch, batch, mir
 
     to_library = torch.from_numpy if library is torch else np.asarray
     logits = to_library(np.zeros((3, *extents), np.float32))
-    predict_tiles(to_library(image), network, tiles, into=logits, weight=to_library(np.zeros(extents, np.float32)),
-                  window=to_library(window), mirror_axes=axes, batch=batch, library=library)  # fmt: skip
+    predict_tiles(
+        to_library(image),
+        network,
+        tiles,
+        into=logits,
+        weight=to_library(np.zeros(extents, np.float32)),
+        window=to_library(window),
+        mirror_axes=axes,
+        batch=batch,
+        library=library,
+    )
     np.testing.assert_allclose(np.asarray(logits), _naive(image, convolution, tiles, window, axes), atol=1e-5)
 
 
