@@ -110,7 +110,9 @@ def test_json_that_no_parser_survives_is_damaged(tmp_path, text):
         read_json(tmp_path / "plans.json")
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), RecursionError("deep"), MemoryError(), ZeroDivisionError("x"), ValueError("x")])
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), RecursionError("deep"), MemoryError(), ZeroDivisionError("x"), ValueError("x")]
+)
 def test_whatever_a_file_makes_others_raise_becomes_one_error_with_its_name(error):
     with (
         pytest.raises(ValueError, match=rf"^plans.json is damaged: {type(error).__name__}: "),
