@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunetv2_hlfd.distillation.method import Outputs
+from nnunetv2_hlfd.distillation.outputs import Outputs
 from nnunetv2_hlfd.training.throwaway import real_batches, throwaway_trainer
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 
@@ -55,8 +55,8 @@ def _losses(trainer: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
     trainer.capture.enabled = True
     logits = trainer.network(batch["data"])
     trainer.capture.enabled = False
-    terms = trainer.method(Outputs(features=trainer.capture.take(), logits=logits), taught, target[0])
-    weighted = {name: trainer.method.weights[name] * term for name, term in terms.items()}
+    terms = trainer.distiller.method(Outputs(features=trainer.capture.take(), logits=logits), taught, target[0])
+    weighted = {name: trainer.distiller.method.weights[name] * term for name, term in terms.items()}
     return {"segmentation": trainer.loss(logits, target), **weighted}
 
 

@@ -31,7 +31,7 @@ class DistillationLog:
             means: the segmentation loss, then the terms in order.
             factors: weight of each term in this epoch.
         """
-        segmentation, *terms = (float(each) for each in means)
+        segmentation, *terms = (float(mean) for mean in means)
         values = {"segmentation": segmentation}
         for name, value in zip(self.term_names, terms, strict=True):
             values[name], values[f"{name}_weighted"] = value, value * factors[name]

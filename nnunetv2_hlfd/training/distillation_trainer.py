@@ -1,7 +1,6 @@
 """The base of all distillation trainers. Loss weights are applied here and nowhere else."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,18 +12,16 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from torch import Tensor, autocast
 from torch.profiler import record_function
 
-from nnunetv2_hlfd.distillation.combined import CombinedMethod, combine, other_defaults
-from nnunetv2_hlfd.distillation.log import DistillationLog
-from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Task, TeacherShape
-from nnunetv2_hlfd.distillation.tap_table import tap_table
-from nnunetv2_hlfd.distillation.taps import EncoderCapture, Stage, TeacherTaps, read_stages
-from nnunetv2_hlfd.networks.size import Size, measure_network
+from nnunetv2_hlfd.distillation.combined import CombinedMethod, MethodClasses, combine, method_classes, own_defaults
+from nnunetv2_hlfd.distillation.method import DistillationMethod, Task
+from nnunetv2_hlfd.distillation.registry import PREFIX
+from nnunetv2_hlfd.distillation.taps import read_stages
 from nnunetv2_hlfd.teacher.search import StudentSide
-from nnunetv2_hlfd.teacher.teacher import Teacher, check_same_teacher, load_teacher
+from nnunetv2_hlfd.teacher.teacher import Teacher, load_teacher
+from nnunetv2_hlfd.training.distiller import STEP_PARTS, Distiller
 from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent
 from nnunetv2_hlfd.utilities.errors import UserError
 
-STEP_PARTS = ("teacher", "student and its loss", "terms", "backward and optimizer")  # as profiles name them
 _CLIP_NORM = 12  # nnU-Net's
 
 
@@ -35,41 +32,47 @@ class DistillationTrainer(nnUNetTrainerStudent):
     nnU-Net network.
 
     Attributes:
-        method_class: the terms and adapters of the method.
+        method_class: the terms and adapters of the method. Its `defaults` are the trainer's.
     """
 
     method_class: ClassVar[type[DistillationMethod]]
-    teacher: Teacher | None = None
-    teacher_shape: TeacherShape | None = None
-    teacher_origin: Sequence[Mapping[str, Any]] = ()
+    _distiller: Distiller | None = None
 
-    def initialize(self) -> None:
-        """Build as nnU-Net does; the hook has to be there before the first compiled forward pass."""
-        super().initialize()
-        self.capture = EncoderCapture(self._inner_network())
-        self.log = DistillationLog(self.method.weights)
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "method_class" in vars(cls):
+            cls.defaults = {**cls.method_class.defaults, **vars(cls).get("defaults", {})}
+
+    @property
+    def distiller(self) -> Distiller:
+        """Teacher, method and log; there once a teacher is found or a checkpoint is loaded."""
+        assert self._distiller is not None
+        return self._distiller
+
+    @property
+    def methods(self) -> MethodClasses:
+        """Name -> class of the trainer's own method and those that the setting `weights` adds."""
+        return method_classes(type(self).__name__.removeprefix(PREFIX), self.method_class, self.settings)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """The student's optimizer with the adapters as a second parameter group.
 
-        Adapters are built under a forked random state: the student's batches are the same with and without them. Their
-        shapes need the teacher's; a continued or validated run has them from its checkpoint.
+        Adapters are built under a forked random state: the student's batches are the same with and without them.
         """
         optimizer, scheduler = super().configure_optimizers()
-        if self.teacher_shape is None:
-            self.teacher = self.load_teacher()
-            self.teacher_shape = self.teacher.shape
+        if self._distiller is None:
+            self.learn_from(self.load_teacher())
         assert self.seed is not None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + 1)
-            self.method = self._build_method(self.teacher_shape).to(self.device)
-        adapters = list(self.method.parameters())
+            method = self._build_method(self.distiller).to(self.device)
+        self.distiller.attach(self._inner_network(), method)
+        adapters = list(method.parameters())
         if adapters:
             optimizer.add_param_group({"params": adapters})
         return optimizer, scheduler
 
-    def _build_method(self, teacher: TeacherShape) -> CombinedMethod:
-        """This trainer's method and those that the setting `weights` adds."""
+    def _build_method(self, distiller: Distiller) -> CombinedMethod:
         task = Task(
             num_heads=self.label_manager.num_segmentation_heads,
             regions=self.label_manager.has_regions,
@@ -77,7 +80,11 @@ class DistillationTrainer(nnUNetTrainerStudent):
             ignore_label=self.label_manager.ignore_label,
         )
         stages = read_stages(self._inner_network())
-        return combine(type(self), lambda each: each(stages, teacher, task, self.settings), self.settings)
+        return combine(self.methods, stages, distiller.teacher_shape, task, self.settings, self.given)
+
+    def learn_from(self, teacher: Teacher) -> None:
+        """Take this teacher, before `initialize`."""
+        self._distiller = Distiller(teacher.shape, teacher)
 
     def load_teacher(self) -> Teacher:
         """Find, check and load the teacher for this student."""
@@ -90,96 +97,68 @@ class DistillationTrainer(nnUNetTrainerStudent):
             validation_cases=self.do_split()[1],
             results_folder=Path(self.output_folder_base).parent,
         )
-        return load_teacher(side, self.settings).to(self.device)
-
-    def tap_table(self) -> str:
-        """Roles, channels, strides and sizes of the stages of student and teacher, as text."""
-        assert self.teacher_shape is not None
-        return tap_table(
-            read_stages(self._inner_network()),
-            self.teacher_shape.stages,
-            self.method.roles(),
-            self.configuration_manager.patch_size,
-        )
+        needs = {name: method.needs for name, method in self.methods.items()}
+        return load_teacher(side, self.settings, needs).to(self.device)
 
     def _prepare_training(self) -> None:
         """Load the teacher, only where epochs remain; say what is taught and how large both are."""
         super()._prepare_training()
         if self.current_epoch >= self.num_epochs:
             return
-        if self.teacher is None:
-            self.teacher = self._load_again() if self.teacher_origin else self.load_teacher()
-        origin = [dict(each.origin) for each in self.teacher.networks]
-        check_same_teacher(origin, self.teacher_origin)
-        self.teacher_origin = origin
+        self.distiller.use(self.distiller.teacher or self._load_again(self.distiller))
         self.print_to_log_file(self.describe(), add_timestamp=False)
 
-    def _load_again(self) -> Teacher:
+    def _load_again(self, distiller: Distiller) -> Teacher:
         """Load the teacher of a continued run."""
         try:
             return self.load_teacher()
-        except ValueError as error:
-            first = self.teacher_origin[0]
+        except UserError as error:
+            first = distiller.origin[0]
             raise UserError(f"{error}\nThis run was started with {first['folder']}/{first['checkpoint']}.") from error
 
     def describe(self) -> str:
-        """Teacher, tap table and sizes, for the log and --dry_run; warns where the student is not smaller."""
-        assert self.teacher is not None
-        origins = [f"{each.origin['folder']}/{each.origin['checkpoint']}" for each in self.teacher.networks]
-        student, teacher = self.student_size(), self.teacher_size()
-        lines = [f"Teacher: {', '.join(origins)}", self.tap_table(), f"Student: {student}", f"Teacher: {teacher}"]
-        if student.parameters >= teacher.parameters or student.macs >= teacher.macs:
-            lines.append("WARNING: the student is not smaller than its teacher. The setting student makes it smaller.")
-        if any(each.origin["may_have_seen_validation_cases"] for each in self.teacher.networks):
-            lines.append("WARNING: the teacher may have seen this fold's validation cases: its results mean little.")
-        return "\n".join([*lines, *other_defaults(type(self), self.settings)])
+        """Teacher, tap table and sizes, for the log and --dry_run."""
+        lines = self.distiller.describe(self.student_size(), *self._patch())
+        return "\n".join([*lines, *own_defaults(self.methods, self.given)])
 
-    def teacher_size(self) -> Size:
-        """Parameters and operations of one teacher network."""
-        assert self.teacher is not None
+    def _patch(self) -> tuple[list[int], int]:
+        """Size and number of channels of a patch."""
         channels = determine_num_input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
-        return measure_network(self.teacher.networks[0].network, self.configuration_manager.patch_size, channels)
+        return self.configuration_manager.patch_size, channels
 
     def train_step(self, batch: dict) -> dict:
         """One step on L_seg plus the weighted terms (Eq. 5); every term is computed and logged, also at weight 0."""
-        assert self.teacher is not None
         data = batch["data"].to(self.device, non_blocking=True)
-        target = [each.to(self.device, non_blocking=True) for each in batch["target"]]
+        target = [output.to(self.device, non_blocking=True) for output in batch["target"]]
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device.type, enabled=self.device.type == "cuda"):
-            with record_function(STEP_PARTS[0]):
-                taught = self.teacher(data)
+            taught = self.distiller.ask_teacher(data)
             with record_function(STEP_PARTS[1]):
-                self.capture.enabled = True
-                logits = self.network(data)
-                self.capture.enabled = False
-                segmentation = self.loss(logits, target)
-        student = Outputs(features=self.capture.take(), logits=logits)
-        with autocast(self.device.type, enabled=False), record_function(STEP_PARTS[2]):
-            terms = self.method(student, taught, target[0])
-        factors = self._factors()
+                student = self.distiller.run_student(self.network, data)
+                segmentation = self.loss(student.logits, target)
+        terms = self.distiller.terms(student, taught, target[0])
         total = segmentation
-        for name, factor in factors.items():
+        for name, factor in self._factors().items():
             if factor != 0:
                 total = total + factor * terms[name]
         with record_function(STEP_PARTS[3]):
             self._optimize(total)
-        values = torch.stack([each.detach().float() for each in (total, segmentation, *terms.values())]).cpu().numpy()
+        losses = (total, segmentation, *terms.values())
+        values = torch.stack([loss.detach().float() for loss in losses]).cpu().numpy()
         self._check_finite(dict(zip(("loss", "segmentation", *terms), values, strict=True)))
         return {"loss": values[0], "terms": values[1:]}
 
     def _factors(self) -> dict[str, float]:
         """Weight of each term in this epoch; rises linearly over the warm-up."""
-        ramp = min(1.0, (self.current_epoch + 1) / (self.settings.warmup_epochs + 1))
-        return {name: weight * ramp for name, weight in self.method.weights.items()}
+        return self.distiller.factors(min(1.0, (self.current_epoch + 1) / (self.settings.warmup_epochs + 1)))
 
     def _optimize(self, total: Tensor) -> None:
         """Backward and step as nnU-Net does; adapters are synchronized and clipped apart from the student."""
         scaler = self.grad_scaler
         (total if scaler is None else scaler.scale(total)).backward()
-        adapters = [each for each in self.method.parameters() if each.grad is not None]
+        adapters = [parameter for parameter in self.distiller.method.parameters() if parameter.grad is not None]
         if self.is_ddp:
-            for gradient in (each.grad for each in adapters if each.grad is not None):
+            for gradient in (parameter.grad for parameter in adapters if parameter.grad is not None):
                 dist.all_reduce(gradient)
                 gradient /= dist.get_world_size()
         if scaler is not None:
@@ -200,7 +179,7 @@ class DistillationTrainer(nnUNetTrainerStudent):
             gathered: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(gathered, means)
             means = np.mean(gathered, axis=0)
-        row = self.log.add(self.current_epoch, means, self._factors())
+        row = self.distiller.log.add(self.current_epoch, means, self._factors())
         for name, value in row.items():
             for logger in self.logger.loggers:
                 logger.log(f"hlfd/{name}", value, self.current_epoch)
@@ -209,39 +188,17 @@ class DistillationTrainer(nnUNetTrainerStudent):
         """As nnU-Net, and rewrite distillation_log.csv and its plot beside progress.png."""
         super().on_epoch_end()
         if self.local_rank == 0:
-            self.log.write(Path(self.output_folder))
+            self.distiller.log.write(Path(self.output_folder))
 
     def _record(self) -> dict[str, Any]:
-        record = super()._record()
-        if self.teacher is not None:
-            record["teacher"] = {
-                **vars(self.teacher_size()),
-                "networks": self.teacher_origin,
-            }
-            record["method"] = {"title": self.method.title, "weights": self.method.weights}
-            record["tap_table"] = self.tap_table().splitlines()
-        return record
+        return {**super()._record(), **self.distiller.record(*self._patch())}
 
     def _checkpoint_extras(self) -> dict[str, Any]:
-        return {
-            **super()._checkpoint_extras(),
-            "adapters": self.method.state_dict(),
-            "log": self.log.rows,
-            "teacher": self.teacher_origin,
-            "teacher_shape": asdict(self.method.teacher),
-        }
+        return {**super()._checkpoint_extras(), **self.distiller.state_dict()}
 
     def _adopt(self, content: Mapping[str, Any], extras: Mapping[str, Any], source: object) -> None:
-        """Adapters are built from the shape of the teacher that the run was started with."""
         super()._adopt(content, extras, source)
-        shape = extras["teacher_shape"]
-        self.teacher_shape = TeacherShape(
-            stages=tuple(Stage(**each) for each in shape["stages"]),
-            taps=TeacherTaps(**shape["taps"]),
-            networks=shape["networks"],
-        )
+        self._distiller = Distiller.from_state(extras)
 
     def _restore_extras(self, extras: Mapping[str, Any]) -> None:
-        self.method.load_state_dict(extras["adapters"])
-        self.log.rows = list(extras["log"])
-        self.teacher_origin = extras["teacher"]
+        self.distiller.load_state_dict(extras)

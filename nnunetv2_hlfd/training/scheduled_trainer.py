@@ -198,7 +198,7 @@ class ScheduledTrainer(CascadeTrainer):
         write_checkpoint(content, Path(filename))
 
     def _checkpoint_extras(self) -> dict[str, Any]:
-        return {"trainer": type(self).__name__, "settings": self._resolved_settings()}
+        return {"trainer": type(self).__name__, "settings": self._resolved_settings(), "given": self.given}
 
     def load_checkpoint(self, filename: Any) -> None:
         """Adopt settings and architecture from the checkpoint, then restore what `save_checkpoint` wrote.
@@ -231,6 +231,7 @@ class ScheduledTrainer(CascadeTrainer):
         self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
         self.seed = settings["seed"]
         self.settings = Settings.from_dict({**settings, "seed": plans[PLANS_KEY]["settings"]["seed"]})
+        self.given = dict(extras.get("given", settings))  # checkpoints before 0.2 do not tell them apart
         self._apply_settings()
         check_network_fits(self, content["network_weights"])
 
