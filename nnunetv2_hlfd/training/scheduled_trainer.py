@@ -20,15 +20,15 @@ from nnunetv2_hlfd.plans.identity import RECORD_FILE, check_folder_is_ours, chec
 from nnunetv2_hlfd.plans.plans_check import check_configuration, check_plans
 from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings, given_settings
 from nnunetv2_hlfd.training.augmentation import keep_rotation_and_flips, make_reproducible
-from nnunetv2_hlfd.training.cascade import CascadeTrainer
+from nnunetv2_hlfd.training.cascade import check_previous_stage, choose_previous_stage
 from nnunetv2_hlfd.training.nnunet_version import check_nnunet_version
-from nnunetv2_hlfd.training.resume import check_network_fits, read_checkpoint_of_run, restore
+from nnunetv2_hlfd.training.resume import check_network_fits, checkpoint_of, read_checkpoint_of_run, restore
 from nnunetv2_hlfd.training.schedule import draw_seed, keep_thread_limit, paper_optimizer, seed_everything
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 
-class ScheduledTrainer(CascadeTrainer):
+class ScheduledTrainer(nnUNetTrainer):
     """Base of all trainers of this package. Trains the plans' network with nnU-Net's loss.
 
     Attributes:
@@ -78,7 +78,7 @@ class ScheduledTrainer(CascadeTrainer):
         self.num_iterations_per_epoch = settings.num_iterations_per_epoch
         self.num_val_iterations_per_epoch = settings.num_val_iterations_per_epoch
         self.save_every = self.num_epochs  # nnU-Net would write `latest` before `best` is updated; see on_epoch_end
-        self.choose_previous_stage(settings.previous_stage)
+        choose_previous_stage(self, settings.previous_stage)
 
     def initialize(self) -> None:
         """Seed, then build: for one seed every method starts from the same student weights."""
@@ -120,13 +120,15 @@ class ScheduledTrainer(CascadeTrainer):
             )
         if not self.resumed:
             check_folder_is_ours(Path(self.output_folder_base), self.settings, self.fold)
-        self.check_previous_stage()
+        check_previous_stage(self, [case for cases in self.do_split() for case in cases])
         if not self.was_initialized:
             self.initialize()
         self._prepare_training()
 
     def _prepare_training(self) -> None:
-        """Load what training needs beyond nnU-Net; nothing here."""
+        """Load what training needs beyond nnU-Net, and say what it is."""
+        if self.is_cascaded:
+            self.print_to_log_file(f"Previous stage: {self.folder_with_segs_from_previous_stage}", add_timestamp=False)
 
     def _record(self) -> dict[str, Any]:
         """Content of distillation.json."""
@@ -164,6 +166,11 @@ class ScheduledTrainer(CascadeTrainer):
                     "data."
                 )
 
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """As nnU-Net; `--val` comes here without a start of training."""
+        check_previous_stage(self, self.do_split()[1])
+        super().perform_actual_validation(save_probabilities)
+
     def on_epoch_end(self) -> None:
         """As nnU-Net, but checkpoint_latest comes after checkpoint_best and holds the updated best value."""
         super().on_epoch_end()
@@ -184,15 +191,8 @@ class ScheduledTrainer(CascadeTrainer):
             self.print_to_log_file("No checkpoint written, checkpointing is disabled")
             return
         content = {
-            "network_weights": self._inner_network().state_dict(),
-            "optimizer_state": self.optimizer.state_dict(),
-            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
-            "logging": self.logger.get_checkpoint(),
-            "_best_ema": self._best_ema,
-            "current_epoch": self.current_epoch + 1,
-            "init_args": {**self.my_init_kwargs, "device": str(self.device)},
+            **checkpoint_of(self, self._inner_network()),
             "trainer_name": self.checkpoint_trainer,
-            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
             PLANS_KEY: self._checkpoint_extras(),
         }
         write_checkpoint(content, Path(filename))
