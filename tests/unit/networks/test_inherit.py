@@ -104,8 +104,11 @@ def test_students_as_the_setting_makes_them_of_nnunets_plans(name, choice):
 
 
 def test_every_kind_of_layer_takes_its_own_channels_and_factor():
-    """The first convolution keeps its inputs, the segmentation layer its outputs; axis 0 of a transposed one is in."""
-    teacher = build(features=[8, 12, 16, 16], norm_op="torch.nn.BatchNorm2d", seed=1)
+    """The first convolution keeps its inputs, the segmentation layer its outputs; axis 0 of a transposed one is in.
+
+    Stage 1 is a quarter as wide as the teacher's, the others are half as wide.
+    """
+    teacher = build(features=[8, 24, 16, 16], norm_op="torch.nn.BatchNorm2d", seed=1)
     teacher.encoder.stages[0][0].convs[0].norm.running_mean.normal_()
     teacher.encoder.stages[0][0].convs[0].norm.num_batches_tracked.fill_(7)
     student = build(norm_op="torch.nn.BatchNorm2d")
@@ -117,15 +120,16 @@ def test_every_kind_of_layer_takes_its_own_channels_and_factor():
     assert torch.equal(first.norm.running_mean, teacher_first.norm.running_mean[::2])
     assert first.norm.num_batches_tracked == 7
     second, teacher_second = (network.encoder.stages[1][0].convs[0].conv for network in (student, teacher))
-    assert torch.equal(second.weight, 2 * teacher_second.weight[::2, ::2])
+    assert torch.equal(second.weight, 2 * teacher_second.weight[::4, ::2])
     up, teacher_up = (network.decoder.transpconvs[2] for network in (student, teacher))
-    assert (up.weight.shape[:2], teacher_up.weight.shape[:2]) == ((6, 4), (12, 8))
-    assert torch.equal(up.weight, 2 * teacher_up.weight[::2, ::2])
+    assert (up.weight.shape[:2], teacher_up.weight.shape[:2]) == ((6, 4), (24, 8))
+    assert torch.equal(up.weight, 4 * teacher_up.weight[::4, ::2])
     joined, teacher_joined = (network.decoder.stages[2].convs[0].conv for network in (student, teacher))
     assert torch.equal(joined.weight[:, :4], 2 * teacher_joined.weight[::2, :8:2])  # upsampled half
     assert torch.equal(joined.weight[:, 4:], 2 * teacher_joined.weight[::2, 8::2])  # skip
-    for head, teacher_head in zip(student.decoder.seg_layers, teacher.decoder.seg_layers, strict=True):
-        assert torch.equal(head.weight, 2 * teacher_head.weight[:, ::2])
+    heads = zip(student.decoder.seg_layers, teacher.decoder.seg_layers, (2, 4, 2), strict=True)
+    for head, teacher_head, step in heads:
+        assert torch.equal(head.weight, step * teacher_head.weight[:, ::step])
         assert torch.equal(head.bias, teacher_head.bias)
 
 
