@@ -25,6 +25,7 @@ class CombinedMethod(nn.Module):
 
     Attributes:
         weights: term name -> its factor in the total loss.
+        segmentation_terms: terms that take their weight from the segmentation loss.
 
     Raises:
         UserError: where two methods have a term of the same name, or a factor's name is neither of a method nor of a
@@ -46,6 +47,13 @@ class CombinedMethod(nn.Module):
         for name in factors.keys() - methods.keys() - self.weights.keys():
             valid = [*method_names(), *self.weights]
             raise UserError(f"Unknown method or term '{name}' in the setting weights.{nearest(name, valid)}")
+        self.segmentation_terms = frozenset().union(*(method.segmentation_terms for method in methods.values()))
+        share = sum(self.weights[term] for term in self.segmentation_terms)
+        if share > 1:
+            raise UserError(
+                f"Expected {' and '.join(sorted(self.segmentation_terms))} to replace at most the whole segmentation "
+                f"loss, got the share {share:g}. Lower the setting teacher_share or their factors in weights."
+            )
 
     @property
     def title(self) -> str:

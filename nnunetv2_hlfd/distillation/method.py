@@ -36,12 +36,25 @@ from nnunetv2_hlfd.settings.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What the networks' outputs mean: their number, overlapping regions or labels, 2d or 3d, the ignore label."""
+    """What the networks' outputs mean, and how the segmentation loss takes them.
+
+    Attributes:
+        num_heads: channels of the logits.
+        regions: overlapping regions instead of labels.
+        dimension: 2 or 3.
+        ignore_label: of the data set, if any.
+        batch_dice: Dice pools the samples of a batch.
+        output_weights: nnU-Net's deep-supervision weights, highest resolution first.
+        ddp: several processes train together.
+    """
 
     num_heads: int
     regions: bool
     dimension: int
     ignore_label: int | None = None
+    batch_dice: bool = False
+    output_weights: tuple[float, ...] = (1.0,)
+    ddp: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +116,7 @@ class DistillationMethod(nn.Module):
     Attributes:
         title: for reports, with the name that the HLFD paper uses.
         needs: what the method asks of a teacher. One that needs no more than `OF_ANY_NETWORK` is taught by any network.
+        segmentation_terms: terms that take their weight w from the segmentation loss: L = (1 - w) L_seg + w term.
         defaults: settings (public names) in which the method differs from `Settings`' defaults.
         weights: term name -> its factor in the total loss. The trainer applies them, nothing else does. Names are
             unique over all methods, because methods can be combined.
@@ -110,6 +124,7 @@ class DistillationMethod(nn.Module):
 
     title: ClassVar[str]
     needs: ClassVar[frozenset[str]] = ALL_NEEDS
+    segmentation_terms: ClassVar[frozenset[str]] = frozenset()
     defaults: ClassVar[Mapping[str, Any]] = {}
     weights: Mapping[str, float]
 

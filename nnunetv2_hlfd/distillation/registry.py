@@ -20,6 +20,7 @@ METHODS = {
     "HLFD_noFeature": "nnunetv2_hlfd.methods.hlfd:HLFDNoFeature",
     "HLFD_noPixel": "nnunetv2_hlfd.methods.hlfd:HLFDNoPixel",
     "HLFD_pixelTruth": "nnunetv2_hlfd.methods.pixel_truth:PixelTruth",
+    "SoftLabel": "nnunetv2_hlfd.methods.soft_label:SoftLabel",
     "KD": "nnunetv2_hlfd.methods.kd:KD",
     "AT": "nnunetv2_hlfd.methods.at:AT",
     "FitNet": "nnunetv2_hlfd.methods.fitnet:FitNet",

@@ -173,6 +173,7 @@ def _load_network(
         "sha256": sha256(checkpoint_file),
         "trainer": checkpoint["trainer_name"],
         "plans_name": plans.plans_name,
+        "mirroring_axes": checkpoint.get("inference_allowed_mirroring_axes"),
         "may_have_seen_validation_cases": student.fold != "all" and not held_out <= validated,
     }
     return TeacherNetwork(network=network, shape=shape, origin=origin)

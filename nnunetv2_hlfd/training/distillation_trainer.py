@@ -2,27 +2,27 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from torch import Tensor, autocast
 from torch.profiler import record_function
 
 from nnunetv2_hlfd.distillation.combined import CombinedMethod, MethodClasses, combine, method_classes, own_defaults
+from nnunetv2_hlfd.distillation.log import mean_of_known
 from nnunetv2_hlfd.distillation.method import DistillationMethod, Task
 from nnunetv2_hlfd.distillation.registry import PREFIX
 from nnunetv2_hlfd.distillation.taps import read_stages
-from nnunetv2_hlfd.teacher.search import StudentSide
-from nnunetv2_hlfd.teacher.teacher import Teacher, load_teacher
+from nnunetv2_hlfd.teacher.teacher import Teacher
+from nnunetv2_hlfd.training.backward import backward, balanced_backward, step
+from nnunetv2_hlfd.training.balance import Choice
 from nnunetv2_hlfd.training.distiller import STEP_PARTS, Distiller
+from nnunetv2_hlfd.training.schedule import distillation_ramp
 from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent
 from nnunetv2_hlfd.utilities.errors import UserError
-
-_CLIP_NORM = 12  # nnU-Net's
 
 
 class DistillationTrainer(nnUNetTrainerStudent):
@@ -37,6 +37,7 @@ class DistillationTrainer(nnUNetTrainerStudent):
 
     method_class: ClassVar[type[DistillationMethod]]
     _distiller: Distiller | None = None
+    _step_of_epoch = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -78,6 +79,9 @@ class DistillationTrainer(nnUNetTrainerStudent):
             regions=self.label_manager.has_regions,
             dimension=len(self.configuration_manager.patch_size),
             ignore_label=self.label_manager.ignore_label,
+            batch_dice=self.configuration_manager.batch_dice,
+            output_weights=self._output_weights(),
+            ddp=self.is_ddp,
         )
         stages = read_stages(self._inner_network())
         return combine(self.methods, stages, distiller.teacher_shape, task, self.settings, self.given)
@@ -86,19 +90,20 @@ class DistillationTrainer(nnUNetTrainerStudent):
         """Take this teacher, before `initialize`."""
         self._distiller = Distiller(teacher.shape, teacher)
 
-    def load_teacher(self) -> Teacher:
-        """Find, check and load the teacher for this student."""
-        side = StudentSide(
-            plans=self.plans_manager,
-            plans_names=self.plans_lineage,
-            configuration=self.configuration_name,
-            dataset_json=self.dataset_json,
-            fold=self.fold,
-            validation_cases=self.do_split()[1],
-            results_folder=Path(self.output_folder_base).parent,
-        )
-        needs = {name: method.needs for name, method in self.methods.items()}
-        return load_teacher(side, self.settings, needs).to(self.device)
+    def inherited_from(self) -> Teacher:
+        """The teacher that is there already."""
+        assert self.distiller.teacher is not None
+        return self.distiller.teacher
+
+    def needs(self) -> dict[str, frozenset[str]]:
+        """What the methods ask of a teacher."""
+        return {name: method.needs for name, method in self.methods.items()}
+
+    def _mirroring_axes(self, planned: tuple[int, ...]) -> tuple[int, ...] | None:
+        """A teacher that was trained without mirroring, for left and right labels, is shown no mirrored patch."""
+        if self.settings.mirroring == "teacher":
+            return self.distiller.mirroring_axes(planned)
+        return super()._mirroring_axes(planned)
 
     def _prepare_training(self) -> None:
         """Load the teacher, only where epochs remain; say what is taught and how large both are."""
@@ -126,8 +131,24 @@ class DistillationTrainer(nnUNetTrainerStudent):
         channels = determine_num_input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
         return self.configuration_manager.patch_size, channels
 
+    def on_epoch_start(self) -> None:
+        """As nnU-Net; an epoch starts with a step that the teacher teaches."""
+        super().on_epoch_start()
+        self._step_of_epoch = 0
+
     def train_step(self, batch: dict) -> dict:
-        """One step on L_seg plus the weighted terms (Eq. 5); every term is computed and logged, also at weight 0."""
+        """One step on L_seg plus the weighted terms (Eq. 5); every term is computed and logged, also at weight 0.
+
+        Steps between those of `teach_every`, and all after `distill_until`, are those of the student alone.
+        """
+        taught = self._step_of_epoch % self.settings.teach_every == 0 and self._ramp() > 0
+        self._step_of_epoch += 1
+        if taught:
+            return self._taught_step(batch)
+        loss = super().train_step(batch)["loss"]
+        return {"loss": loss, "terms": np.array([loss, *(np.nan for _ in self.distiller.method.weights)])}
+
+    def _taught_step(self, batch: dict) -> dict:
         data = batch["data"].to(self.device, non_blocking=True)
         target = [output.to(self.device, non_blocking=True) for output in batch["target"]]
         self.optimizer.zero_grad(set_to_none=True)
@@ -137,52 +158,66 @@ class DistillationTrainer(nnUNetTrainerStudent):
                 student = self.distiller.run_student(self.network, data)
                 segmentation = self.loss(student.logits, target)
         terms = self.distiller.terms(student, taught, target[0])
-        total = segmentation
-        for name, factor in self._factors().items():
-            if factor != 0:
-                total = total + factor * terms[name]
         with record_function(STEP_PARTS[3]):
-            self._optimize(total)
+            total, balanced = self._optimize(segmentation, terms)
         losses = (total, segmentation, *terms.values())
         values = torch.stack([loss.detach().float() for loss in losses]).cpu().numpy()
         self._check_finite(dict(zip(("loss", "segmentation", *terms), values, strict=True)))
-        return {"loss": values[0], "terms": values[1:]}
+        return {"loss": values[0], "terms": values[1:], **balanced}
 
-    def _factors(self) -> dict[str, float]:
-        """Weight of each term in this epoch; rises linearly over the warm-up."""
-        return self.distiller.factors(min(1.0, (self.current_epoch + 1) / (self.settings.warmup_epochs + 1)))
+    def _ramp(self) -> float:
+        """Share of the distillation weights in this epoch."""
+        return distillation_ramp(
+            self.current_epoch,
+            self.num_epochs,
+            warmup_epochs=self.settings.warmup_epochs,
+            until=self.settings.distill_until,
+            decay=self.settings.distill_decay,
+        )
 
-    def _optimize(self, total: Tensor) -> None:
-        """Backward and step as nnU-Net does; adapters are synchronized and clipped apart from the student."""
-        scaler = self.grad_scaler
-        (total if scaler is None else scaler.scale(total)).backward()
-        adapters = [parameter for parameter in self.distiller.method.parameters() if parameter.grad is not None]
-        if self.is_ddp:
-            for gradient in (parameter.grad for parameter in adapters if parameter.grad is not None):
-                dist.all_reduce(gradient)
-                gradient /= dist.get_world_size()
-        if scaler is not None:
-            scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
-        torch.nn.utils.clip_grad_norm_(adapters, _CLIP_NORM)
-        if scaler is None:
-            self.optimizer.step()
+    def _optimize(self, segmentation: Tensor, terms: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
+        """Backward and step on the total loss; returns it, and what the balance of the gradients did, for the log."""
+        method, balanced = self.distiller.method, {}
+        factors = {name: factor for name, factor in self.distiller.factors(self._ramp()).items() if factor != 0}
+        share = sum(factors.get(name, 0.0) for name in method.segmentation_terms)
+        reference = segmentation if share == 0 else (1 - share) * segmentation
+        for name in factors.keys() & method.segmentation_terms:
+            reference = reference + factors[name] * terms[name]
+        weighted = {name: factors[name] * terms[name] for name in factors if name not in method.segmentation_terms}
+        total = sum(weighted.values(), start=reference)
+        adapters = list(method.parameters())
+        if self.settings.balance == "none" or not weighted:
+            backward(total, adapters, self.grad_scaler, self.is_ddp)
         else:
-            scaler.step(self.optimizer)
-            scaler.update()
+            record = balanced_backward(
+                reference,
+                weighted,
+                self._inner_network(),
+                adapters,
+                self.grad_scaler,
+                self.is_ddp,
+                cast(Choice, self.settings.balance),
+                self.settings.balance_ratio,
+            )
+            balanced = {"balance": record}
+        step(self.optimizer, self.network, adapters, self.grad_scaler)
+        return total, balanced
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """Log nnU-Net's loss and every named term."""
-        super().on_train_epoch_end(train_outputs)
-        means = np.mean(collate_outputs(train_outputs)["terms"], axis=0)
+        """Log nnU-Net's loss, every named term, and what the balance of the gradients kept of it."""
+        super().on_train_epoch_end([{"loss": output["loss"]} for output in train_outputs])
+        means = mean_of_known([output["terms"] for output in train_outputs])
         if self.is_ddp:
             gathered: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(gathered, means)
-            means = np.mean(gathered, axis=0)
-        row = self.distiller.log.add(self.current_epoch, means, self._factors())
+            means = mean_of_known(gathered)
+        log, epoch = self.distiller.log, self.current_epoch
+        row = log.add(epoch, means, self.distiller.factors(self._ramp()))
+        if self.settings.balance != "none":
+            row |= log.add_balance(epoch, [output["balance"] for output in train_outputs if "balance" in output])
         for name, value in row.items():
             for logger in self.logger.loggers:
-                logger.log(f"hlfd/{name}", value, self.current_epoch)
+                logger.log(f"hlfd/{name}", value, epoch)
 
     def on_epoch_end(self) -> None:
         """As nnU-Net, and rewrite distillation_log.csv and its plot beside progress.png."""

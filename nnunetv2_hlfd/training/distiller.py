@@ -96,11 +96,17 @@ class Distiller:
         """Weight of each term at a share of the full distillation."""
         return {name: weight * ramp for name, weight in self.method.weights.items()}
 
+    def mirroring_axes(self, planned: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The axes of these that all of the teacher's networks allow; None for none, as nnU-Net writes it."""
+        allowed = [origin.get("mirroring_axes", planned) or () for origin in self.origin]
+        return tuple(axis for axis in planned if all(axis in axes for axes in allowed)) or None
+
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
         return {
             "adapters": self.method.state_dict(),
             "log": self.log.rows,
+            "balance_log": self.log.balance_rows,
             "teacher": self.origin,
             "teacher_shape": asdict(self.teacher_shape),
         }
@@ -109,6 +115,7 @@ class Distiller:
         """Restore what `state_dict` wrote."""
         self.method.load_state_dict(state["adapters"])
         self.log.rows = list(state["log"])
+        self.log.balance_rows = list(state.get("balance_log", []))
         self.origin = state["teacher"]
 
     def tap_table(self, patch_size: Sequence[int]) -> str:

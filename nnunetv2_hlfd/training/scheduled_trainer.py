@@ -33,6 +33,7 @@ class ScheduledTrainer(nnUNetTrainer):
 
     Attributes:
         defaults: settings in which a trainer class differs from `Settings`' defaults.
+        adopting: whether a checkpoint decides the network and its weights.
         checkpoint_trainer: the trainer that can build this network from the plans, for prediction.
     """
 
@@ -53,7 +54,7 @@ class ScheduledTrainer(nnUNetTrainer):
         check_plans(plans, "The plans file")
         self.given = given_settings(plans)
         self.settings = Settings.from_dict({**self.defaults, **self.given})
-        self.continues, self.resumed = bool(plans.get("continue_training")), False
+        self.continues, self.adopting, self.resumed = bool(plans.get("continue_training")), False, False
         self.plans_lineage = plans_lineage(plans)
         check_configuration(PlansManager(plans), configuration, "The plans file")
         self._prepare_plans(plans, configuration, dataset_json)
@@ -103,6 +104,18 @@ class ScheduledTrainer(nnUNetTrainer):
             keep_rotation_and_flips(pipeline)
         make_reproducible(pipeline)
         return pipeline
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802 (nnU-Net's)
+        """nnU-Net's, with the axes of the setting mirroring, which prediction mirrors as well."""
+        *others, planned = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        axes = self._mirroring_axes(planned)
+        if axes != planned:
+            self.print_to_log_file(f"Mirroring: axes {axes or 'none'} instead of {planned}")
+        self.inference_allowed_mirroring_axes = axes
+        return (*others, axes)
+
+    def _mirroring_axes(self, planned: tuple[int, ...]) -> tuple[int, ...] | None:
+        return None if self.settings.mirroring == "none" else planned
 
     def on_train_start(self) -> None:
         """Refuse what would be wrong, then start as nnU-Net does and write the record of this run."""
@@ -216,6 +229,7 @@ class ScheduledTrainer(nnUNetTrainer):
         with refuse_damage(filename):
             check_resumed_settings(self.given, extras["settings"], filename)
             if not self.was_initialized:
+                self.adopting = True
                 self._adopt(content, extras, filename)
                 self.initialize()
             restore(self, self._inner_network(), content)

@@ -124,7 +124,7 @@ def test_warmup_ramps_the_weights_linearly(nnunet, variant, teacher_2d):
     trainer.initialize()
     ramps = []
     for trainer.current_epoch in range(5):
-        ramps.append(trainer._factors()["ufd"] / 0.9)
+        ramps.append(trainer._ramp())
     np.testing.assert_allclose(ramps, [0.25, 0.5, 0.75, 1, 1])
 
 

@@ -130,7 +130,7 @@ def test_methods_combine_by_their_weights(nnunet, variant, teachers):
     assert any(name.startswith("methods.FitNet.regressors") for name in checkpoint["hlfd"]["adapters"])
     record = json.loads((Path(trainer.output_folder) / "distillation.json").read_text())
     assert record["method"] == {"title": "HLFD + KD + FitNet", "weights": trainer.distiller.method.weights}
-    assert "late, hint" in trainer.tap_table()
+    assert "late, hint" in trainer.distiller.tap_table(trainer.configuration_manager.patch_size)
 
 
 def test_an_added_methods_other_default_is_told(nnunet, variant, teachers):
