@@ -17,6 +17,7 @@ from tqdm import tqdm
 from nnunetv2_hlfd.training.distillation_trainer import STEP_PARTS, DistillationTrainer
 from nnunetv2_hlfd.training.throwaway import real_batches, throwaway_trainer
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
+from nnunetv2_hlfd.utilities.atomic import atomic_path
 from nnunetv2_hlfd.utilities.device import synchronize
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.markdown import markdown_table
@@ -158,7 +159,7 @@ def _cells(row: Row) -> Iterator[str]:
 
 def _write(rows: Sequence[Row], output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*(key for key in asdict(rows[0]) if key != "parts"), *STEP_PARTS])
         writer.writeheader()
         for row in rows:

@@ -10,6 +10,8 @@ import matplotlib
 matplotlib.use("agg")  # as nnU-Net's logger does
 from matplotlib import pyplot as plt
 
+from nnunetv2_hlfd.utilities.atomic import atomic_path
+
 CSV_FILE, PLOT_FILE = "distillation_log.csv", "distillation_progress.png"
 
 
@@ -40,14 +42,12 @@ class DistillationLog:
 
     def write(self, folder: Path) -> None:
         """Write the table and the plot into a fold's folder."""
-        temporary = folder / f"{CSV_FILE}.tmp"
-        with temporary.open("w", newline="") as file:
+        with atomic_path(folder / CSV_FILE) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
             writer.writeheader()
             writer.writerows(self.rows)
-        temporary.replace(folder / CSV_FILE)
-        with plt.style.context("default"):  # nnU-Net's own plot leaves its large fonts behind
-            self._plot(folder / PLOT_FILE)
+        with plt.style.context("default"), atomic_path(folder / PLOT_FILE) as temporary:
+            self._plot(temporary)  # in the default style: nnU-Net's own plot leaves its large fonts behind
 
     def _plot(self, path: Path) -> None:
         epochs = [row["epoch"] for row in self.rows]

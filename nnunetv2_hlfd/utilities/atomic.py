@@ -24,20 +24,33 @@ _ABANDONED_SECONDS = 24 * 3600  # no write takes as long
 
 
 @contextmanager
-def partial_folder(target: Path, library_errors: tuple[type[Exception], ...] = ()) -> Iterator[Path]:
-    """Hand out an empty folder beside a target; it is removed at the end with all that was not published.
-
-    What processes that were killed have left beside the target is removed, too.
+def writing(target: Path, library_errors: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Name the target where the block cannot write it.
 
     Args:
         target: file or folder that is to be written.
         library_errors: what the library that writes raises beside OSError where it cannot, as torch's RuntimeError.
 
     Raises:
-        UserError: in place of these errors, naming the target.
+        UserError: in place of these errors.
     """
     errors: tuple[type[Exception], ...] = (OSError, *library_errors)
     try:
+        yield
+    except errors as error:
+        raise UserError(f"Could not write {target}: {error}. The previous file, if any, is intact.") from error
+
+
+@contextmanager
+def partial_folder(target: Path) -> Iterator[Path]:
+    """Hand out an empty folder beside a target; it is removed at the end with all that was not published.
+
+    What processes that were killed have left beside the target is removed, too.
+
+    Raises:
+        UserError: in place of OSError, naming the target.
+    """
+    with writing(target):
         _remove_leftovers(target.parent)
         folder = target.parent / f"{_PREFIX}-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
         folder.mkdir()
@@ -45,8 +58,6 @@ def partial_folder(target: Path, library_errors: tuple[type[Exception], ...] = (
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    except errors as error:
-        raise UserError(f"Could not write {target}: {error}. The previous file, if any, is intact.") from error
 
 
 def publish(temporary: Path, target: Path) -> None:
@@ -72,12 +83,12 @@ def atomic_path(path: Path, library_errors: tuple[type[Exception], ...] = ()) ->
 
     Args:
         path: of the target, in a folder that exists.
-        library_errors: see `partial_folder`.
+        library_errors: see `writing`.
 
     Raises:
-        UserError: see `partial_folder`.
+        UserError: where the target cannot be written.
     """
-    with partial_folder(path, library_errors) as folder:
+    with writing(path, library_errors), partial_folder(path) as folder:
         temporary = folder / path.name
         yield temporary
         publish(temporary, path)
