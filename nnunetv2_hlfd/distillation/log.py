@@ -14,6 +14,8 @@ matplotlib.use("agg")  # as nnU-Net's logger does
 from matplotlib import pyplot as plt
 from torch import Tensor
 
+from nnunetv2_hlfd.utilities.atomic import atomic_path
+
 CSV_FILE, PLOT_FILE, BALANCE_FILE = "distillation_log.csv", "distillation_progress.png", "distillation_balance.csv"
 
 
@@ -85,8 +87,8 @@ class DistillationLog:
         _write_table(self.rows, folder / CSV_FILE)
         if self.balance_rows:
             _write_table(self.balance_rows, folder / BALANCE_FILE)
-        with plt.style.context("default"):  # nnU-Net's own plot leaves its large fonts behind
-            self._plot(folder / PLOT_FILE)
+        with plt.style.context("default"), atomic_path(folder / PLOT_FILE) as temporary:
+            self._plot(temporary)  # in the default style: nnU-Net's own plot leaves its large fonts behind
 
     def _plot(self, path: Path) -> None:
         epochs = [row["epoch"] for row in self.rows]
@@ -114,9 +116,7 @@ def mean_of_known(values: Sequence[Any]) -> Any:
 
 
 def _write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.distributed as dist
-from batchgenerators.utilities.file_and_folder_operations import save_json
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -24,6 +23,7 @@ from nnunetv2_hlfd.training.cascade import check_previous_stage, choose_previous
 from nnunetv2_hlfd.training.nnunet_version import check_nnunet_version
 from nnunetv2_hlfd.training.resume import check_network_fits, checkpoint_of, read_checkpoint_of_run, restore
 from nnunetv2_hlfd.training.schedule import draw_seed, keep_thread_limit, paper_optimizer, seed_everything
+from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
@@ -122,7 +122,7 @@ class ScheduledTrainer(nnUNetTrainer):
         self.check_start()
         super().on_train_start()
         if self.local_rank == 0 and self.current_epoch < self.num_epochs:
-            save_json(self._record(), str(Path(self.output_folder) / RECORD_FILE), sort_keys=False)
+            write_json(Path(self.output_folder) / RECORD_FILE, self._record())
 
     def check_start(self) -> None:
         """Everything that can refuse a training, before anything is written."""
