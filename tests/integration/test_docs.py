@@ -55,6 +55,7 @@ NOT_RUN = (
     "py ",
     "venv\\Scripts\\python ",
     "CUDA_VISIBLE_DEVICES=",
+    ".venv/bin/pytest ",
     SEVERAL_GPUS,
     PAPERS_STUDY,
 )
