@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nnunetv2_hlfd.training.balance import group_parameters
 from nnunetv2_hlfd.training.throwaway import real_batches, throwaway_trainer
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 
@@ -57,24 +58,15 @@ def _losses(trainer: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _add(sums: dict[str, dict[str, Tensor]], trainer: Any, losses: Mapping[str, Tensor]) -> None:
-    named = [(name, parameter) for name, parameter in trainer.network.named_parameters() if "decoder.encoder" not in name]
-    for term, loss in losses.items():
-        gradients = torch.autograd.grad(loss, [parameter for _, parameter in named], retain_graph=True, allow_unused=True)
-        parts: dict[str, list[Tensor]] = {}
-        for (name, parameter), gradient in zip(named, gradients, strict=True):
-            value = torch.zeros_like(parameter) if gradient is None else gradient
-            parts.setdefault(_part(name), []).append(value.flatten())
-        for part, values in parts.items():
+    for part, parameters in group_parameters(trainer.network).items():
+        for term, loss in losses.items():
+            gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            values = [
+                torch.zeros_like(parameter) if gradient is None else gradient
+                for parameter, gradient in zip(parameters, gradients, strict=True)
+            ]
             place = sums.setdefault(part, {})
-            place[term] = place.get(term, torch.zeros(())) + torch.cat(values)
-
-
-def _part(name: str) -> str:
-    """Encoder stage N, or decoder."""
-    words = name.split(".")
-    if words[0] == "encoder":
-        return "encoder stem" if words[1] == "stem" else f"encoder stage {words[2]}"
-    return words[0]
+            place[term] = place.get(term, torch.zeros(())) + torch.cat([value.flatten() for value in values])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from nnunetv2_hlfd.settings.settings import STUDENTS
+from nnunetv2_hlfd.networks.students import STUDENTS
 from nnunetv2_hlfd.utilities.errors import UserError
 
 _GEOMETRY = {
@@ -64,7 +64,7 @@ def _pair_modules(student: nn.Module, teacher: nn.Module, choice: str) -> list[t
         student.named_modules(), teacher.named_modules(), fillvalue=("", None)
     ):
         if to is None or source is None or name != source_name or type(to) is not type(source):
-            fitting = ", ".join(each for each in STUDENTS if each.startswith("unet_w") or each == "plans")
+            fitting = ", ".join(name for name in STUDENTS if name.startswith("unet_w") or name == "plans")
             raise UserError(
                 f"{_SETTING} needs a student of the teacher's topology ({fitting}), got {choice}. First difference: "
                 f"{_describe(source_name, source)} in the teacher, {_describe(name, to)} in the student. {_REMEDY}"

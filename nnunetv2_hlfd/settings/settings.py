@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_hlfd.networks.students import CHOICES as STUDENT_CHOICES
 from nnunetv2_hlfd.settings.rules import check_value, expected_value, nearest, setting
 from nnunetv2_hlfd.utilities.errors import UserError
 
@@ -18,7 +19,6 @@ PLANS_KEY = "hlfd"
 TEACHER_VARIABLE = "nnUNet_hlfd_teacher"
 TRUST_VARIABLE = "nnUNet_hlfd_trust_checkpoint"
 
-STUDENTS = ("auto", "resnet18", "resnet18_w2", "resnet18_w4", "resnet18_w8", "unet_w2", "unet_w4", "unet_w8", "plans")
 RECIPES = ("paper", "nnunet")
 _LEARNING_RATE = {"paper": 1e-3, "nnunet": 1e-2}
 _EPOCHS = {"paper": 120, "nnunet": 1000}
@@ -38,7 +38,7 @@ class Settings:
         (str, type(None)),
         form="TRAINER__PLANS__CONFIGURATION",
     )
-    student: str = setting("auto", "architecture of the student", (str,), choices=STUDENTS)
+    student: str = setting("auto", "architecture of the student", (str,), choices=STUDENT_CHOICES)
     beta: float = setting(0.9, "weight of the feature-level terms (Eq. 5)", (float,), least=0)
     lambda_: float = setting(0.1, "weight of the pixel-level terms (Eq. 5)", (float,), least=0)
     weights: Mapping[str, float] | None = setting(

@@ -9,9 +9,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from nnunetv2_hlfd.losses.focal_dice import FocalDiceLoss
+from nnunetv2_hlfd.networks.choice import student_architecture
 from nnunetv2_hlfd.networks.inherit import inherit_weights
 from nnunetv2_hlfd.networks.size import Size, measure_size
-from nnunetv2_hlfd.networks.students import student_architecture
 from nnunetv2_hlfd.teacher.search import StudentSide
 from nnunetv2_hlfd.teacher.teacher import Teacher, load_teacher
 from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer

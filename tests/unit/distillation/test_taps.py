@@ -16,9 +16,9 @@ from nnunetv2_hlfd.distillation.taps import (
     teacher_taps,
     trained_heads,
 )
+from nnunetv2_hlfd.networks.choice import student_architecture
 from nnunetv2_hlfd.networks.size import build_network
-from nnunetv2_hlfd.networks.students import student_architecture
-from nnunetv2_hlfd.settings.settings import STUDENTS
+from nnunetv2_hlfd.networks.students import CHOICES as STUDENTS
 
 
 def stages(*strides, axes=2):

@@ -11,9 +11,9 @@ from architectures import PLAIN, RESIDUAL, architecture, patch_for
 from helpers import assert_same
 from torch import nn
 
+from nnunetv2_hlfd.networks.choice import student_architecture
 from nnunetv2_hlfd.networks.inherit import inherit_weights
 from nnunetv2_hlfd.networks.size import build_network
-from nnunetv2_hlfd.networks.students import student_architecture
 
 CHANNELS, HEADS, STAGES = 2, 3, 4
 SMALL = [4, 6, 8, 8]
