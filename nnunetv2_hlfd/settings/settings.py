@@ -32,6 +32,13 @@ class Settings:
         None, "fold of the teacher; unset: the student's own fold", (int, str, type(None)), texts=("all",), least=0
     )
     teacher_checkpoint: str = setting("checkpoint_final.pth", "checkpoint of the teacher to learn from", (str,))
+    teacher_maps: str = setting(
+        "live",
+        "the teacher runs at every step, or nnUNetv2_hlfd teach has stored its final maps: those of the student's own "
+        "teacher, or for each case those of the fold that held it out",
+        (str,),
+        choices=("live", "stored", "crossfit"),
+    )
     previous_stage: str | None = setting(
         None,
         "cascade: folder name of the previous stage's model; unset: that of the same trainer and plans",

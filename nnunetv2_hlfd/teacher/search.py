@@ -32,11 +32,16 @@ def find_teacher(student: StudentSide, settings: Settings) -> list[Path]:
     Default: same configuration and same fold (a teacher of another fold has seen this fold's validation cases), under
     the student's own plans name, then the base plans'; the first model folder that holds it. Folders that the
     environment names teach together, each has to hold it. A student of fold `all` learns from fold_all, else from the
-    folds 0-4 together.
+    folds 0-4 together; every student does that learns from each case's fold (teacher_maps crossfit).
 
     Raises:
         UserError: with every place that was looked at.
     """
+    if settings.teacher_maps == "crossfit" and settings.teacher_fold is not None:
+        raise UserError(
+            f"teacher_maps crossfit takes the teacher of every fold, teacher_fold names fold {settings.teacher_fold} "
+            f"alone. Leave out one of them."
+        )
     named = teacher_folders_from_environment()
     if named:
         found = [_checkpoints(folder, student, settings) for folder in named]
@@ -66,6 +71,8 @@ def _checkpoints(folder: Path, student: StudentSide, settings: Settings) -> list
 
 def _fold_choices(student: StudentSide, settings: Settings) -> list[list[int | str]]:
     """Folds that may teach together, in order of preference."""
+    if settings.teacher_maps == "crossfit":
+        return [list(range(5))]
     if settings.teacher_fold is not None:
         return [[settings.teacher_fold]]
     return [["all"], list(range(5))] if student.fold == "all" else [[student.fold]]

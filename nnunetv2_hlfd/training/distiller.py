@@ -14,8 +14,9 @@ from nnunetv2_hlfd.distillation.method import TeacherShape
 from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
 from nnunetv2_hlfd.distillation.tap_table import tap_table
 from nnunetv2_hlfd.distillation.taps import EncoderCapture, Stage, TeacherTaps, read_stages
-from nnunetv2_hlfd.networks.size import Size, measure_network
-from nnunetv2_hlfd.teacher.teacher import Teacher, check_same_teacher
+from nnunetv2_hlfd.networks.size import Size
+from nnunetv2_hlfd.teacher.checkpoint import check_same_teacher
+from nnunetv2_hlfd.teacher.teacher import Teacher
 
 STEP_PARTS = ("teacher", "student and its loss", "terms", "backward and optimizer")  # as profiles name them
 
@@ -70,9 +71,8 @@ class Distiller:
         Raises:
             UserError: where the run was started with others.
         """
-        origin = [dict(network.origin) for network in teacher.networks]
-        check_same_teacher(origin, self.origin)
-        self.teacher, self.origin = teacher, origin
+        check_same_teacher(teacher.origins, self.origin)
+        self.teacher, self.origin = teacher, teacher.origins
 
     def ask_teacher(self, data: Tensor) -> TeacherOutputs:
         """The teacher's outputs on a batch (B, C, *spatial), without graph."""
@@ -125,7 +125,7 @@ class Distiller:
     def teacher_size(self, patch_size: Sequence[int], num_input_channels: int) -> Size:
         """Parameters and operations of one teacher network."""
         assert self.teacher is not None
-        return measure_network(self.teacher.networks[0].network, list(patch_size), num_input_channels)
+        return self.teacher.size(patch_size, num_input_channels)
 
     def describe(self, student: Size, patch_size: Sequence[int], num_input_channels: int) -> list[str]:
         """Teacher, tap table and sizes as lines for the log and --dry_run; warns where the student is not smaller."""

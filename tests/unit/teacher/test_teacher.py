@@ -15,8 +15,9 @@ from nnunetv2_hlfd.distillation.method import ALL_NEEDS, ATTENTION, FINAL, Teach
 from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.networks.size import build_network
 from nnunetv2_hlfd.settings.settings import Settings
+from nnunetv2_hlfd.teacher.checkpoint import check_same_teacher
 from nnunetv2_hlfd.teacher.search import StudentSide
-from nnunetv2_hlfd.teacher.teacher import check_same_teacher, load_teacher
+from nnunetv2_hlfd.teacher.teacher import load_teacher
 
 VARIABLE = "nnUNet_hlfd_teacher"
 OWN, BASE = "nnUNetPlans_short_x", "nnUNetPlans_short"

@@ -1,0 +1,100 @@
+"""The checkpoints that teach a student: found and checked, their networks not loaded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_hlfd.models.checkpoints import sha256
+from nnunetv2_hlfd.models.folder import ModelFolder
+from nnunetv2_hlfd.settings.settings import Settings
+from nnunetv2_hlfd.teacher.compatibility import check_compatible, check_validation_cases, validated_cases
+from nnunetv2_hlfd.teacher.search import StudentSide, find_teacher
+from nnunetv2_hlfd.utilities.errors import UserError
+from nnunetv2_hlfd.utilities.json_file import refuse_damage
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherCheckpoint:
+    """One fold of a teacher.
+
+    Attributes:
+        file: the checkpoint.
+        model: the folder that it belongs to.
+        validated: names of the cases that this fold has held out, as far as it was validated.
+        origin: for the record.
+    """
+
+    file: Path
+    model: ModelFolder
+    validated: Sequence[str]
+    origin: Mapping[str, Any]
+
+
+def find_checkpoints(student: StudentSide, settings: Settings) -> list[TeacherCheckpoint]:
+    """Find and check the teacher of a student.
+
+    Raises:
+        UserError: where none is found or it does not fit; the message says what to do.
+    """
+    files = find_teacher(student, settings)
+    if settings.teacher_fold is None and settings.teacher_maps != "crossfit" and student.fold != "all":
+        for file in files:
+            check_validation_cases(student.validation_cases, file.parent, student.dataset_json["file_ending"])
+    return [_read(file, student) for file in files]
+
+
+def check_same_teacher(found: Sequence[Mapping[str, Any]], recorded: Sequence[Mapping[str, Any]]) -> None:
+    """A run is continued with the teacher it was started with, and with the same stored maps.
+
+    Args:
+        found: origins of the teacher's networks now.
+        recorded: those in the checkpoint; empty at the start of a run.
+
+    Raises:
+        UserError: naming the files whose SHA-256 differ.
+    """
+    if recorded and [_hashes(origin) for origin in found] != [_hashes(origin) for origin in recorded]:
+        expected, got = (", ".join(_in_words(origin) for origin in side) for side in (recorded, found))
+        raise UserError(
+            f"This run was started with another teacher: expected {expected}, found {got}. Put the recorded teacher "
+            f"back, or start again without --c."
+        )
+
+
+def place(origin: Mapping[str, Any]) -> str:
+    """Where a network came from, for messages."""
+    return f"{origin['folder']}/{origin['checkpoint']}"
+
+
+def _read(file: Path, student: StudentSide) -> TeacherCheckpoint:
+    folder = file.parent.parent
+    model = ModelFolder.open(folder, file)
+    with refuse_damage(f"A file in {folder} (plans.json, dataset.json or {file.name})"):
+        check_compatible(
+            student.plans,
+            model.plans,
+            (student.configuration, model.configuration),
+            (student.dataset_json, model.dataset_json),
+            folder,
+        )
+    validated = validated_cases(file.parent, student.dataset_json["file_ending"])
+    origin = {
+        "folder": str(folder),
+        "checkpoint": f"{file.parent.name}/{file.name}",
+        "sha256": sha256(file),
+        "trainer": model.network_trainer,
+        "plans_name": model.plans.plans_name,
+        "mirroring_axes": model.mirror_axes,
+        "may_have_seen_validation_cases": student.fold != "all" and not {*student.validation_cases} <= {*validated},
+    }
+    return TeacherCheckpoint(file=file, model=model, validated=validated, origin=origin)
+
+
+def _hashes(origin: Mapping[str, Any]) -> tuple[str, str | None]:
+    return origin["sha256"], origin.get("maps_sha256")
+
+
+def _in_words(origin: Mapping[str, Any]) -> str:
+    maps = f", stored maps {origin['maps_sha256'][:12]}" if "maps_sha256" in origin else ""
+    return f"{place(origin)} (SHA-256 {origin['sha256'][:12]}{maps})"
