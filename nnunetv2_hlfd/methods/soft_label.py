@@ -37,14 +37,7 @@ class SoftLabel(DistillationMethod):
     ) -> None:
         super().__init__(student_stages, teacher_shape, task, settings)
         self.weights = {"soft_label": settings.teacher_share}
-        self.loss = SoftLabelLoss(
-            recipe=settings.recipe,
-            regions=task.regions,
-            batch_dice=task.batch_dice,
-            has_ignore_label=task.ignore_label is not None,
-            ddp=task.ddp,
-            soft_dice_share=settings.soft_dice_share,
-        )
+        self.loss = soft_label_loss(settings, task)
 
     def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
         """Return soft_label, unweighted."""
@@ -58,3 +51,15 @@ class SoftLabel(DistillationMethod):
     def roles(self) -> Roles:
         """No encoder stage plays a role."""
         return Roles(student={}, teacher={}, notes=["soft labels teach every output by the final map"])
+
+
+def soft_label_loss(settings: Settings, task: Task) -> SoftLabelLoss:
+    """The recipe's segmentation loss for soft labels on one output."""
+    return SoftLabelLoss(
+        recipe=settings.recipe,
+        regions=task.regions,
+        batch_dice=task.batch_dice,
+        has_ignore_label=task.ignore_label is not None,
+        ddp=task.ddp,
+        soft_dice_share=settings.soft_dice_share,
+    )

@@ -69,9 +69,18 @@ class Settings:
     )
     pixel_maps: str = setting(
         "encoder",
-        "the student's pixel maps: learned heads on its encoder, or its decoder's own outputs",
+        "the student's pixel maps: heads on its encoder, its decoder's intermediate outputs, or all its outputs",
         (str,),
-        choices=("encoder", "decoder"),
+        choices=("encoder", "decoder", "outputs"),
+    )
+    pixel_loss: str = setting(
+        "kl", "HLFD's pixel terms: KL divergence, or the soft-label loss of SoftLabel", (str,), choices=("kl", "soft")
+    )
+    voxel_weights: str = setting(
+        "uniform",
+        "of the KL divergences: every voxel the same, or every class (mean of class means)",
+        (str,),
+        choices=("uniform", "class"),
     )
     pixel_grid: str = setting(
         "tap",

@@ -33,6 +33,8 @@ DEFAULTS = {
     "attention_exponent": 1.0,
     "late_max_stride": 16,
     "pixel_maps": "encoder",
+    "pixel_loss": "kl",
+    "voxel_weights": "uniform",
     "pixel_grid": "tap",
     "distill_ignored": True,
     "warmup_epochs": 0,
@@ -130,7 +132,9 @@ def test_learning_rate_and_epochs_follow_the_recipe_unless_given(given, learning
             for name, choices in {
                 "recipe": ("paper", "nnunet"),
                 "augmentation": ("paper", "nnunet"),
-                "pixel_maps": ("encoder", "decoder"),
+                "pixel_maps": ("encoder", "decoder", "outputs"),
+                "pixel_loss": ("kl", "soft"),
+                "voxel_weights": ("uniform", "class"),
                 "pixel_grid": ("tap", "image"),
             }.items()
             for choice in choices
@@ -186,7 +190,7 @@ def test_whole_numbers_stand_for_floats():
         ),
         *(("recipe", value, "one of paper, nnunet") for value in (None, 1)),
         *(("augmentation", value, "one of nnunet, paper") for value in (None, True)),
-        *(("pixel_maps", value, "one of encoder, decoder") for value in (None, 1)),
+        *(("pixel_maps", value, "one of encoder, decoder, outputs") for value in (None, 1)),
         *(("pixel_grid", value, "one of tap, image") for value in (None, 1)),
     ],
 )
