@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from nnunetv2_hlfd.cli.subcommand import Subcommand
 from nnunetv2_hlfd.settings.rules import nearest
-from nnunetv2_hlfd.settings.settings import parse_value, setting_help
+from nnunetv2_hlfd.settings.settings import RULES
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,9 +20,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a variant of that name with other settings")
     settings = parser.add_argument_group("settings (docs/reference/settings.md)")
-    for name, rule in setting_help().items():
-        choices = f" ({', '.join(rule['choices'])})" if rule["choices"] else ""
-        settings.add_argument(f"-{name}", dest=f"setting_{name}", metavar="VALUE", help=rule["text"] + choices)
+    for name, rule in RULES.items():
+        choices = f" ({', '.join(rule.choices)})" if rule.choices else ""
+        settings.add_argument(f"-{name}", dest=f"setting_{name}", metavar="VALUE", help=rule.text + choices)
 
 
 def _prepare(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -44,7 +44,7 @@ def _bind_window(arguments: Sequence[str]) -> list[str]:
 
 def _check_setting_names(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     """Name the nearest setting; argparse would read -distil_ignored as -d istil_ignored."""
-    known = ["-d", "-p", "-name", "-window", *(f"-{name}" for name in setting_help())]
+    known = ["-d", "-p", "-name", "-window", *(f"-{name}" for name in RULES)]
     for name in (argument.split("=")[0] for argument in arguments):
         if name[:1] == "-" and name[1:2].isalpha() and name not in known and name != "-h":
             parser.error(f"unknown setting '{name}'.{nearest(name, known)}")
@@ -55,8 +55,8 @@ def _run(options: argparse.Namespace) -> int:
     from nnunetv2_hlfd.plans.window import parse_window, preprocess_command
     from nnunetv2_hlfd.utilities.json_file import read_json
 
-    texts = {name: getattr(options, f"setting_{name}") for name in setting_help()}
-    settings = {name: parse_value(name, text) for name, text in texts.items() if text is not None}
+    texts = {name: getattr(options, f"setting_{name}") for name in RULES}
+    settings = {name: RULES[name].parse(name, text) for name, text in texts.items() if text is not None}
     window = parse_window(options.window) if options.window is not None else None
     file = write_variant(options.d, options.p, options.name, settings, window=window, overwrite=options.overwrite)
     print(f"Wrote {file}\nUse it with -p {file.stem}")

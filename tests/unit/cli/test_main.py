@@ -10,7 +10,7 @@ from faults import run_on_disk
 
 from nnunetv2_hlfd import __version__
 from nnunetv2_hlfd.cli.main import main
-from nnunetv2_hlfd.settings.settings import setting_help
+from nnunetv2_hlfd.settings.settings import RULES
 from nnunetv2_hlfd.training.trainers_path import trainers_path
 
 DATASET = "Dataset901_Phantom"
@@ -55,10 +55,10 @@ def test_help_shows_the_way_from_teacher_to_prediction_and_every_subcommand(caps
 
 def test_help_of_plan_has_every_setting_with_its_text_and_choices(capsys):
     text = help_of(capsys, "plan")
-    for name, rule in setting_help().items():
+    for name, rule in RULES.items():
         assert f"-{name} VALUE" in text
-        assert rule["text"] in text
-        for choice in rule["choices"]:
+        assert rule.text in text
+        for choice in rule.choices:
             assert choice in text
 
 
