@@ -14,7 +14,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from nnunetv2_hlfd.training.distillation_trainer import STEP_PARTS, DistillationTrainer
+from nnunetv2_hlfd.teacher.teacher import Teacher
+from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
+from nnunetv2_hlfd.training.distiller import STEP_PARTS
 from nnunetv2_hlfd.training.throwaway import real_batches, throwaway_trainer
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 from nnunetv2_hlfd.utilities.atomic import atomic_path
@@ -88,21 +90,21 @@ def benchmark_training(
 def _start(student: Any, distilling: Mapping[str, Any]) -> None:
     """Make all checks, build the networks; the teacher is loaded once."""
     student.check_start()
-    first: DistillationTrainer | None = None
+    teacher: Teacher | None = None
     for name, trainer in distilling.items():
         if not isinstance(trainer, DistillationTrainer):
             raise UserError(f"Expected distillation trainers for -tr, such as nnUNetTrainerHLFD, got {name}.")
-        if first is not None:
-            trainer.teacher, trainer.teacher_shape = first.teacher, first.teacher_shape
+        if teacher is not None:
+            trainer.learn_from(teacher)
         trainer.check_start()
         trainer.network.train()
-        first = first or trainer
+        teacher = teacher or trainer.distiller.teacher
     student.network.train()
 
 
 def _measure(student: Any, distilling: Mapping[str, Any], batch: dict[str, Any]) -> list[Row]:
     device = student.device
-    teacher, data = next(iter(distilling.values())).teacher, batch["data"].to(device)
+    teacher, data = next(iter(distilling.values())).distiller.teacher, batch["data"].to(device)
     steps: dict[str, Callable[[], Any]] = {STUDENT: partial(student.train_step, batch), TEACHER: partial(teacher, data)}
     steps |= {name: partial(trainer.train_step, batch) for name, trainer in distilling.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
@@ -118,10 +120,14 @@ def _measure(student: Any, distilling: Mapping[str, Any], batch: dict[str, Any])
             to_sum=float(np.median(times[name] / (times[STUDENT] + times[TEACHER]))),
             parts=_parts(step, device) if name in distilling else {},
             memory=added_memory(step, device),
-            adapters=sum(each.numel() for each in distilling[name].method.parameters()) if name in distilling else 0,
+            adapters=_adapters(distilling[name]) if name in distilling else 0,
         )
         for name, step in steps.items()
     ]
+
+
+def _adapters(trainer: DistillationTrainer) -> int:
+    return sum(parameter.numel() for parameter in trainer.distiller.method.parameters())
 
 
 def _parts(step: Callable[[], Any], device: torch.device) -> dict[str, float]:

@@ -23,6 +23,7 @@ class Rule:
         form: its texts are folders' names with as many parts between `__` as this one.
         least: its numbers are at least this.
         above: its numbers are above this.
+        most: its numbers are at most this.
     """
 
     text: str
@@ -32,6 +33,7 @@ class Rule:
     form: str = ""
     least: float | None = None
     above: float | None = None
+    most: float | None = None
 
     def check(self, name: str, value: Any) -> Any:
         """The value of the setting of that name as it is kept: an integer as a float where floats are meant.
@@ -87,6 +89,8 @@ class Rule:
             expected += f" of at least {self.least}"
         if self.above is not None:
             expected += f" above {self.above}"
+        if self.most is not None:
+            expected += f", at most {self.most}"
         return expected
 
     def _accepts(self, value: Any) -> bool:
@@ -102,7 +106,11 @@ class Rule:
         """Whether it is a finite number within the limits."""
         if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             return False
-        return (self.least is None or value >= self.least) and (self.above is None or value > self.above)
+        return (
+            (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+        )
 
     def _has_form(self, value: str) -> bool:
         """Whether it is the name of a folder with as many parts as the form, as nnU-Net makes its folders' names."""

@@ -12,7 +12,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
-from nnunetv2_hlfd.networks.students import student_architecture
+from nnunetv2_hlfd.networks.choice import student_architecture
 from nnunetv2_hlfd.study.runs import Run
 from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent
 from nnunetv2_hlfd.utilities.device import choose_device

@@ -57,9 +57,9 @@ def real_batches(trainer: ScheduledTrainer, number: int) -> list[dict[str, Any]]
     """Augmented training batches of a trainer."""
     loaders = trainer.get_dataloaders()
     batches = [next(loaders[0]) for _ in range(number)]
-    for each in loaders:
-        if hasattr(each, "_finish"):
-            each._finish()
+    for loader in loaders:
+        if hasattr(loader, "_finish"):
+            loader._finish()
     return batches
 
 
