@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_hlfd.settings.settings import (
+    RULES,
     Settings,
     given_settings,
-    parse_value,
-    setting_help,
     teacher_folders_from_environment,
     trust_checkpoints,
 )
@@ -77,8 +76,8 @@ def test_settings_are_frozen():
 
 
 def test_every_setting_is_described_in_the_same_order():
-    assert list(setting_help()) == list(DEFAULTS)
-    assert all(rule["text"] for rule in setting_help().values())
+    assert list(RULES) == list(DEFAULTS)
+    assert all(rule.text for rule in RULES.values())
 
 
 @pytest.mark.parametrize(
@@ -219,7 +218,7 @@ def test_a_teacher_fold_is_a_number_or_all_and_the_message_says_so(value):
     ],
 )
 def test_a_near_miss_of_a_choice_is_answered_with_the_nearest_valid_one(name, value, nearest):
-    choices = ", ".join(setting_help()[name]["choices"])
+    choices = ", ".join(RULES[name].choices)
     message = f"Expected one of {choices} for setting '{name}', got '{value}'. Did you mean '{nearest}'?"
     assert refusal(name, value) == message
 
@@ -278,7 +277,7 @@ def test_lambda_has_an_underscore_in_python_only():
     ],
 )
 def test_text_of_the_command_line_becomes_a_value_of_the_settings_type(name, text, value):
-    parsed = parse_value(name, text)
+    parsed = RULES[name].parse(name, text)
     assert parsed == value
     assert type(parsed) is type(value)
 
@@ -300,7 +299,7 @@ def test_text_of_the_command_line_becomes_a_value_of_the_settings_type(name, tex
 )
 def test_text_that_is_no_value_of_the_setting_is_refused(name, text, expected):
     with pytest.raises(ValueError, match=r"^Expected") as caught:
-        parse_value(name, text)
+        RULES[name].parse(name, text)
     assert str(caught.value) == f"Expected {expected} for setting '{name}', got '{text}'."
 
 
