@@ -96,11 +96,11 @@ def step(trainer: Any, batch: dict, device: torch.device, mixed: bool) -> tuple[
         outputs = trainer.train_step(batch)
         gradients = {
             "student": _flat(trainer.network.parameters()),
-            "adapters": _flat(trainer.method.parameters()),
+            "adapters": _flat(trainer.distiller.method.parameters()),
         }
         if all(torch.isfinite(each).all() for each in gradients.values()):
             break
-    names = ("segmentation", *trainer.method.weights)
+    names = ("segmentation", *trainer.distiller.method.weights)
     losses = {"total": float(outputs["loss"]), **dict(zip(names, map(float, outputs["terms"]), strict=True))}
     return losses, gradients
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunetv2_hlfd.distillation.method import Outputs
+from nnunetv2_hlfd.training.balance import group_parameters
 from nnunetv2_hlfd.training.throwaway import real_batches, throwaway_trainer
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 
@@ -29,7 +29,7 @@ def main(dataset: str, configuration: str, name: str, plans: str, output: Path, 
     with throwaway_trainer(dataset, configuration, "0", name, plans, "cpu") as trainer:
         if checkpoint:
             trainer.load_checkpoint(str(Path(trainer.output_folder) / checkpoint))
-            trainer.teacher = trainer.load_teacher()
+            trainer.distiller.use(trainer.load_teacher())
         else:
             trainer.check_start()
         trainer.network.train()
@@ -50,35 +50,23 @@ def main(dataset: str, configuration: str, name: str, plans: str, output: Path, 
 
 def _losses(trainer: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
     """The segmentation loss and every weighted term of one batch."""
-    target = batch["target"]
-    taught = trainer.teacher(batch["data"])
-    trainer.capture.enabled = True
-    logits = trainer.network(batch["data"])
-    trainer.capture.enabled = False
-    terms = trainer.method(Outputs(features=trainer.capture.take(), logits=logits), taught, target[0])
-    weighted = {name: trainer.method.weights[name] * term for name, term in terms.items()}
-    return {"segmentation": trainer.loss(logits, target), **weighted}
+    target, distiller = batch["target"], trainer.distiller
+    student = distiller.run_student(trainer.network, batch["data"])
+    terms = distiller.terms(student, distiller.ask_teacher(batch["data"]), target[0])
+    weighted = {name: distiller.method.weights[name] * term for name, term in terms.items()}
+    return {"segmentation": trainer.loss(student.logits, target), **weighted}
 
 
 def _add(sums: dict[str, dict[str, Tensor]], trainer: Any, losses: Mapping[str, Tensor]) -> None:
-    named = [(name, each) for name, each in trainer.network.named_parameters() if "decoder.encoder" not in name]
-    for term, loss in losses.items():
-        gradients = torch.autograd.grad(loss, [each for _, each in named], retain_graph=True, allow_unused=True)
-        parts: dict[str, list[Tensor]] = {}
-        for (name, parameter), gradient in zip(named, gradients, strict=True):
-            value = torch.zeros_like(parameter) if gradient is None else gradient
-            parts.setdefault(_part(name), []).append(value.flatten())
-        for part, values in parts.items():
+    for part, parameters in group_parameters(trainer.network).items():
+        for term, loss in losses.items():
+            gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            values = [
+                torch.zeros_like(parameter) if gradient is None else gradient
+                for parameter, gradient in zip(parameters, gradients, strict=True)
+            ]
             place = sums.setdefault(part, {})
-            place[term] = place.get(term, torch.zeros(())) + torch.cat(values)
-
-
-def _part(name: str) -> str:
-    """Encoder stage N, or decoder."""
-    words = name.split(".")
-    if words[0] == "encoder":
-        return "encoder stem" if words[1] == "stem" else f"encoder stage {words[2]}"
-    return words[0]
+            place[term] = place.get(term, torch.zeros(())) + torch.cat([value.flatten() for value in values])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The prediction benchmark's table, raw numbers and plot."""
 
 import csv
-import json
 import os
 import platform
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_hlfd.benchmark.rung import STAGES, Timing
+from nnunetv2_hlfd.utilities.atomic import atomic_path, write_json, write_text
 from nnunetv2_hlfd.utilities.markdown import markdown_table
 
 _PACKAGES = ("nnunetv2_hlfd", "nnunetv2", "torch", "openvino", "nncf")
@@ -38,8 +38,8 @@ def write_ladder(
             for name, each in timings.items()
         },
     }
-    (output / "ladder.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    with (output / "ladder.csv").open("w", newline="", encoding="utf-8") as file:
+    write_json(output / "ladder.json", about)
+    with atomic_path(output / "ladder.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["rung", "case", *STAGES])
         for name, timing in timings.items():
@@ -47,8 +47,9 @@ def write_ladder(
                 writer.writerow([name, case, *(f"{seconds[stage]:.5f}" for stage in STAGES)])
     text = _markdown(about, timings, dice)
     print(text)
-    (output / "ladder.md").write_text(text, encoding="utf-8")
-    _plot(output / "ladder.png", timings)
+    write_text(output / "ladder.md", text)
+    with atomic_path(output / "ladder.png") as temporary:
+        _plot(temporary, timings)
     return output / "ladder.md"
 
 

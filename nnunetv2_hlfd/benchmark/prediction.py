@@ -21,6 +21,8 @@ from nnunetv2_hlfd.deploy.runtime.images import find_cases
 from nnunetv2_hlfd.deploy.runtime.network import compile_openvino
 from nnunetv2_hlfd.deploy.source import Source, read_source
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
+from nnunetv2_hlfd.utilities.device import choose_device
+from nnunetv2_hlfd.utilities.dice import dice
 from nnunetv2_hlfd.utilities.errors import UserError
 
 
@@ -52,8 +54,7 @@ def benchmark_prediction(
     Raises:
         UserError: for missing models, images, labels or packages, or no GPU for -device cuda.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("PyTorch finds no GPU. Choose -device cpu.")
+    choose_device(device)
     extend_trainer_search()
     sources = {
         "teacher": read_source(teacher, [fold], "checkpoint_final.pth"),
@@ -63,7 +64,7 @@ def benchmark_prediction(
     _check_truth(truth, cases, sources["teacher"])
     threads = torch.get_num_threads()
     timings: dict[str, Timing] = {}
-    dice: dict[str, float] = {}
+    scores: dict[str, float] = {}
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         small = {
@@ -77,7 +78,7 @@ def benchmark_prediction(
             folder = Path(temporary) / f"{len(timings)}"
             timings[rung.name] = _in_process(rung, cases, folder, fold, device, threads)
             if truth:
-                dice[rung.name] = _mean_dice(folder, truth, sources["teacher"])
+                scores[rung.name] = _mean_dice(folder, truth, sources["teacher"])
     about = {
         "models": {name: source.folder.name for name, source in sources.items()},
         "patch": list(sources["teacher"].input_shape),
@@ -85,7 +86,7 @@ def benchmark_prediction(
         "threads": threads,
         "networks": _network_lines(sources, fold) if device == "cpu" else [],
     }
-    return write_ladder(output, timings, dice, about)
+    return write_ladder(output, timings, scores, about)
 
 
 def _rungs(teacher: Path, student: Path, small: Mapping[str, Path]) -> list[Rung]:
@@ -119,7 +120,7 @@ def _check_truth(truth: Path | None, cases: Mapping[str, Sequence[Path]], source
 
 
 def _mean_dice(folder: Path, truth: Path, source: Source) -> float:
-    """Over cases and foreground labels or regions that the case has."""
+    """Over cases, and foreground labels or regions that the truth or the prediction of a case has."""
     manager = source.manager.get_label_manager(dict(source.dataset_json))
     values = []
     for file in folder.glob(f"*{source.dataset_json['file_ending']}"):
@@ -127,10 +128,8 @@ def _mean_dice(folder: Path, truth: Path, source: Source) -> float:
             SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(each / file.name))) for each in (folder, truth)
         )
         for label in manager.foreground_regions if manager.has_regions else manager.foreground_labels:
-            ours, theirs = np.isin(predicted, label), np.isin(wanted, label)
-            if theirs.any():
-                values.append(2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()))
-    return float(np.mean(values))
+            values.append(dice(np.isin(predicted, label), np.isin(wanted, label)))
+    return float(np.nanmean(values))
 
 
 def _network_lines(sources: Mapping[str, Source], fold: str) -> list[dict[str, Any]]:

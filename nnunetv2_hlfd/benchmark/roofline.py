@@ -1,6 +1,5 @@
 """How far a network is from what the processor can do: the larger of its arithmetic and its memory traffic."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from nnunetv2_hlfd.utilities.timing import seconds_of_each
 
 _REPEATS = 5
 
@@ -74,10 +75,4 @@ def roofline(network: nn.Module, image: torch.Tensor, machine: Machine) -> Roofl
 @torch.inference_mode()
 def best_seconds(run: Callable[..., object], *arguments: object) -> float:
     """The quickest of a few calls, warmed up."""
-    run(*arguments)
-    seconds = []
-    for _ in range(_REPEATS):
-        start = time.perf_counter()
-        run(*arguments)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return float(seconds_of_each(lambda: run(*arguments), _REPEATS).min())

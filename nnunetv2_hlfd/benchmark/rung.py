@@ -1,6 +1,5 @@
 """One rung of the prediction benchmark: all cases by one network and one way to run it, in a process of its own."""
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from nnunetv2_hlfd.utilities.memory import peak_memory
 
 STAGES = ("read", "preprocess", "network", "resample", "write")
 
@@ -73,7 +74,7 @@ def run_rung(
         clock = _Clock()
         step(files, output / case, clock)
         timing.cases[case] = clock.seconds
-    timing.peak_memory = _peak_memory()
+    timing.peak_memory = peak_memory()
     return timing
 
 
@@ -139,16 +140,3 @@ def _program(rung: Rung, fold: str, _device: str, threads: int) -> Step:
             write_segmentation(labels, image, target.with_name(f"{target.name}{model.file_ending}"))
 
     return step
-
-
-def _peak_memory() -> int | None:
-    """Of this process. Linux hands the parent's peak on in `getrusage`, so it is read from /proc there."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        [peak] = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(peak) * 1024
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return None

@@ -2,10 +2,7 @@
 
 import contextlib
 import csv
-import ctypes
-import gc
 import platform
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,15 +14,20 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from nnunetv2_hlfd.training.distillation_trainer import STEP_PARTS, DistillationTrainer
+from nnunetv2_hlfd.teacher.teacher import Teacher
+from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
+from nnunetv2_hlfd.training.distiller import STEP_PARTS
 from nnunetv2_hlfd.training.throwaway import real_batches, throwaway_trainer
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
+from nnunetv2_hlfd.utilities.atomic import atomic_path
+from nnunetv2_hlfd.utilities.device import synchronize
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.markdown import markdown_table
+from nnunetv2_hlfd.utilities.memory import added_memory
+from nnunetv2_hlfd.utilities.timing import seconds_of
 
 STUDENT, TEACHER = "student alone", "teacher forward pass"
 _WARM_UP, _ROUNDS, _PROFILED = 2, 9, 3
-_LINUX_PEAK = Path("/proc/self/clear_refs")  # writing 5 resets the peak of the resident memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,27 +90,27 @@ def benchmark_training(
 def _start(student: Any, distilling: Mapping[str, Any]) -> None:
     """Make all checks, build the networks; the teacher is loaded once."""
     student.check_start()
-    first: DistillationTrainer | None = None
+    teacher: Teacher | None = None
     for name, trainer in distilling.items():
         if not isinstance(trainer, DistillationTrainer):
             raise UserError(f"Expected distillation trainers for -tr, such as nnUNetTrainerHLFD, got {name}.")
-        if first is not None:
-            trainer.teacher, trainer.teacher_shape = first.teacher, first.teacher_shape
+        if teacher is not None:
+            trainer.learn_from(teacher)
         trainer.check_start()
         trainer.network.train()
-        first = first or trainer
+        teacher = teacher or trainer.distiller.teacher
     student.network.train()
 
 
 def _measure(student: Any, distilling: Mapping[str, Any], batch: dict[str, Any]) -> list[Row]:
     device = student.device
-    teacher, data = next(iter(distilling.values())).teacher, batch["data"].to(device)
+    teacher, data = next(iter(distilling.values())).distiller.teacher, batch["data"].to(device)
     steps: dict[str, Callable[[], Any]] = {STUDENT: partial(student.train_step, batch), TEACHER: partial(teacher, data)}
     steps |= {name: partial(trainer.train_step, batch) for name, trainer in distilling.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in tqdm(range(_WARM_UP + _ROUNDS), desc="rounds"):
         for name, step in steps.items():
-            seconds[name].append(_time(step, device))
+            seconds[name].append(seconds_of(step, device))
     times = {name: np.array(each[_WARM_UP:]) for name, each in seconds.items()}
     return [
         Row(
@@ -117,26 +119,15 @@ def _measure(student: Any, distilling: Mapping[str, Any], batch: dict[str, Any])
             to_student=float(np.median(times[name] / times[STUDENT])),
             to_sum=float(np.median(times[name] / (times[STUDENT] + times[TEACHER]))),
             parts=_parts(step, device) if name in distilling else {},
-            memory=_peak_memory(step, device),
-            adapters=sum(each.numel() for each in distilling[name].method.parameters()) if name in distilling else 0,
+            memory=added_memory(step, device),
+            adapters=_adapters(distilling[name]) if name in distilling else 0,
         )
         for name, step in steps.items()
     ]
 
 
-def _time(step: Callable[[], Any], device: torch.device) -> float:
-    _wait(device)
-    start = time.perf_counter()
-    step()
-    _wait(device)
-    return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+def _adapters(trainer: DistillationTrainer) -> int:
+    return sum(parameter.numel() for parameter in trainer.distiller.method.parameters())
 
 
 def _parts(step: Callable[[], Any], device: torch.device) -> dict[str, float]:
@@ -145,38 +136,13 @@ def _parts(step: Callable[[], Any], device: torch.device) -> dict[str, float]:
     with profile(activities=activities) as profiler:
         for _ in range(_PROFILED):
             step()
-        _wait(device)
+        synchronize(device)
     events = {event.key: event for event in profiler.key_averages()}
     spent = {
         part: events[part].device_time_total if device.type == "cuda" else events[part].cpu_time_total
         for part in STEP_PARTS
     }
     return {part: 100 * each / sum(spent.values()) for part, each in spent.items()}
-
-
-def _peak_memory(step: Callable[[], Any], device: torch.device) -> int | None:
-    """Bytes that a step adds at its peak: of the GPU's memory, or of the process's resident memory (glibc)."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        step()
-        return torch.cuda.max_memory_allocated(device) - before
-    if device.type != "cpu" or not _LINUX_PEAK.exists():
-        return None
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "malloc_trim"):
-        return None
-    gc.collect()
-    libc.malloc_trim(0)  # what earlier steps have freed is still resident and would hide the need of this one
-    _LINUX_PEAK.write_text("5")
-    before = _resident("VmRSS")
-    step()
-    return _resident("VmHWM") - before
-
-
-def _resident(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
 def _machine(device: torch.device) -> str:
@@ -199,7 +165,7 @@ def _cells(row: Row) -> Iterator[str]:
 
 def _write(rows: Sequence[Row], output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*(key for key in asdict(rows[0]) if key != "parts"), *STEP_PARTS])
         writer.writeheader()
         for row in rows:

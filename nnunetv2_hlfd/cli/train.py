@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import re
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,11 +114,8 @@ def _dry_run(options: argparse.Namespace) -> None:
 def _seconds_per_step(trainer: "ScheduledTrainer", repeats: int = 3) -> float:
     """Time of a step on real batches, augmentation apart."""
     from nnunetv2_hlfd.training.throwaway import real_batches
+    from nnunetv2_hlfd.utilities.timing import seconds_of_each
 
-    batches = real_batches(trainer, repeats + 1)
+    batches = iter(real_batches(trainer, repeats + 1))
     trainer.network.train()
-    trainer.train_step(batches[0])
-    start = time.perf_counter()
-    for batch in batches[1:]:
-        trainer.train_step(batch)
-    return (time.perf_counter() - start) / repeats
+    return float(seconds_of_each(lambda: trainer.train_step(next(batches)), repeats, trainer.device).mean())

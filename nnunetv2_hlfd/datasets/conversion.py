@@ -1,26 +1,23 @@
 """From a public data set as it is downloaded to nnU-Net's raw format."""
 
-import json
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import SimpleITK
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 from tqdm import tqdm
 
-from nnunetv2_hlfd.datasets.volumes import check_content, compare_grids, read_volume, to_int16, to_labels
+from nnunetv2_hlfd.datasets.volumes import compare_grids, read_volume, to_int16, to_labels, write_volume
+from nnunetv2_hlfd.utilities.atomic import atomic_path, write_json
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
 
 REPORT_FILE = "conversion_report.json"
-_TEMPORARY = ".converting"
 _LABELS = (0, 1, 2)  # background, organ, tumor: in all data sets here
 
 
@@ -99,7 +96,6 @@ def convert(challenge: Challenge, source: Path, dataset: str | None = None, *, r
         _write_report(folder, challenge, rows.values())
     conversion = Conversion(folder=folder, rows=[rows[case.name] for case in cases])
     _write_dataset_json(folder, challenge, len(conversion.names("converted", "repaired")), regions)
-    shutil.rmtree(folder / _TEMPORARY)
     return conversion
 
 
@@ -125,7 +121,7 @@ def _rows_of_before(folder: Path, challenge: Challenge, cases: Sequence[SourceCa
     Raises:
         UserError: if the folder holds anything but this conversion's.
     """
-    if not folder.exists() or {each.name for each in folder.iterdir()} <= {_TEMPORARY}:
+    if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):  # killed at its start
         return {}
     file = folder / REPORT_FILE
     if not file.is_file():
@@ -138,7 +134,7 @@ def _rows_of_before(folder: Path, challenge: Challenge, cases: Sequence[SourceCa
         file.name
         for part in ("imagesTr", "labelsTr")
         for file in sorted((folder / part).glob("*"))
-        if file.name not in known
+        if file.is_file() and file.name not in known
     ]
     if strangers:
         raise UserError(
@@ -161,7 +157,7 @@ def _row(case: SourceCase, source: Path, folder: Path, before: Mapping[str, Any]
     done = before.get("state") in ("converted", "repaired") and before.get("stamp") == stamp
     if done and all(file.is_file() for file in targets):
         return dict(before)
-    state, reason = _convert(case, targets, folder / _TEMPORARY)
+    state, reason = _convert(case, targets)
     if state in ("skipped", "unlabelled"):
         for file in targets:
             file.unlink(missing_ok=True)  # of an earlier conversion, when the source was another one
@@ -172,7 +168,7 @@ def _row(case: SourceCase, source: Path, folder: Path, before: Mapping[str, Any]
     return {"case": case.name, "state": state, "reason": reason, **files, "stamp": stamp}
 
 
-def _convert(case: SourceCase, targets: Sequence[Path], temporary: Path) -> tuple[str, str]:
+def _convert(case: SourceCase, targets: Sequence[Path]) -> tuple[str, str]:
     """State and reason."""
     if case.label is None:
         return "unlabelled", "no label"
@@ -187,34 +183,15 @@ def _convert(case: SourceCase, targets: Sequence[Path], temporary: Path) -> tupl
         return "skipped", str(error)
     label.CopyInformation(image)
     for volume, target in zip((image, label), targets, strict=True):
-        _write(volume, target, temporary)
+        write_volume(volume, target)
     return ("repaired", difference) if difference else ("converted", "")
-
-
-def _write(volume: SimpleITK.Image, target: Path, temporary: Path) -> None:
-    """Whole or not at all.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
-    for folder in (temporary, target.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    file = temporary / target.name
-    try:
-        SimpleITK.WriteImage(volume, str(file), useCompression=True)
-        check_content(file)  # a full disk is no error to SimpleITK
-    except Exception as error:  # see check_content
-        raise UserError(f"{target} cannot be written: {error}") from error
-    file.replace(target)
 
 
 def _write_report(folder: Path, challenge: Challenge, rows: Iterable[Mapping[str, Any]]) -> None:
     by_name = sorted(rows, key=lambda row: row["case"])
     content = {"challenge": challenge.name, "counts": Counter(row["state"] for row in by_name), "cases": by_name}
-    temporary = folder / _TEMPORARY / REPORT_FILE
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(folder / REPORT_FILE)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / REPORT_FILE, content)
 
 
 def _write_dataset_json(folder: Path, challenge: Challenge, num_training: int, regions: bool) -> None:
@@ -223,17 +200,16 @@ def _write_dataset_json(folder: Path, challenge: Challenge, num_training: int, r
         (folder / "dataset.json").unlink(missing_ok=True)
         return
     organ: int | tuple[int, int] = (1, 2) if regions else 1
-    temporary = folder / _TEMPORARY
-    generate_dataset_json(
-        str(temporary),
-        {0: "CT"},
-        {"background": 0, challenge.organ: organ, "tumor": 2},
-        num_training,
-        ".nii.gz",
-        regions_class_order=(1, 2) if regions else None,
-        dataset_name=folder.name,
-        reference=challenge.reference,
-        license="that of the source",
-        converted_by="nnUNetv2_hlfd convert",
-    )
-    (temporary / "dataset.json").replace(folder / "dataset.json")
+    with atomic_path(folder / "dataset.json") as temporary:
+        generate_dataset_json(
+            str(temporary.parent),
+            {0: "CT"},
+            {"background": 0, challenge.organ: organ, "tumor": 2},
+            num_training,
+            ".nii.gz",
+            regions_class_order=(1, 2) if regions else None,
+            dataset_name=folder.name,
+            reference=challenge.reference,
+            license="that of the source",
+            converted_by="nnUNetv2_hlfd convert",
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,8 @@ from tqdm import tqdm
 
 from nnunetv2_hlfd.datasets.anatomy import new_scene, place_abdominal_organs, place_kidneys, place_spine_and_vessels
 from nnunetv2_hlfd.datasets.scene import smooth_noise
+from nnunetv2_hlfd.datasets.volumes import write_volume
+from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.errors import UserError
 
 LabelMode: TypeAlias = Literal["labels", "regions", "ignore", "regions_ignore"]
@@ -74,8 +75,7 @@ def _ignore_slices(labels: npt.NDArray[np.uint8], rng: np.random.Generator) -> N
 def _write_image(array: npt.NDArray[Any], spacing: Sequence[float], file: Path) -> None:
     image = SimpleITK.GetImageFromArray(array)
     image.SetSpacing([float(s) for s in reversed(spacing)])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    SimpleITK.WriteImage(image, str(file), useCompression=True)
+    write_volume(image, file)
 
 
 def _dataset_description(num_training: int, label_mode: LabelMode) -> dict[str, Any]:
@@ -136,5 +136,5 @@ def write_phantom_dataset(
         split = "Ts" if is_test else "Tr"
         _write_image(image, spacing, folder / f"images{split}" / f"case_{index:03d}_0000.nii.gz")
         _write_image(labels, spacing, folder / f"labels{split}" / f"case_{index:03d}.nii.gz")
-    (folder / "dataset.json").write_text(json.dumps(_dataset_description(num_training, label_mode), indent=2) + "\n")
+    write_json(folder / "dataset.json", _dataset_description(num_training, label_mode))
     return folder

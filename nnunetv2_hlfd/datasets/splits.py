@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
+from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
+from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.errors import UserError
 
 NNUNET_SEED = 12345  # of the split that nnU-Net makes where there is none
@@ -46,8 +47,6 @@ def write_splits(dataset: str, cases: Sequence[str], seed: int = NNUNET_SEED) ->
     if file.is_file() and load_json(str(file)) != folds:
         raise UserError(f"{file} has other folds, which trainings may have used. Remove it first to replace them.")
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    save_json(folds, str(temporary))
-    temporary.replace(file)
+    write_json(file, folds)
     train, val = (len(folds[0][part]) for part in ("train", "val"))
     return f"Wrote {file}: {len(folds)} folds; fold 0 trains on {train} cases and validates on {val}."

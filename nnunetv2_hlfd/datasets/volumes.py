@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import SimpleITK
 
+from nnunetv2_hlfd.utilities.atomic import atomic_path
 from nnunetv2_hlfd.utilities.errors import UserError
 
 # Of a voxel, at the corner of the volume that is farthest off. Less is noise of the header: rounded or stored twice.
@@ -60,6 +61,18 @@ def check_content(file: Path) -> None:
             voxels -= len(chunk)
         while opened.read(_VOXELS_AT_A_TIME):  # up to the checksum
             pass
+
+
+def write_volume(volume: SimpleITK.Image, target: Path) -> None:
+    """Write a volume whole or not at all, into a folder that is made where it is missing.
+
+    Raises:
+        UserError: where it cannot be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target, library_errors=(Exception,)) as temporary:  # see check_content
+        SimpleITK.WriteImage(volume, str(temporary), useCompression=True)
+        check_content(temporary)  # SimpleITK writes half of a file onto a full disk and says nothing
 
 
 def _reason(error: Exception) -> str:

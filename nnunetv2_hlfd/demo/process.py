@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_hlfd.demo.progress import follow, progress_bar
+from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.child_process import executable, last_lines
 from nnunetv2_hlfd.utilities.errors import UserError
 
@@ -72,9 +73,7 @@ class Workspace:
         self.seconds = content["seconds"]
 
     def _write(self) -> None:
-        temporary = self._file.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"made_with": self.made_with, "seconds": self.seconds}, indent=2) + "\n")
-        temporary.replace(self._file)
+        write_json(self._file, {"made_with": self.made_with, "seconds": self.seconds})
 
     def is_finished(self, step: Step) -> bool:
         """Whether the step ended well before and its product is still there."""

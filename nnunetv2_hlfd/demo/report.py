@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from nnunetv2_hlfd.plans.identity import RECORD_FILE
+from nnunetv2_hlfd.utilities.atomic import atomic_path, write_text
 from nnunetv2_hlfd.utilities.markdown import markdown_table
 
 Array = npt.NDArray[Any]
@@ -77,9 +78,10 @@ def write_report(folder: Path, dataset: str, models: Sequence[Model], seconds: M
         f"whole command nnUNetv2_predict, program start and mirroring included, divided by {num_cases} cases.\n\n"
         f"![Held-out slices](result.png)\n"
     )
-    (folder / "result.md").write_text(text, encoding="utf-8")
+    write_text(folder / "result.md", text)
     rows = read_rows(folder / "raw" / dataset, [folder / "predictions" / each.name for each in models], results)
-    draw_picture(rows, [each.title for each in models]).savefig(folder / "result.png", dpi=100)
+    with atomic_path(folder / "result.png") as temporary:
+        draw_picture(rows, [each.title for each in models]).savefig(temporary, dpi=100)
     return text
 
 

@@ -17,7 +17,7 @@ from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
 from nnunetv2_hlfd.demo.process import Step, Workspace, run_steps
 from nnunetv2_hlfd.demo.report import Model, write_report
 from nnunetv2_hlfd.models.folder import continuation
-from nnunetv2_hlfd.utilities.errors import UserError
+from nnunetv2_hlfd.utilities.device import choose_device
 
 DATASET_ID = "900"
 DATASET = f"Dataset{DATASET_ID}_HLFDDemo"
@@ -57,9 +57,7 @@ def run_demo(folder: Path, device: str | None = None) -> str:
         StepFailedError: where a step fails; the message holds its log's last lines.
     """
     start = time.perf_counter()
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("Expected a CUDA device for -device cuda, torch finds none. Use -device cpu.")
+    device = choose_device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type
     workspace = Workspace(folder.resolve(), made_with(device))
     steps = demo_steps(workspace.folder, device)
     run_steps(workspace, steps)

@@ -11,6 +11,7 @@ from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2_hlfd.deploy.predict import Work, predict_cases
 from nnunetv2_hlfd.deploy.predictor import Predictor
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
+from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.errors import UserError
 
 
@@ -21,9 +22,9 @@ def predict(options: argparse.Namespace) -> int:
         UserError: for arguments that do not go together, a missing model, or no images.
     """
     _check(options)
+    device = choose_device(options.device)
     extend_trainer_search()
     model = options.m or _model_folder(options)
-    device = torch.device(options.device)
     if device.type == "cpu":
         torch.set_num_threads(os.cpu_count() or 1)  # as nnUNetv2_predict
     predictor = Predictor(
@@ -65,8 +66,6 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"Expected a -step_size above 0, at most 1, got {options.step_size}.")
     if not 0 <= options.part_id < options.num_parts:
         raise UserError(f"Expected -part_id from 0 to {options.num_parts - 1} (-num_parts - 1), got {options.part_id}.")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("PyTorch finds no GPU. Choose -device cpu.")
     if options.bfloat16 and (options.device != "cpu" or options.backend != "torch"):
         raise UserError("--bfloat16 is for -device cpu and -backend torch; a GPU computes in mixed precision anyway.")
 

@@ -14,6 +14,7 @@ from nnunetv2_hlfd.deploy.package import Exported, write_package
 from nnunetv2_hlfd.deploy.runtime.description import KEY, Description
 from nnunetv2_hlfd.deploy.runtime.network import FILES, compile_openvino, open_network
 from nnunetv2_hlfd.deploy.source import Source
+from nnunetv2_hlfd.utilities.atomic import writing
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
 
@@ -81,7 +82,8 @@ def export_openvino(source: Source, output: Path, options: Options) -> Exported:
             if options.int8:
                 model = _quantized(model, source, fold, description, options, choices)
             model.set_rt_info(description.to_json(), [KEY])
-            openvino.save_model(model, _file(folder, fold, "openvino"), compress_to_fp16=options.half)
+            with writing(file := _file(folder, fold, "openvino"), library_errors=(RuntimeError,)):
+                openvino.save_model(model, file, compress_to_fp16=options.half)
         write_program(folder)
 
     return write_package(source, output, fill, choices, ["openvino", *(["nncf"] if options.int8 else [])])

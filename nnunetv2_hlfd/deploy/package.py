@@ -1,8 +1,6 @@
 """What every export has: a folder of its own name, provenance, checksums, and a zip of it, whole or not at all."""
 
-import json
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any
 from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.plans.identity import RECORD_FILE
+from nnunetv2_hlfd.utilities.atomic import partial_folder, publish, write_json, write_text
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
 
@@ -54,17 +53,17 @@ def write_package(
         if existing.exists():
             raise UserError(f"{existing} is there already. Remove it, or choose another folder with -o.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export_") as temporary:
-        folder = Path(temporary) / target.name
+    with partial_folder(target) as temporary:
+        folder = temporary / target.name
         folder.mkdir()
-        _write_json(plans, folder / "plans.json")
-        _write_json(source.dataset_json, folder / "dataset.json")
+        write_json(folder / "plans.json", plans)
+        write_json(folder / "dataset.json", source.dataset_json)
         fill(folder)
-        _write_json(_provenance(source, choices, dependencies), folder / PROVENANCE_FILE)
+        write_json(folder / PROVENANCE_FILE, _provenance(source, choices, dependencies))
         _write_checksums(folder)
-        packed = _pack(folder, dataset, Path(temporary) / archive.name)
-        folder.rename(target)
-        packed.rename(archive)
+        packed = _pack(folder, dataset, temporary / archive.name)
+        publish(folder, target)
+        publish(packed, archive)
     return Exported(folder=target, archive=archive)
 
 
@@ -92,20 +91,16 @@ def _without_folders(record: dict[str, Any]) -> dict[str, Any]:
 
 def _write_checksums(folder: Path) -> None:
     """In the format of `sha256sum --check`."""
-    files = sorted(each for each in folder.rglob("*") if each.is_file())
-    lines = [f"{sha256(each)}  {each.relative_to(folder).as_posix()}\n" for each in files]
-    (folder / CHECKSUM_FILE).write_text("".join(lines), encoding="utf-8")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
+    write_text(folder / CHECKSUM_FILE, "".join(lines))
 
 
 def _pack(folder: Path, dataset: str, archive: Path) -> Path:
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        for each in sorted(folder.rglob("*")):
-            file.write(each, (Path(dataset) / folder.name / each.relative_to(folder)).as_posix())
+        for path in sorted(folder.rglob("*")):
+            file.write(path, (Path(dataset) / folder.name / path.relative_to(folder)).as_posix())
     return archive
-
-
-def _write_json(content: Mapping[str, Any], file: Path) -> None:
-    file.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
 
 
 def copy_fingerprint(source: Source, folder: Path) -> None:

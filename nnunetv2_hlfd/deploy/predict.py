@@ -1,6 +1,6 @@
 """`nnUNetv2_hlfd predict`: nnUNetv2_predict's files, by a faster predictor that no single case can stop."""
 
-import shutil
+import zipfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from torch import Tensor
 from tqdm import tqdm
 
 from nnunetv2_hlfd.deploy.predictor import Predictor
-from nnunetv2_hlfd.deploy.runtime.images import check_complete, find_cases
+from nnunetv2_hlfd.deploy.runtime.images import check_complete, find_cases, is_complete
+from nnunetv2_hlfd.utilities.atomic import partial_folder, publish, write_json, writing
 from nnunetv2_hlfd.utilities.errors import UserError
 
 
@@ -95,7 +95,7 @@ def _cases(predictor: Predictor, work: Work) -> Mapping[str, Sequence[Path]]:
 
 def _is_finished(work: Work, case: str, ending: str) -> bool:
     files = [work.output / f"{case}{ending}", *([work.output / f"{case}.npz"] if work.save_probabilities else [])]
-    return all(file.is_file() for file in files)
+    return all(zipfile.is_zipfile(file) if file.suffix == ".npz" else is_complete(file) for file in files)
 
 
 def _prepared(
@@ -132,33 +132,30 @@ def _read(predictor: Predictor, work: Work, case: str, files: Sequence[Path]) ->
 
 
 def _write(predictor: Predictor, work: Work, case: str, logits: Any, properties: dict[str, Any]) -> None:
-    """nnU-Net's export into a folder of its own, then a rename; the segmentation, which marks the end, is the last."""
-    temporary = work.output / f".{case}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
-    temporary.mkdir()
-    try:
+    """nnU-Net's export, whole or not at all; the segmentation, which marks a finished case, is published last."""
+    target = work.output / f"{case}{predictor.dataset_json['file_ending']}"
+    with partial_folder(target) as folder:
         export_prediction_from_logits(
             logits,
             properties,
             predictor.configuration_manager,
             predictor.plans_manager,
             predictor.dataset_json,
-            str(temporary / case),
+            str(folder / case),
             work.save_probabilities,
         )
-        ending = predictor.dataset_json["file_ending"]
-        for file in sorted(temporary.iterdir(), key=lambda each: each.name.endswith(ending)):
-            file.replace(work.output / file.name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with writing(target, library_errors=(ValueError,)):
+            check_complete(folder / target.name)  # SimpleITK writes half of a file onto a full disk and says nothing
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == target.name):
+            publish(file, work.output / file.name)
 
 
 def _write_what_was_asked(predictor: Predictor, work: Work) -> None:
     """The three files that nnUNetv2_predict leaves beside its predictions."""
     asked = {key: str(value) if isinstance(value, Path) else value for key, value in vars(work).items()}
-    save_json(asked, str(work.output / "predict_from_raw_data_args.json"))
-    save_json(predictor.dataset_json, str(work.output / "dataset.json"), sort_keys=False)
-    save_json(predictor.plans_manager.plans, str(work.output / "plans.json"), sort_keys=False)
+    write_json(work.output / "predict_from_raw_data_args.json", asked)
+    write_json(work.output / "dataset.json", predictor.dataset_json)
+    write_json(work.output / "plans.json", predictor.plans_manager.plans)
 
 
 def _reason(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from nnunetv2_hlfd.deploy.runtime.description import Description
 from nnunetv2_hlfd.deploy.runtime.network import Network, Run, compile_openvino
 from nnunetv2_hlfd.deploy.runtime.predict import predict_logits
 from nnunetv2_hlfd.deploy.source import Source
+from nnunetv2_hlfd.utilities.dice import dice
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
 
@@ -77,8 +78,7 @@ def _case_dice(
     for index, each in enumerate(labels.foreground_regions if labels.has_regions else labels.foreground_labels):
         predicted = valid & ((logits[index] > 0) if labels.has_regions else winners == each)
         wanted = valid & np.isin(truth, each)
-        size = predicted.sum() + wanted.sum()
-        values.append(2 * (predicted & wanted).sum() / size if size else np.nan)
+        values.append(dice(predicted, wanted))
     return values
 
 

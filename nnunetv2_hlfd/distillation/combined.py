@@ -1,15 +1,19 @@
 """The methods of one training: the trainer's own and those that the setting `weights` adds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Roles, TeacherOutputs, TeacherShape
-from nnunetv2_hlfd.distillation.registry import PREFIX, find_trainer, method_names
+from nnunetv2_hlfd.distillation.method import DistillationMethod, PixelMap, Roles, Task, TeacherShape
+from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
+from nnunetv2_hlfd.distillation.registry import find_method, method_names
+from nnunetv2_hlfd.distillation.taps import Stage
 from nnunetv2_hlfd.settings.rules import nearest
 from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.utilities.errors import UserError
+
+MethodClasses = Mapping[str, type[DistillationMethod]]
 
 
 class CombinedMethod(nn.Module):
@@ -21,6 +25,7 @@ class CombinedMethod(nn.Module):
 
     Attributes:
         weights: term name -> its factor in the total loss.
+        segmentation_terms: terms that take their weight from the segmentation loss.
 
     Raises:
         UserError: where two methods have a term of the same name, or a factor's name is neither of a method nor of a
@@ -42,70 +47,125 @@ class CombinedMethod(nn.Module):
         for name in factors.keys() - methods.keys() - self.weights.keys():
             valid = [*method_names(), *self.weights]
             raise UserError(f"Unknown method or term '{name}' in the setting weights.{nearest(name, valid)}")
-
-    @property
-    def teacher(self) -> TeacherShape:
-        """The shape of the teacher that the adapters are built for."""
-        return self._each()[0].teacher
+        self.segmentation_terms = frozenset().union(*(method.segmentation_terms for method in methods.values()))
+        share = sum(self.weights[term] for term in self.segmentation_terms)
+        if share > 1:
+            raise UserError(
+                f"Expected {' and '.join(sorted(self.segmentation_terms))} to replace at most the whole segmentation "
+                f"loss, got the share {share:g}. Lower the setting teacher_share or their factors in weights."
+            )
 
     @property
     def title(self) -> str:
         """Titles of the methods."""
-        return " + ".join(method.title for method in self._each())
+        return " + ".join(method.title for method in self._methods())
 
     def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
-        """Return the terms of all methods, unweighted."""
-        return {name: term for method in self._each() for name, term in method(student, teacher, target).items()}
+        """Return the terms of all methods, unweighted, in the order of `weights`.
+
+        Raises:
+            UserError: naming the method whose terms are not those of its weights, or no scalars.
+        """
+        terms: dict[str, Tensor] = {}
+        for name, method in self.methods.items():
+            found = method(student, teacher, target)
+            _check_terms(name, method, found)
+            terms |= found
+        return {name: terms[name] for name in self.weights}
 
     def roles(self) -> Roles:
         """Roles of the stages in all methods."""
-        roles = [method.roles() for method in self._each()]
+        roles = [method.roles() for method in self._methods()]
         return Roles(
-            student=_joined([each.student for each in roles]),
-            teacher=_joined([each.teacher for each in roles]),
-            notes=[note for each in roles for note in each.notes],
+            student=_joined([role.student for role in roles]),
+            teacher=_joined([role.teacher for role in roles]),
+            notes=[note for role in roles for note in role.notes],
         )
 
-    def _each(self) -> list[DistillationMethod]:
+    def pixel_maps(self, features: Sequence[Tensor]) -> list[PixelMap]:
+        """What learned heads make of the student's encoder maps; those that no weight trains are left out."""
+        maps = [pixel_map for method in self._methods() for pixel_map in method.pixel_maps(features)]
+        return [pixel_map for pixel_map in maps if self.weights[pixel_map.term] > 0]
+
+    def _methods(self) -> list[DistillationMethod]:
         return list(self.methods.values())  # type: ignore[arg-type]
 
 
+def method_classes(name: str, method: type[DistillationMethod], settings: Settings) -> MethodClasses:
+    """Name -> class of every method of a training: its own first, then those that `weights` adds.
+
+    Args:
+        name: of the training's own method.
+        method: its class.
+        settings: of the training.
+    """
+    added = [other for other in settings.weights or {} if other in method_names() and other != name]
+    return {name: method, **{other: find_method(other) for other in added}}
+
+
 def combine(
-    trainer: Any, build: Callable[[type[DistillationMethod]], DistillationMethod], settings: Settings
+    methods: MethodClasses,
+    student_stages: Sequence[Stage],
+    teacher_shape: TeacherShape,
+    task: Task,
+    settings: Settings,
+    given: Mapping[str, Any],
 ) -> CombinedMethod:
-    """The method of a trainer class and those that `weights` names; what `weights` does not name has factor 1.
+    """Build the methods of a training; what `weights` does not name has factor 1.
+
+    Args:
+        methods: from `method_classes`, the training's own first.
+        student_stages: of the student.
+        teacher_shape: of the teacher.
+        task: what the outputs mean.
+        settings: of the training, which its own method takes.
+        given: settings that were given explicitly; an added method keeps its own defaults for the others.
 
     Raises:
         UserError: for a name in `weights` that is neither a method's nor a term's.
     """
-    methods = {name: build(each.method_class) for name, each in _trainers(trainer, settings).items()}
-    return CombinedMethod(methods, settings.weights or {})
+    own = next(iter(methods))
+    built = {
+        name: method(
+            student_stages,
+            teacher_shape,
+            task,
+            settings if name == own else Settings.from_dict({**method.defaults, **given}),
+        )
+        for name, method in methods.items()
+    }
+    return CombinedMethod(built, settings.weights or {})
 
 
-def other_defaults(trainer: Any, settings: Settings) -> list[str]:
-    """Warn where an added method's own trainer has another value of a setting: one value holds for all methods."""
-    here = settings.to_dict()
+def own_defaults(methods: MethodClasses, given: Mapping[str, Any]) -> list[str]:
+    """Lines for the log: in which settings the added methods differ from the training's."""
+    _, *added = methods.items()
     return [
-        f"WARNING: {each.__name__} has {setting} {value} where it is not given; here {here[setting]} holds for all "
-        f"methods."
-        for each in _trainers(trainer, settings).values()
-        for setting, value in each.defaults.items()
-        if each is not trainer and here[setting] != value
+        f"{name} keeps its own default: {setting} {value}"
+        for name, method in added
+        for setting, value in method.defaults.items()
+        if setting not in given
     ]
 
 
-def _trainers(trainer: Any, settings: Settings) -> dict[str, Any]:
-    """Name -> trainer class of every method of the training, its own first."""
-    own, valid = _own(trainer), method_names()
-    added = [name for name in settings.weights or {} if name in valid and name != own]
-    return {own: trainer, **{name: find_trainer(name) for name in added}}
-
-
-def _own(trainer: Any) -> str:
-    return trainer.__name__.removeprefix(PREFIX)
+def _check_terms(name: str, method: nn.Module, terms: Mapping[str, Tensor]) -> None:
+    """Terms are found by their names; a method that names others would be trained or logged wrong."""
+    expected: Mapping[str, float] = method.weights  # type: ignore[assignment]
+    missing, unknown = expected.keys() - terms.keys(), terms.keys() - expected.keys()
+    shaped = {term: tuple(value.shape) for term, value in terms.items() if value.ndim}
+    if not missing and not unknown and not shaped:
+        return
+    faults = [f"{term} is missing" for term in sorted(missing)]
+    faults += [f"{term} is not in its weights" for term in sorted(unknown)]
+    faults += [f"{term} has the shape {shape}" for term, shape in shaped.items()]
+    raise UserError(
+        f"Expected the method {name} ({type(method).__module__}.{type(method).__name__}) to return the terms "
+        f"{', '.join(expected)} as scalars, got {', '.join(terms) or 'none'}: {'; '.join(faults)}. Its forward has to "
+        f"return each term of its weights."
+    )
 
 
 def _joined(roles: list[Mapping[int, str]]) -> dict[int, str]:
     """Stage -> its different roles."""
-    stages = sorted({stage for each in roles for stage in each})
-    return {stage: ", ".join(dict.fromkeys(each[stage] for each in roles if stage in each)) for stage in stages}
+    stages = sorted({stage for role in roles for stage in role})
+    return {stage: ", ".join(dict.fromkeys(role[stage] for role in roles if stage in role)) for stage in stages}

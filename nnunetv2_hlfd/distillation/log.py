@@ -1,16 +1,32 @@
 """The named loss terms of a distillation, raw and weighted, as distillation_log.csv and a plot."""
 
 import csv
-from collections.abc import Iterable, Mapping
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("agg")  # as nnU-Net's logger does
 from matplotlib import pyplot as plt
+from torch import Tensor
 
-CSV_FILE, PLOT_FILE = "distillation_log.csv", "distillation_progress.png"
+from nnunetv2_hlfd.utilities.atomic import atomic_path
+
+CSV_FILE, PLOT_FILE, BALANCE_FILE = "distillation_log.csv", "distillation_progress.png", "distillation_balance.csv"
+
+
+class Balance(Protocol):
+    """What balancing the gradients did in one step; tensors (parts, terms), NaN where a term has no path to a part."""
+
+    parts: Sequence[str]
+    terms: Sequence[str]
+    share: Tensor
+    ratio: Tensor
+    cosine: Tensor
 
 
 class DistillationLog:
@@ -22,6 +38,7 @@ class DistillationLog:
     def __init__(self, term_names: Iterable[str]) -> None:
         self.term_names = list(term_names)
         self.rows: list[dict[str, Any]] = []
+        self.balance_rows: list[dict[str, Any]] = []
 
     def add(self, epoch: int, means: Iterable[float], factors: Mapping[str, float]) -> dict[str, float]:
         """Add an epoch's row and return its values.
@@ -31,23 +48,47 @@ class DistillationLog:
             means: the segmentation loss, then the terms in order.
             factors: weight of each term in this epoch.
         """
-        segmentation, *terms = (float(each) for each in means)
+        segmentation, *terms = (float(mean) for mean in means)
         values = {"segmentation": segmentation}
         for name, value in zip(self.term_names, terms, strict=True):
             values[name], values[f"{name}_weighted"] = value, value * factors[name]
         self.rows = [row for row in self.rows if row["epoch"] < epoch] + [{"epoch": epoch, **values}]
         return values
 
+    def add_balance(self, epoch: int, steps: Sequence[Balance]) -> dict[str, float]:
+        """Add an epoch's rows to the table of balanced gradients, and the mean share of each term to the epoch's row.
+
+        Args:
+            epoch: of the row that `add` has added.
+            steps: one record for each step that was balanced.
+        """
+        shares = {f"{name}_share": math.nan for name in self.term_names}
+        self.balance_rows = [row for row in self.balance_rows if row["epoch"] < epoch]
+        if steps:
+            means = [
+                mean_of_known([getattr(step, kind).float().cpu().numpy() for step in steps])
+                for kind in ("share", "ratio", "cosine")
+            ]
+            first = steps[0]
+            shares |= {
+                f"{term}_share": float(mean_of_known(means[0][:, column])) for column, term in enumerate(first.terms)
+            }
+            self.balance_rows += [
+                {"epoch": epoch, "part": part, "term": term, "share": share, "ratio": ratio, "cosine": cosine}
+                for row, part in enumerate(first.parts)
+                for column, term in enumerate(first.terms)
+                for share, ratio, cosine in [[float(mean[row, column]) for mean in means]]
+            ]
+        self.rows[-1] |= shares
+        return shares
+
     def write(self, folder: Path) -> None:
-        """Write the table and the plot into a fold's folder."""
-        temporary = folder / f"{CSV_FILE}.tmp"
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
-            writer.writeheader()
-            writer.writerows(self.rows)
-        temporary.replace(folder / CSV_FILE)
-        with plt.style.context("default"):  # nnU-Net's own plot leaves its large fonts behind
-            self._plot(folder / PLOT_FILE)
+        """Write the tables and the plot into a fold's folder."""
+        _write_table(self.rows, folder / CSV_FILE)
+        if self.balance_rows:
+            _write_table(self.balance_rows, folder / BALANCE_FILE)
+        with plt.style.context("default"), atomic_path(folder / PLOT_FILE) as temporary:
+            self._plot(temporary)  # in the default style: nnU-Net's own plot leaves its large fonts behind
 
     def _plot(self, path: Path) -> None:
         epochs = [row["epoch"] for row in self.rows]
@@ -65,3 +106,17 @@ class DistillationLog:
             axes.grid(alpha=0.3)
         figure.savefig(path, dpi=100)
         plt.close(figure)
+
+
+def mean_of_known(values: Sequence[Any]) -> Any:
+    """Mean over the first axis of what is not NaN; NaN where nothing else is there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of an empty mean
+        return np.nanmean(values, axis=0)
+
+
+def _write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,94 +1,82 @@
-"""What a distillation method is: named, unweighted loss terms of student and teacher outputs, and its adapters."""
+"""What a distillation method is: named, unweighted loss terms of student and teacher outputs, and its adapters.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+A method needs no trainer. HLFD's loss on two networks outside nnU-Net:
 
-import torch
+>>> import torch
+>>> from dynamic_network_architectures.architectures.unet import PlainConvUNet
+>>> from nnunetv2_hlfd import HLFD, Outputs, Settings, Task, TeacherOutputs, TeacherShape, read_stages
+>>> shape = {"n_stages": 5, "conv_op": torch.nn.Conv2d, "kernel_sizes": 3, "strides": [1, 2, 2, 2, 2]}
+>>> shape |= {"n_conv_per_stage": 1, "n_conv_per_stage_decoder": 1, "deep_supervision": True}
+>>> teacher = PlainConvUNet(1, num_classes=2, features_per_stage=[16, 32, 64, 128, 128], **shape)
+>>> student = PlainConvUNet(1, num_classes=2, features_per_stage=[4, 8, 16, 32, 32], **shape)
+>>> task = Task(num_heads=2, regions=False, dimension=2)
+>>> method = HLFD(read_stages(student), TeacherShape.of(teacher), task, Settings())
+>>> images, labels = torch.rand(2, 1, 64, 64), torch.randint(0, 2, (2, 1, 64, 64))
+>>> with torch.no_grad():
+...     taught = TeacherOutputs(networks=[Outputs.of(teacher, images)])
+>>> terms = method(Outputs.of(student, images), taught, labels)
+>>> list(terms)
+['ufd', 'ifd', 'upd', 'ipd']
+>>> sum(method.weights[name] * term for name, term in terms.items()).backward()
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 from torch import Tensor, nn
 
-from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps, nearest_stage
-from nnunetv2_hlfd.losses.attention import attention_distance, attention_map, energy, mean_attention
-from nnunetv2_hlfd.losses.divergence import kl_divergence, probabilities, valid_cells
+from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
+from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps, nearest_stage, read_stages, teacher_taps, trained_heads
+from nnunetv2_hlfd.losses.attention import attention_distance
+from nnunetv2_hlfd.losses.divergence import kl_divergence, valid_cells
 from nnunetv2_hlfd.losses.focal_dice import ignored_voxels
 from nnunetv2_hlfd.settings.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What the networks' outputs mean: their number, overlapping regions or labels, 2d or 3d, the ignore label."""
+    """What the networks' outputs mean, and how the segmentation loss takes them.
+
+    Attributes:
+        num_heads: channels of the logits.
+        regions: overlapping regions instead of labels.
+        dimension: 2 or 3.
+        ignore_label: of the data set, if any.
+        batch_dice: Dice pools the samples of a batch.
+        output_weights: nnU-Net's deep-supervision weights, highest resolution first.
+        ddp: several processes train together.
+    """
 
     num_heads: int
     regions: bool
     dimension: int
     ignore_label: int | None = None
+    batch_dice: bool = False
+    output_weights: tuple[float, ...] = (1.0,)
+    ddp: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherShape:
-    """What adapters are built from: the teacher's stages, their roles, and how many networks teach together."""
+    """What adapters are built from: the teacher's stages, their roles, and how many networks teach together.
 
-    stages: tuple[Stage, ...]
-    taps: TeacherTaps
-    networks: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """One network on one batch: encoder maps and segmentation logits, both highest resolution first.
-
-    Maps that several terms or methods need are computed once a step.
+    A teacher that only its logits are asked of (see `DistillationMethod.needs`) has neither stages nor taps.
     """
 
-    features: Sequence[Tensor]
-    logits: Sequence[Tensor]
-    _computed: dict[tuple[object, ...], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    stages: tuple[Stage, ...] = ()
+    taps: TeacherTaps | None = None
+    networks: int = 1
 
-    def once(self, key: tuple[object, ...], compute: Callable[[], Tensor]) -> Tensor:
-        """Return what `compute` returned when this key was asked for first."""
-        if key not in self._computed:
-            self._computed[key] = compute()
-        return self._computed[key]
+    @classmethod
+    def of(cls, network: nn.Module, late_max_stride: int | None = 16) -> "TeacherShape":
+        """Read stages and roles from a U-Net with an encoder and a decoder with deep supervision.
 
-    def attention(self, stage: int, size: Sequence[int], exponent: float) -> Tensor:
-        """Attention map (B, voxels) of a stage resized to `size`."""
-        return self.once(
-            ("attention", stage, tuple(size), exponent),
-            lambda: attention_map(energy(self.features[stage], size, exponent)),
-        )
-
-    def probabilities(self, head: int, temperature: float, regions: bool) -> Tensor:
-        """Probabilities (B, C, *spatial) of an output at a temperature."""
-        return self.once(
-            ("probabilities", head, temperature, regions),
-            lambda: probabilities(self.logits[head], temperature, regions),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherOutputs:
-    """The teacher on one batch, without graph: one network, or several folds whose maps are averaged."""
-
-    networks: Sequence[Outputs]
-    taps: TeacherTaps
-
-    def attention(self, stage: int, exponent: float) -> Tensor:
-        """Attention map (B, voxels) of a stage on its own grid."""
-        return self.networks[0].once(
-            ("mean attention", stage, exponent),
-            lambda: mean_attention([each.attention(stage, self.size(stage), exponent) for each in self.networks]),
-        )
-
-    def probabilities(self, temperature: float, regions: bool) -> Tensor:
-        """Probabilities (B, C, *spatial) of the final map at a temperature."""
-        return self.networks[0].once(
-            ("mean probabilities", temperature, regions),
-            lambda: mean_map([each.probabilities(0, temperature, regions) for each in self.networks]),
-        )
-
-    def size(self, stage: int) -> tuple[int, ...]:
-        """Grid of a stage's map."""
-        return tuple(self.networks[0].features[stage].shape[2:])
+        Raises:
+            UserError: for a network without readable stages, or without a stage for every role.
+        """
+        stages = read_stages(network)
+        return cls(stages=stages, taps=teacher_taps(stages, trained_heads(network), late_max_stride))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +88,25 @@ class Roles:
     notes: Sequence[str] = ()
 
 
+# What a method can need of a teacher. Every network has the first two; the others need a U-Net's encoder and decoder.
+FINAL = "final"  # probabilities of the final map
+LOGITS = "logits"  # raw logits of the final map, which several networks cannot average
+HEADS = "heads"  # probabilities of the intermediate deep-supervision outputs
+ATTENTION = "attention"  # attention maps of encoder stages, one channel each
+FEATURES = "features"  # raw features of encoder stages
+OF_ANY_NETWORK = frozenset({FINAL, LOGITS})
+ALL_NEEDS = frozenset({FINAL, LOGITS, HEADS, ATTENTION, FEATURES})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelMap:
+    """Logits (B, C, *grid) that a method's learned head makes of a student stage, and the term that trains it."""
+
+    stage: int
+    term: str
+    logits: Tensor
+
+
 class DistillationMethod(nn.Module):
     """Base of the methods. A subclass computes its terms and owns its adapters (student-side trainable parts).
 
@@ -108,16 +115,25 @@ class DistillationMethod(nn.Module):
 
     Attributes:
         title: for reports, with the name that the HLFD paper uses.
+        needs: what the method asks of a teacher. One that needs no more than `OF_ANY_NETWORK` is taught by any network.
+        segmentation_terms: terms that take their weight w from the segmentation loss: L = (1 - w) L_seg + w term.
+        defaults: settings (public names) in which the method differs from `Settings`' defaults.
         weights: term name -> its factor in the total loss. The trainer applies them, nothing else does. Names are
             unique over all methods, because methods can be combined.
     """
 
     title: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = ALL_NEEDS
+    segmentation_terms: ClassVar[frozenset[str]] = frozenset()
+    defaults: ClassVar[Mapping[str, Any]] = {}
     weights: Mapping[str, float]
 
-    def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
+    def __init__(
+        self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings
+    ) -> None:
         super().__init__()
-        self.student_stages, self.teacher, self.task, self.settings = tuple(student_stages), teacher, task, settings
+        self.student_stages, self.teacher_shape = tuple(student_stages), teacher_shape
+        self.task, self.settings = task, settings
 
     def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
         """Return every term of `weights` as an unweighted scalar.
@@ -133,6 +149,16 @@ class DistillationMethod(nn.Module):
         """Roles of the stages, for the tap table."""
         raise NotImplementedError
 
+    def pixel_maps(self, features: Sequence[Tensor]) -> Sequence[PixelMap]:
+        """What learned heads make of the student's encoder maps, for pictures. A method without such heads has none."""
+        return ()
+
+    @property
+    def teacher_taps(self) -> TeacherTaps:
+        """Roles of the teacher's stages; there are none for a method that needs no stages."""
+        assert self.teacher_shape.taps is not None, f"{type(self).__name__}.needs asks for no stage of the teacher"
+        return self.teacher_shape.taps
+
     def head(self, stage: int) -> nn.Module:
         """A learned 1x1 head from a student stage to segmentation logits."""
         return self.projection(self.student_stages[stage].channels, self.task.num_heads)
@@ -144,11 +170,11 @@ class DistillationMethod(nn.Module):
 
     def student_partner(self, teacher_stage: int) -> int:
         """The student's stage whose total stride is nearest to that of a teacher's stage."""
-        return nearest_stage(self.student_stages, self.teacher.stages[teacher_stage].stride)
+        return nearest_stage(self.student_stages, self.teacher_shape.stages[teacher_stage].stride)
 
     def teacher_partner(self, student_stage: int) -> int:
         """The teacher's stage whose total stride is nearest to that of a student's stage."""
-        return nearest_stage(self.teacher.stages, self.student_stages[student_stage].stride)
+        return nearest_stage(self.teacher_shape.stages, self.student_stages[student_stage].stride)
 
     def attention_distance(
         self, student: Outputs, teacher: TeacherOutputs, student_stage: int, teacher_stage: int
@@ -175,7 +201,7 @@ class DistillationMethod(nn.Module):
         return student.once(
             ("final divergence", temperature),
             lambda: self.divergence(
-                student.logits[0], teacher.probabilities(temperature, self.task.regions), target, temperature
+                student.logits[0], teacher.probabilities(0, temperature, self.task.regions), target, temperature
             ),
         )
 
@@ -185,8 +211,3 @@ class DistillationMethod(nn.Module):
             return None
         ignored = ignored_voxels(target, self.task.ignore_label, self.task.regions)
         return None if ignored is None else valid_cells(ignored, size)
-
-
-def mean_map(maps: Sequence[Tensor]) -> Tensor:
-    """Mean of maps of the same shape, one for each teacher network."""
-    return maps[0] if len(maps) == 1 else torch.stack(list(maps)).mean(dim=0)

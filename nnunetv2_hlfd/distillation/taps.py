@@ -54,15 +54,15 @@ def read_stages(network: nn.Module) -> tuple[Stage, ...]:
     encoder = getattr(network, "encoder", None)
     decoder = getattr(network, "decoder", None)
     described = all(hasattr(encoder, name) for name in ("output_channels", "strides"))
-    if not described or not hasattr(decoder, "deep_supervision"):
+    if not described or not all(hasattr(decoder, name) for name in ("deep_supervision", "seg_layers")):
         raise UserError(
             f"Expected a U-Net with an encoder that tells output_channels and strides and a decoder with "
-            f"deep_supervision, as those of dynamic_network_architectures, got {type(network).__name__}."
+            f"deep_supervision and seg_layers, as those of dynamic_network_architectures, got {type(network).__name__}."
         )
     stages, total = [], None
     for channels, stride in zip(encoder.output_channels, encoder.strides, strict=True):  # type: ignore[union-attr]
         total = tuple(stride) if total is None else tuple(a * b for a, b in zip(total, stride, strict=True))
-        stages.append(Stage(channels=int(channels), stride=tuple(int(each) for each in total)))
+        stages.append(Stage(channels=int(channels), stride=tuple(int(extent) for extent in total)))
     return tuple(stages)
 
 
@@ -84,21 +84,15 @@ def student_taps(stages: Sequence[Stage]) -> StudentTaps:
 def teacher_taps(stages: Sequence[Stage], heads: Sequence[int], late_max_stride: int | None) -> TeacherTaps:
     """Choose the teacher's stages.
 
-    The late stage is the deepest whose total stride is at most `late_max_stride` on every axis: nnU-Net's bottleneck
-    is only 4-7 pixels wide and carries little about where a lesion is.
-
     Args:
         stages: from `read_stages`.
         heads: from `trained_heads`.
-        late_max_stride: None takes the bottleneck.
+        late_max_stride: see `late_stage`.
 
     Raises:
         UserError: where no stage lies between the first and the late one.
     """
-    fitting = [
-        index for index, stage in enumerate(stages) if late_max_stride is None or max(stage.stride) <= late_max_stride
-    ]
-    late = fitting[-1] if fitting else 0
+    late = late_stage(stages, late_max_stride)
     if late < 2:
         strides = [stage.stride for stage in stages]
         if len(stages) < 3:
@@ -114,6 +108,16 @@ def teacher_taps(stages: Sequence[Stage], heads: Sequence[int], late_max_stride:
     return TeacherTaps(mids=tuple(range(1, late)), late=late, heads=tuple(heads))
 
 
+def late_stage(stages: Sequence[Stage], late_max_stride: int | None) -> int:
+    """The deepest stage whose total stride is at most `late_max_stride` on every axis; None takes the bottleneck.
+
+    nnU-Net's bottleneck is only 4 to 7 pixels wide and carries little about where a lesion is.
+    """
+    strides = [max(stage.stride) for stage in stages]
+    fitting = [index for index, stride in enumerate(strides) if late_max_stride is None or stride <= late_max_stride]
+    return fitting[-1] if fitting else 0
+
+
 def nearest_stage(stages: Sequence[Stage], stride: Sequence[int]) -> int:
     """The stage whose total stride is nearest to `stride` (octaves, summed over the axes), the shallower of two."""
 
@@ -123,14 +127,15 @@ def nearest_stage(stages: Sequence[Stage], stride: Sequence[int]) -> int:
     return min(range(len(stages)), key=lambda index: octaves(stages[index]))
 
 
-def trained_heads(decoder: nn.Module) -> tuple[int, ...]:
+def trained_heads(network: nn.Module) -> tuple[int, ...]:
     """Intermediate deep-supervision outputs that were trained; 0 is full resolution, ascending is deeper.
 
     nnU-Net gives the deepest output loss weight 0, so it stays as initialized, and a teacher that was trained without
     deep supervision has no trained output but the first. nnU-Net initializes biases to exactly 0, which training
     never leaves them at: such a head is untrained.
     """
-    biases = [layer.get_parameter("bias") for layer in reversed(list(decoder.get_submodule("seg_layers").children()))]
+    seg_layers = network.get_submodule("decoder.seg_layers").children()
+    biases = [layer.get_parameter("bias") for layer in reversed(list(seg_layers))]
     return tuple(index for index in range(1, len(biases) - 1) if torch.any(biases[index] != 0))
 
 

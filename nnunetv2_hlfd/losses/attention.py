@@ -93,4 +93,4 @@ def mean_attention(maps: Sequence[Tensor]) -> Tensor:
 
 def smallest_size(maps: Sequence[Tensor]) -> tuple[int, ...]:
     """Smallest extent on every spatial axis over (B, C, *spatial) maps."""
-    return tuple(min(extents) for extents in zip(*(each.shape[2:] for each in maps), strict=True))
+    return tuple(min(extents) for extents in zip(*(single.shape[2:] for single in maps), strict=True))

@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.method import ATTENTION, DistillationMethod, Roles, Task, TeacherShape
+from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
 from nnunetv2_hlfd.distillation.taps import Stage
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 
 
 class AT(DistillationMethod):
@@ -22,9 +22,13 @@ class AT(DistillationMethod):
     """
 
     title: ClassVar = "AT"
+    needs: ClassVar = frozenset({ATTENTION})
+    defaults: ClassVar = {"attention_exponent": 2.0}
 
-    def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
-        super().__init__(student_stages, teacher, task, settings)
+    def __init__(
+        self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings
+    ) -> None:
+        super().__init__(student_stages, teacher_shape, task, settings)
         self.weights = {"at": 1.0}
         strided = [index for index, stage in enumerate(student_stages) if max(stage.stride) > 1]
         self.pairs = [(index, self.teacher_partner(index)) for index in strided]
@@ -37,21 +41,14 @@ class AT(DistillationMethod):
     def roles(self) -> Roles:
         """Numbered pairs."""
         return Roles(
-            student={mine: f"pair {number}" for number, (mine, _) in enumerate(self.pairs, 1)},
-            teacher=_numbered([theirs for _, theirs in self.pairs]),
+            student={student: f"pair {number}" for number, (student, _) in enumerate(self.pairs, 1)},
+            teacher=_numbered([teacher for _, teacher in self.pairs]),
         )
-
-
-class nnUNetTrainerAT(DistillationTrainer):
-    """Student distilled by attention transfer."""
-
-    method_class = AT
-    defaults: ClassVar = {"attention_exponent": 2.0}
 
 
 def _numbered(stages: Sequence[int]) -> dict[int, str]:
     """Stage -> the numbers of its pairs; several student stages may share a teacher's."""
     return {
-        stage: "pair " + ", ".join(str(number) for number, each in enumerate(stages, 1) if each == stage)
+        stage: "pair " + ", ".join(str(number) for number, other in enumerate(stages, 1) if other == stage)
         for stage in stages
     }

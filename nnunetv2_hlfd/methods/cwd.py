@@ -6,19 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nnunetv2_hlfd.distillation.method import (
-    DistillationMethod,
-    Outputs,
-    Roles,
-    Task,
-    TeacherOutputs,
-    TeacherShape,
-    mean_map,
-)
+from nnunetv2_hlfd.distillation.method import LOGITS, DistillationMethod, Roles, Task, TeacherShape
+from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs, mean_map
 from nnunetv2_hlfd.distillation.taps import Stage
 from nnunetv2_hlfd.losses.resize import at_least_float32
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 
 
 class CWD(DistillationMethod):
@@ -30,9 +22,12 @@ class CWD(DistillationMethod):
     """
 
     title: ClassVar = "CWD"
+    needs: ClassVar = frozenset({LOGITS})
 
-    def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
-        super().__init__(student_stages, teacher, task, settings)
+    def __init__(
+        self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings
+    ) -> None:
+        super().__init__(student_stages, teacher_shape, task, settings)
         self.weights = {"cwd": 3.0}
 
     def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
@@ -40,8 +35,9 @@ class CWD(DistillationMethod):
         temperature = self.settings.temperature
         valid = self.valid(target, tuple(student.logits[0].shape[2:]))
         scaled = spatial_logits(student.logits[0], temperature, valid)
-        taught = mean_map([spatial_logits(each.logits[0], temperature, valid).softmax(2) for each in teacher.networks])
-        divergence = (torch.xlogy(taught, taught) - taught * scaled.log_softmax(dim=2)).sum(dim=2)
+        targets = [spatial_logits(network.logits[0], temperature, valid).softmax(2) for network in teacher.networks]
+        mean = mean_map(targets)
+        divergence = (torch.xlogy(mean, mean) - mean * scaled.log_softmax(dim=2)).sum(dim=2)
         return {"cwd": temperature**2 * divergence.mean()}
 
     def roles(self) -> Roles:
@@ -61,9 +57,3 @@ def spatial_logits(logits: Tensor, temperature: float, valid: Tensor | None) -> 
     if valid is not None:
         scaled = torch.where(valid, scaled, torch.finfo(scaled.dtype).min)
     return scaled.flatten(start_dim=2)
-
-
-class nnUNetTrainerCWD(DistillationTrainer):
-    """Student distilled channel by channel."""
-
-    method_class = CWD

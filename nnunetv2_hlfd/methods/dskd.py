@@ -10,12 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.method import ATTENTION, FINAL, DistillationMethod, Roles, Task, TeacherShape
+from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
 from nnunetv2_hlfd.distillation.taps import Stage, student_taps
 from nnunetv2_hlfd.losses.divergence import mean_over_processes
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 
 
 class DSKD(DistillationMethod):
@@ -30,9 +30,12 @@ class DSKD(DistillationMethod):
     """
 
     title: ClassVar = "DSKD-style (paper: HIFD)"
+    needs: ClassVar = frozenset({FINAL, ATTENTION})
 
-    def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
-        super().__init__(student_stages, teacher, task, settings)
+    def __init__(
+        self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings
+    ) -> None:
+        super().__init__(student_stages, teacher_shape, task, settings)
         self.weights = {"dskd_feature": settings.beta, "dskd_pixel": settings.lambda_}
         taps = student_taps(student_stages)
         self.stages = (taps.early, *taps.mids)
@@ -40,18 +43,18 @@ class DSKD(DistillationMethod):
 
     def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
         """Return dskd_feature and dskd_pixel, unweighted."""
-        late = teacher.taps.late
+        late = self.teacher_taps.late
         distances = [self.attention_distance(student, teacher, stage, late) for stage in self.stages]
         divergences = [self._pixel(stage, student, teacher, target) for stage in self.stages]
         return {"dskd_feature": loss_weighted(distances), "dskd_pixel": loss_weighted(divergences)}
 
     def roles(self) -> Roles:
         """Supervised stages and the teacher's last layer."""
-        return Roles(student=dict.fromkeys(self.stages, "shallow"), teacher={self.teacher.taps.late: "late"})
+        return Roles(student=dict.fromkeys(self.stages, "shallow"), teacher={self.teacher_taps.late: "late"})
 
     def _pixel(self, stage: int, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> Tensor:
         logits = self.heads[str(stage)](at_least_float32(student.features[stage]))
-        late = teacher.probabilities(self.settings.temperature, self.task.regions)
+        late = teacher.probabilities(0, self.settings.temperature, self.task.regions)
         return self.divergence(logits, resize(late, logits.shape[2:]), target, self.settings.temperature)
 
 
@@ -62,9 +65,3 @@ def loss_weighted(losses: Sequence[Tensor]) -> Tensor:
     """
     values = torch.stack(list(losses))
     return (mean_over_processes(values).softmax(dim=0) * values).sum()
-
-
-class nnUNetTrainerDSKD(DistillationTrainer):
-    """Student deeply supervised by the teacher, DSKD-style."""
-
-    method_class = DSKD

@@ -9,22 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nnunetv2_hlfd.distillation.method import (
-    DistillationMethod,
-    Outputs,
-    Roles,
-    Task,
-    TeacherOutputs,
-    TeacherShape,
-    mean_map,
-)
+from nnunetv2_hlfd.distillation.method import ATTENTION, FEATURES, FINAL, DistillationMethod, Roles, Task, TeacherShape
+from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs, mean_map
 from nnunetv2_hlfd.distillation.taps import Stage, student_taps
 from nnunetv2_hlfd.losses.affinity import class_vectors, cosine_affinity
 from nnunetv2_hlfd.losses.divergence import masked_mean
 from nnunetv2_hlfd.losses.focal_dice import ignored_voxels
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 
 
 class EMKD(DistillationMethod):
@@ -39,11 +31,14 @@ class EMKD(DistillationMethod):
     """
 
     title: ClassVar = "EMKD (paper: DKD)"
+    needs: ClassVar = frozenset({FINAL, ATTENTION})
 
-    def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
-        super().__init__(student_stages, teacher, task, settings)
+    def __init__(
+        self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings
+    ) -> None:
+        super().__init__(student_stages, teacher_shape, task, settings)
         self.weights = {"emkd_prediction": settings.lambda_, "emkd_importance": settings.beta}
-        low, late = student_taps(student_stages).early, teacher.taps.late
+        low, late = student_taps(student_stages).early, self.teacher_taps.late
         pairs = (low, self.teacher_partner(low)), (self.student_partner(late), late)
         self.pairs = tuple(dict.fromkeys(pairs))  # with few stages low and high can be the same
 
@@ -59,8 +54,8 @@ class EMKD(DistillationMethod):
         """Low and high stages."""
         names = ("low", "high") if len(self.pairs) == 2 else ("low, high",)
         return Roles(
-            student={mine: name for (mine, _), name in zip(self.pairs, names, strict=True)},
-            teacher={theirs: name for (_, theirs), name in zip(self.pairs, names, strict=True)},
+            student={student: name for (student, _), name in zip(self.pairs, names, strict=True)},
+            teacher={teacher: name for (_, teacher), name in zip(self.pairs, names, strict=True)},
         )
 
 
@@ -76,9 +71,12 @@ class EMKDRegion(EMKD):
     """
 
     title: ClassVar = "EMKD with region affinity"
+    needs: ClassVar = frozenset({FINAL, ATTENTION, FEATURES})
 
-    def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
-        super().__init__(student_stages, teacher, task, settings)
+    def __init__(
+        self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings
+    ) -> None:
+        super().__init__(student_stages, teacher_shape, task, settings)
         self.weights = {**self.weights, "emkd_region": settings.beta}
 
     def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
@@ -87,9 +85,9 @@ class EMKDRegion(EMKD):
         present = membership.flatten(start_dim=2).any(dim=2)
         pairs = (present.unsqueeze(1) & present.unsqueeze(2)).triu(diagonal=1)
         terms = []
-        for mine, theirs in self.pairs:
-            taught = mean_map([_region_affinity(each.features[theirs], membership) for each in teacher.networks])
-            difference = _region_affinity(student.features[mine], membership) - taught
+        for student_stage, teacher_stage in self.pairs:
+            affinities = [_region_affinity(network.features[teacher_stage], membership) for network in teacher.networks]
+            difference = _region_affinity(student.features[student_stage], membership) - mean_map(affinities)
             terms.append(masked_mean(difference.square(), pairs))
         return {**super().forward(student, teacher, target), "emkd_region": torch.stack(terms).sum()}
 
@@ -116,15 +114,3 @@ def _region_affinity(features: Tensor, membership: Tensor) -> Tensor:
     features = at_least_float32(features)
     shares = resize(membership.to(features.dtype), features.shape[2:])
     return cosine_affinity(class_vectors(features, shares))
-
-
-class nnUNetTrainerEMKD(DistillationTrainer):
-    """Student distilled by prediction and importance maps."""
-
-    method_class = EMKD
-
-
-class nnUNetTrainerEMKD_region(DistillationTrainer):
-    """Student distilled by prediction maps, importance maps and region affinity."""
-
-    method_class = EMKDRegion

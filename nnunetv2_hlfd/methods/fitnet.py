@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.method import FEATURES, DistillationMethod, Roles, Task, TeacherShape
+from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
 from nnunetv2_hlfd.distillation.taps import Stage
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 
 
 class FitNet(DistillationMethod):
@@ -24,14 +24,17 @@ class FitNet(DistillationMethod):
     """
 
     title: ClassVar = "FitNet"
+    needs: ClassVar = frozenset({FEATURES})
 
-    def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
-        super().__init__(student_stages, teacher, task, settings)
+    def __init__(
+        self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings
+    ) -> None:
+        super().__init__(student_stages, teacher_shape, task, settings)
         self.weights = {"fitnet": 10.0}
-        self.hint = teacher.taps.late
+        self.hint = self.teacher_taps.late
         self.guided = self.student_partner(self.hint)
-        channels = student_stages[self.guided].channels, teacher.stages[self.hint].channels
-        self.regressors = nn.ModuleList(self.projection(*channels) for _ in range(teacher.networks))
+        channels = student_stages[self.guided].channels, teacher_shape.stages[self.hint].channels
+        self.regressors = nn.ModuleList(self.projection(*channels) for _ in range(teacher_shape.networks))
 
     def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
         """Return fitnet, unweighted."""
@@ -45,9 +48,3 @@ class FitNet(DistillationMethod):
     def roles(self) -> Roles:
         """Hint and guided stage."""
         return Roles(student={self.guided: "guided"}, teacher={self.hint: "hint"})
-
-
-class nnUNetTrainerFitNet(DistillationTrainer):
-    """Student distilled by a hint."""
-
-    method_class = FitNet

@@ -12,25 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_hlfd.distillation.method import (
+    ATTENTION,
+    FINAL,
+    HEADS,
     DistillationMethod,
-    Outputs,
+    PixelMap,
     Roles,
     Task,
-    TeacherOutputs,
     TeacherShape,
-    mean_map,
 )
+from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
 from nnunetv2_hlfd.distillation.taps import Stage, student_taps
 from nnunetv2_hlfd.losses.attention import (
     attention_distance,
-    attention_map,
-    mean_attention,
-    smallest_size,
-    unified_energy,
 )
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 from nnunetv2_hlfd.utilities.errors import UserError
 
 
@@ -53,9 +50,12 @@ class HLFD(DistillationMethod):
     """
 
     title: ClassVar = "HLFD"
+    needs: ClassVar = frozenset({FINAL, HEADS, ATTENTION})
 
-    def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
-        super().__init__(student_stages, teacher, task, settings)
+    def __init__(
+        self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings
+    ) -> None:
+        super().__init__(student_stages, teacher_shape, task, settings)
         self.weights = {"ufd": settings.beta, "ifd": settings.beta, "upd": settings.lambda_, "ipd": settings.lambda_}
         self.taps = student_taps(student_stages)
         self.heads = nn.ModuleDict()
@@ -75,7 +75,7 @@ class HLFD(DistillationMethod):
 
     def roles(self) -> Roles:
         """Early, middle and late stages, and the teacher's outputs that make p_mid."""
-        taps = self.teacher.taps
+        taps = self.teacher_taps
         heads = ", ".join(map(str, taps.heads)) or "none, the final map instead"
         return Roles(
             student={self.taps.early: "early", **dict.fromkeys(self.taps.mids, "mid")},
@@ -83,11 +83,18 @@ class HLFD(DistillationMethod):
             notes=[f"teacher's intermediate outputs for p_mid (0 is full resolution): {heads}"],
         )
 
+    def pixel_maps(self, features: Sequence[Tensor]) -> list[PixelMap]:
+        """The learned heads' logits on their stages; `upd` trains the deepest head, `ipd` the others."""
+        deepest = max(map(int, self.heads), default=None)
+        return [
+            PixelMap(stage=stage, term="upd" if stage == deepest else "ipd", logits=self._head_logits(stage, features))
+            for stage in map(int, self.heads)
+        ]
+
     def _feature_terms(self, student: Outputs, teacher: TeacherOutputs) -> dict[str, Tensor]:
-        exponent, taps = self.settings.attention_exponent, teacher.taps
-        energies = [unified_energy([each.features[i] for i in taps.mids], exponent) for each in teacher.networks]
-        teacher_mid = mean_attention([attention_map(each) for each in energies])
-        early = student.attention(self.taps.early, energies[0].shape[1:], exponent)
+        exponent, taps = self.settings.attention_exponent, self.teacher_taps
+        teacher_mid = teacher.unified_attention(taps.mids, exponent)
+        early = student.attention(self.taps.early, teacher.unified_size(taps.mids), exponent)
         ifd = [self.attention_distance(student, teacher, stage, taps.late) for stage in self.taps.mids]
         return {"ufd": attention_distance(early, teacher_mid), "ifd": torch.stack(ifd).sum()}
 
@@ -97,41 +104,33 @@ class HLFD(DistillationMethod):
         early_logits, *mid_logits = self._student_maps(student)
         upd = self.divergence(resize(at_least_float32(early_logits), mid.shape[2:]), mid, target, temperature)
         if self.settings.pixel_grid == "image":
-            mid_logits = [resize(at_least_float32(each), late.shape[2:]) for each in mid_logits]
-        ipd = [self.divergence(each, resize(late, each.shape[2:]), target, temperature) for each in mid_logits]
+            mid_logits = [resize(at_least_float32(logits), late.shape[2:]) for logits in mid_logits]
+        ipd = [self.divergence(logits, resize(late, logits.shape[2:]), target, temperature) for logits in mid_logits]
         return {"upd": upd, "ipd": torch.stack(ipd).mean()}
 
     def _pixel_targets(self, teacher: TeacherOutputs, _target: Tensor) -> tuple[Tensor, Tensor]:
-        """p_mid^t and p_late^t, (B, C, *spatial)."""
-        mid = mean_map([self._unified_probabilities(each, teacher.taps.heads) for each in teacher.networks])
-        return mid, teacher.probabilities(self.settings.temperature, self.task.regions)
+        """p_mid^t and p_late^t, (B, C, *spatial); where no intermediate output is trained both are the final map."""
+        of = self.settings.temperature, self.task.regions
+        return teacher.unified_probabilities(self.teacher_taps.heads or (0,), *of), teacher.probabilities(0, *of)
 
     def _student_maps(self, student: Outputs) -> list[Tensor]:
         """Pixel logits in decoder order: deepest first."""
         if self.settings.pixel_maps == "decoder":
             return list(student.logits[1:])[::-1]
         stages = (self.taps.early, *self.taps.mids)[::-1]
-        return [self.heads[str(stage)](at_least_float32(student.features[stage])) for stage in stages]
+        return [self._head_logits(stage, student.features) for stage in stages]
 
-    def _unified_probabilities(self, network: Outputs, heads: Sequence[int]) -> Tensor:
-        """p_mid^t: mean over trained intermediate outputs on the smallest grid; none left: the final map."""
-        maps = [network.probabilities(head, self.settings.temperature, self.task.regions) for head in heads or (0,)]
-        return mean_map([resize(each, smallest_size(maps)) for each in maps])
+    def _head_logits(self, stage: int, features: Sequence[Tensor]) -> Tensor:
+        return self.heads[str(stage)](at_least_float32(features[stage]))
 
 
-class nnUNetTrainerHLFD(DistillationTrainer):
-    """Student distilled by HLFD."""
-
-    method_class = HLFD
-
-
-class nnUNetTrainerHLFD_noFeature(nnUNetTrainerHLFD):
+class HLFDNoFeature(HLFD):
     """HLFD without its feature-level half (beta 0); its terms are still computed and logged."""
 
     defaults: ClassVar = {"beta": 0.0}
 
 
-class nnUNetTrainerHLFD_noPixel(nnUNetTrainerHLFD):
+class HLFDNoPixel(HLFD):
     """HLFD without its pixel-level half (lambda 0); its terms are still computed and logged."""
 
     defaults: ClassVar = {"lambda": 0.0}

@@ -10,11 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.method import FINAL, DistillationMethod, Roles, Task, TeacherShape
+from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
 from nnunetv2_hlfd.distillation.taps import Stage, student_taps
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 
 
 class IMF(DistillationMethod):
@@ -31,9 +31,12 @@ class IMF(DistillationMethod):
     """
 
     title: ClassVar = "IMF-style (paper: IFD)"
+    needs: ClassVar = frozenset({FINAL})
 
-    def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
-        super().__init__(student_stages, teacher, task, settings)
+    def __init__(
+        self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings
+    ) -> None:
+        super().__init__(student_stages, teacher_shape, task, settings)
         self.weights = {"imf_branches": settings.lambda_, "imf_merged": settings.lambda_}
         self.mids = student_taps(student_stages).mids
         self.branches = nn.ModuleDict({str(stage): self._branch(stage) for stage in self.mids})
@@ -42,7 +45,7 @@ class IMF(DistillationMethod):
     def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
         """Return imf_branches and imf_merged, unweighted."""
         temperature = self.settings.temperature
-        late = teacher.probabilities(temperature, self.task.regions)
+        late = teacher.probabilities(0, temperature, self.task.regions)
         branches = [self.branches[str(stage)](at_least_float32(student.features[stage])) for stage in self.mids]
         grid = branches[0].shape[2:]
         ones = (1,) * self.task.dimension
@@ -53,12 +56,12 @@ class IMF(DistillationMethod):
             ]
         ).sum(dim=0)
 
-        def taught(logits: Tensor) -> Tensor:
+        def divergence(logits: Tensor) -> Tensor:
             return self.divergence(logits, resize(late, logits.shape[2:]), target, temperature)
 
         return {
-            "imf_branches": torch.stack([taught(each) for each in branches]).mean(),
-            "imf_merged": taught(merged),
+            "imf_branches": torch.stack([divergence(logits) for logits in branches]).mean(),
+            "imf_merged": divergence(merged),
         }
 
     def roles(self) -> Roles:
@@ -75,9 +78,3 @@ class IMF(DistillationMethod):
             nn.ReLU(),
             self.projection(channels, self.task.num_heads),
         )
-
-
-class nnUNetTrainerIMF(DistillationTrainer):
-    """Student distilled through intermediate branches, IMF-style."""
-
-    method_class = IMF

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Roles, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.method import FINAL, DistillationMethod, Roles, Task, TeacherShape
+from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
 from nnunetv2_hlfd.distillation.taps import Stage
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 
 
 class KD(DistillationMethod):
@@ -19,9 +19,12 @@ class KD(DistillationMethod):
     """
 
     title: ClassVar = "KD"
+    needs: ClassVar = frozenset({FINAL})
 
-    def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
-        super().__init__(student_stages, teacher, task, settings)
+    def __init__(
+        self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings
+    ) -> None:
+        super().__init__(student_stages, teacher_shape, task, settings)
         self.weights = {"kd": 1.0}
 
     def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
@@ -31,9 +34,3 @@ class KD(DistillationMethod):
     def roles(self) -> Roles:
         """No encoder stage plays a role."""
         return Roles(student={}, teacher={}, notes=["KD teaches the final map only"])
-
-
-class nnUNetTrainerKD(DistillationTrainer):
-    """Student distilled on the final map."""
-
-    method_class = KD

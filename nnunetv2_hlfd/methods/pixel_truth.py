@@ -10,12 +10,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from nnunetv2_hlfd.distillation.method import Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.method import Task, TeacherShape
+from nnunetv2_hlfd.distillation.outputs import TeacherOutputs
 from nnunetv2_hlfd.distillation.taps import Stage
-from nnunetv2_hlfd.losses.attention import smallest_size
-from nnunetv2_hlfd.losses.resize import at_least_float32, resize
+from nnunetv2_hlfd.losses.resize import resize
 from nnunetv2_hlfd.methods.emkd import class_membership
-from nnunetv2_hlfd.methods.hlfd import HLFD, nnUNetTrainerHLFD
+from nnunetv2_hlfd.methods.hlfd import HLFD
 from nnunetv2_hlfd.settings.settings import Settings
 
 
@@ -28,17 +28,13 @@ class PixelTruth(HLFD):
 
     title: ClassVar = "HLFD with ground truth for pixel maps"
 
-    def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
-        super().__init__(student_stages, teacher, task, replace(settings, temperature=1.0, distill_ignored=False))
+    def __init__(
+        self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings
+    ) -> None:
+        super().__init__(student_stages, teacher_shape, task, replace(settings, temperature=1.0, distill_ignored=False))
 
     def _pixel_targets(self, teacher: TeacherOutputs, target: Tensor) -> tuple[Tensor, Tensor]:
-        heads = [teacher.networks[0].logits[head] for head in teacher.taps.heads or (0,)]
+        teacher_mid, _ = super()._pixel_targets(teacher, target)
         truth = class_membership(target, self.task)[:, -self.task.num_heads :]  # regions: without what lies in none
-        truth = truth.to(at_least_float32(heads[0]).dtype)
-        return resize(truth, smallest_size(heads)), truth
-
-
-class nnUNetTrainerHLFD_pixelTruth(nnUNetTrainerHLFD):
-    """HLFD whose pixel level is taught by the ground truth: a control."""
-
-    method_class = PixelTruth
+        truth = truth.to(teacher_mid.dtype)
+        return resize(truth, teacher_mid.shape[2:]), truth

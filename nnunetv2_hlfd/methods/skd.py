@@ -6,20 +6,12 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional
 
-from nnunetv2_hlfd.distillation.method import (
-    DistillationMethod,
-    Outputs,
-    Roles,
-    Task,
-    TeacherOutputs,
-    TeacherShape,
-    mean_map,
-)
+from nnunetv2_hlfd.distillation.method import FEATURES, FINAL, DistillationMethod, Roles, Task, TeacherShape
+from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs, mean_map
 from nnunetv2_hlfd.distillation.taps import Stage
 from nnunetv2_hlfd.losses.affinity import cosine_affinity
 from nnunetv2_hlfd.losses.resize import at_least_float32
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 
 _NODES_PER_AXIS = 8
 
@@ -38,11 +30,14 @@ class SKD(DistillationMethod):
     """
 
     title: ClassVar = "SKD"
+    needs: ClassVar = frozenset({FINAL, FEATURES})
 
-    def __init__(self, student_stages: Sequence[Stage], teacher: TeacherShape, task: Task, settings: Settings) -> None:
-        super().__init__(student_stages, teacher, task, settings)
+    def __init__(
+        self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings
+    ) -> None:
+        super().__init__(student_stages, teacher_shape, task, settings)
         self.weights = {"skd_pixel": 10.0, "skd_pair": 1.0}
-        self.late = teacher.taps.late
+        self.late = self.teacher_taps.late
         self.partner = self.student_partner(self.late)
 
     def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
@@ -51,10 +46,10 @@ class SKD(DistillationMethod):
         grid = [
             min(_NODES_PER_AXIS, *extents) for extents in zip(features.shape[2:], teacher.size(self.late), strict=True)
         ]
-        taught = mean_map([node_affinity(each.features[self.late], grid) for each in teacher.networks])
+        affinities = [node_affinity(network.features[self.late], grid) for network in teacher.networks]
         return {
             "skd_pixel": self.final_divergence(student, teacher, target, temperature=1.0),
-            "skd_pair": functional.mse_loss(node_affinity(features, grid), taught),
+            "skd_pair": functional.mse_loss(node_affinity(features, grid), mean_map(affinities)),
         }
 
     def roles(self) -> Roles:
@@ -75,9 +70,3 @@ def node_affinity(features: Tensor, grid: Sequence[int]) -> Tensor:
     pool = functional.adaptive_max_pool2d if len(grid) == 2 else functional.adaptive_max_pool3d
     nodes = pool(at_least_float32(features), tuple(grid))
     return cosine_affinity(nodes.flatten(start_dim=2).transpose(1, 2))
-
-
-class nnUNetTrainerSKD(DistillationTrainer):
-    """Student distilled by pixels and pairs of places."""
-
-    method_class = SKD

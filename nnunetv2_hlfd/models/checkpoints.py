@@ -1,7 +1,6 @@
 """Checkpoints: read without running code, written so that a kill at any moment leaves a whole file."""
 
 import hashlib
-import os
 from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from nnunetv2_hlfd.models.checkpoint_archive import ForeignObjectError, check_archive, check_tensors, numpy_stand_ins
 from nnunetv2_hlfd.settings.settings import TRUST_VARIABLE, trust_checkpoints
+from nnunetv2_hlfd.utilities.atomic import atomic_path
 from nnunetv2_hlfd.utilities.errors import UserError
 
 _REQUIRED = ("network_weights", "init_args", "trainer_name")
@@ -59,26 +59,13 @@ def _restricted(path: Path) -> Any:
 
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Write to a temporary file beside `path`, flush it, then rename: the old file stays until the new one is whole.
+    """Write a checkpoint: the old file stays until the new one is whole.
 
     Raises:
-        OSError: where the file cannot be written (disk full); the previous file is intact.
+        UserError: where the file cannot be written (disk full); the previous file is intact.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise OSError(f"Could not write {path}: {error}. The previous file, if any, is intact.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # makes the rename itself durable; Windows cannot open folders
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+    with atomic_path(path, library_errors=(RuntimeError,)) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
 
 
 def sha256(path: Path) -> str:

@@ -1,64 +1,31 @@
-"""A student written as the `architecture` block of nnU-Net plans.
+"""The students: each writes its `architecture` block of nnU-Net plans from that of the plans' own network.
 
-Only classes of dynamic_network_architectures are used, so stock nnU-Net builds the student from its plans.
+Only classes of dynamic_network_architectures are used, so stock nnU-Net builds the student from its plans. A new family
+is a function and its lines in `STUDENTS`.
 """
 
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
-from nnunetv2_hlfd.networks.size import measure_size
-from nnunetv2_hlfd.settings.settings import STUDENTS
 from nnunetv2_hlfd.utilities.errors import UserError
+
+Architecture = dict[str, Any]
 
 _RESIDUAL_UNET = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 # ResNet18 with nnU-Net's full-resolution stage in front: thin stage, stem, layer1..4 (He et al., CVPR 2016, Table 1).
 _RESNET18_FEATURES = (16, 64, 64, 128, 256, 512)
 _RESNET18_BLOCKS = (1, 1, 2, 2, 2, 2)
-_AUTO_SHARE = 0.45
 _MIN_STAGES = 3
 
 
-def student_architecture(
-    plans_architecture: dict[str, Any], choice: str, patch_size: list[int], num_input_channels: int, num_heads: int
-) -> dict[str, Any]:
-    """Write the student's `architecture` block.
-
-    Args:
-        plans_architecture: the block of the plans' own network.
-        choice: one of `STUDENTS`. `auto` is the widest of the ResNet18 students whose parameters and
-            multiply-accumulates are both at most 0.45 of the plans' own network.
-        patch_size: for counting operations.
-        num_input_channels: of the network.
-        num_heads: segmentation outputs of the network.
-
-    Returns:
-        A new block; the plans' one is left as it is.
+def resnet18(plans_architecture: Architecture, divisor: int) -> Architecture:
+    """ResNet18 with the plans' strides and kernels, its channels divided.
 
     Raises:
-        UserError: for an unknown choice, plans with fewer than 3 stages, an architecture whose channels cannot be
-            divided, or (`auto`) where even the smallest student is too large.
+        UserError: for plans with fewer than 3 stages.
     """
-    if choice not in STUDENTS:
-        raise UserError(f"Expected one of {', '.join(STUDENTS)} for the setting 'student', got '{choice}'.")
-    if choice == "plans":
-        return deepcopy(plans_architecture)
-    if choice.startswith("unet_w"):
-        return _narrow(plans_architecture, divisor=int(choice.removeprefix("unet_w")))
-    if choice != "auto":
-        return _resnet18(plans_architecture, divisor=int(choice.removeprefix("resnet18").removeprefix("_w") or 1))
-    limit = measure_size(plans_architecture, patch_size, num_input_channels, num_heads)
-    for divisor in (1, 2, 4, 8):
-        block = _resnet18(plans_architecture, divisor=divisor)
-        size = measure_size(block, patch_size, num_input_channels, num_heads)
-        if size.parameters <= _AUTO_SHARE * limit.parameters and size.macs <= _AUTO_SHARE * limit.macs:
-            return block
-    raise UserError(
-        f"No ResNet18 student is smaller than {_AUTO_SHARE} of the plans' own network ({limit}). "
-        f"Choose one by the setting 'student': {', '.join(STUDENTS)}."
-    )
-
-
-def _resnet18(plans_architecture: dict[str, Any], divisor: int) -> dict[str, Any]:
     plans_kwargs = plans_architecture["arch_kwargs"]
     available = plans_kwargs.get("n_stages", 0)
     if available < _MIN_STAGES:
@@ -92,8 +59,12 @@ def _resnet18(plans_architecture: dict[str, Any], divisor: int) -> dict[str, Any
     }
 
 
-def _narrow(plans_architecture: dict[str, Any], divisor: int) -> dict[str, Any]:
-    """The plans' own topology with its channels divided."""
+def narrow(plans_architecture: Architecture, divisor: int) -> Architecture:
+    """The plans' own topology with its channels divided.
+
+    Raises:
+        UserError: for an architecture without features_per_stage.
+    """
     block = deepcopy(plans_architecture)
     kwargs = block["arch_kwargs"]
     if "features_per_stage" not in kwargs:
@@ -110,4 +81,19 @@ def _narrow(plans_architecture: dict[str, Any], divisor: int) -> dict[str, Any]:
 def _divide(channels: Any, divisor: int) -> Any:
     if isinstance(channels, int):
         return max(1, channels // divisor)
-    return [max(1, each // divisor) for each in channels]
+    return [max(1, stage // divisor) for stage in channels]
+
+
+# Name (value of the setting `student`) -> what writes its block. The order within a family is from wide to narrow.
+STUDENTS: Mapping[str, Callable[[Architecture], Architecture]] = {
+    "resnet18": partial(resnet18, divisor=1),
+    "resnet18_w2": partial(resnet18, divisor=2),
+    "resnet18_w4": partial(resnet18, divisor=4),
+    "resnet18_w8": partial(resnet18, divisor=8),
+    "unet_w2": partial(narrow, divisor=2),
+    "unet_w4": partial(narrow, divisor=4),
+    "unet_w8": partial(narrow, divisor=8),
+    "plans": deepcopy,
+}
+AUTO = "auto"
+CHOICES = (AUTO, *STUDENTS)

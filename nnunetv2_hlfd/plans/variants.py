@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
@@ -13,6 +12,7 @@ from nnunetv2_hlfd.plans.identity import base_plans_name, different_settings
 from nnunetv2_hlfd.plans.plans_check import check_plans
 from nnunetv2_hlfd.plans.window import Window, clip_at
 from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings, given_settings
+from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
 
@@ -81,7 +81,7 @@ def write_variant(
         raise UserError(
             f"{target} exists with other settings ({differences}). Choose another -name, or add --overwrite."
         )
-    save_json(plans, str(target), sort_keys=False)
+    write_json(target, plans)
     return target
 
 

@@ -1,7 +1,6 @@
 """What a network costs to store and to run, and how its training went: read from its checkpoint."""
 
 import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +12,7 @@ from nnunetv2_hlfd.models.checkpoints import read_checkpoint
 from nnunetv2_hlfd.networks.size import Size, measure_network
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.networks import find_checkpoint, restore
+from nnunetv2_hlfd.utilities.timing import seconds_of_each
 
 _CURVES = ("mean_fg_dice", "val_losses")
 _PASSES = 7
@@ -76,9 +76,4 @@ def machine() -> str:
 
 @torch.no_grad()
 def _latency(network: torch.nn.Module, patch: torch.Tensor) -> float:
-    seconds = []
-    for _ in range(_PASSES + 1):
-        start = time.perf_counter()
-        network(patch)
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds[1:]))
+    return float(np.median(seconds_of_each(lambda: network(patch), _PASSES)))

@@ -19,6 +19,7 @@ from nnunetv2_hlfd.report.formatting import format_spread
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.page import Section, Table
 from nnunetv2_hlfd.report.target import Target
+from nnunetv2_hlfd.utilities.dice import dice
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
@@ -115,7 +116,7 @@ def _measure_case(files: CaseFiles, target: Target) -> list[dict[str, Any]]:
                 "run": run,
                 "case": files.case,
                 "slices": int(slices.sum()),
-                **{f"{name}dice": _dice(*pair) for name, pair in pairs.items()},
+                **{f"{name}dice": dice(*pair) for name, pair in pairs.items()},
                 **{f"{name}rvd": _rvd(*pair) for name, pair in pairs.items()},
             }
         )
@@ -136,11 +137,6 @@ def _read_probabilities(file: Path, target: Target, shape: tuple[int, ...]) -> A
     if probabilities.shape != shape:
         raise UserError(f"Expected probabilities of shape {shape} in {file}, got {probabilities.shape}.")
     return probabilities
-
-
-def _dice(predicted: Mask, truth: Mask) -> float:
-    """2 |P n G| / (|P| + |G|); the truth is not empty."""
-    return 2 * int((predicted & truth).sum()) / (int(predicted.sum()) + int(truth.sum()))
 
 
 def _rvd(predicted: Mask, truth: Mask) -> float:

@@ -20,6 +20,7 @@ from nnunetv2_hlfd.report.overlays import Overlay, draw_overlay, read_overlay
 from nnunetv2_hlfd.report.page import Picture, Section, Table
 from nnunetv2_hlfd.report.patches import Patch, check_cases, open_cases, read_patch
 from nnunetv2_hlfd.report.target import Target, choose_target
+from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
 
@@ -67,8 +68,7 @@ def check_pictures(models: Sequence[Model], folds: Sequence[int], label: str, de
         UserError: naming what is missing and how to mend it.
     """
     needed("captum.attr", "pictures")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("Expected a GPU for -device cuda, torch finds none. Use -device cpu.")
+    choose_device(device)
     target = choose_target(models[0], label)
     for model in models:
         cases = model.cases[model.cases["fold"].isin(folds)]

@@ -13,6 +13,7 @@ from nnunetv2_hlfd.report.models import check_same_cases, read_models
 from nnunetv2_hlfd.report.page import to_html, to_markdown, to_png
 from nnunetv2_hlfd.report.sections import Findings, compose
 from nnunetv2_hlfd.report.summary import Summary, summarize
+from nnunetv2_hlfd.utilities.atomic import write_bytes, write_text
 
 
 def write_report(
@@ -72,13 +73,13 @@ def write_report(
     )
 
     for picture in page.pictures:
-        (output / picture.name).write_bytes(to_png(picture.figure))
-    (output / "report.md").write_text(to_markdown(page), encoding="utf-8")
+        write_bytes(output / picture.name, to_png(picture.figure))
+    write_text(output / "report.md", to_markdown(page))
     html = output / "report.html"
-    html.write_text(to_html(page), encoding="utf-8")
+    write_text(html, to_html(page))
     tables |= tables_of(summary, recall, lesions, costs)
     for name, table in tables.items():
-        table.to_csv(output / f"{name}.csv", index=False)
+        write_text(output / f"{name}.csv", table.to_csv(index=False))
     return html
 
 

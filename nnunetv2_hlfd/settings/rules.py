@@ -20,6 +20,7 @@ def setting(
     form: str = "",
     least: float | None = None,
     above: float | None = None,
+    most: float | None = None,
 ) -> Any:
     """One setting: default, one line of help, the types it accepts and its limits.
 
@@ -36,6 +37,7 @@ def setting(
             "form": form,
             "least": least,
             "above": above,
+            "most": most,
         },
     )
 
@@ -78,6 +80,8 @@ def _is_number(value: Any, rule: Mapping[str, Any]) -> bool:
     """Whether it is a finite number within the rule's limits."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         return False
+    if rule["most"] is not None and value > rule["most"]:
+        return False
     return (rule["least"] is None or value >= rule["least"]) and (rule["above"] is None or value > rule["above"])
 
 
@@ -99,6 +103,8 @@ def expected_value(rule: Mapping[str, Any]) -> str:
         expected += f" of at least {rule['least']}"
     if rule["above"] is not None:
         expected += f" above {rule['above']}"
+    if rule["most"] is not None:
+        expected += f", at most {rule['most']}"
     return expected
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_hlfd.networks.students import CHOICES as STUDENT_CHOICES
 from nnunetv2_hlfd.settings.rules import check_value, expected_value, nearest, setting
 from nnunetv2_hlfd.utilities.errors import UserError
 
@@ -18,7 +19,6 @@ PLANS_KEY = "hlfd"
 TEACHER_VARIABLE = "nnUNet_hlfd_teacher"
 TRUST_VARIABLE = "nnUNet_hlfd_trust_checkpoint"
 
-STUDENTS = ("auto", "resnet18", "resnet18_w2", "resnet18_w4", "resnet18_w8", "unet_w2", "unet_w4", "unet_w8", "plans")
 RECIPES = ("paper", "nnunet")
 _LEARNING_RATE = {"paper": 1e-3, "nnunet": 1e-2}
 _EPOCHS = {"paper": 120, "nnunet": 1000}
@@ -38,7 +38,7 @@ class Settings:
         (str, type(None)),
         form="TRAINER__PLANS__CONFIGURATION",
     )
-    student: str = setting("auto", "architecture of the student", (str,), choices=STUDENTS)
+    student: str = setting("auto", "architecture of the student", (str,), choices=STUDENT_CHOICES)
     beta: float = setting(0.9, "weight of the feature-level terms (Eq. 5)", (float,), least=0)
     lambda_: float = setting(0.1, "weight of the pixel-level terms (Eq. 5)", (float,), least=0)
     weights: Mapping[str, float] | None = setting(
@@ -47,6 +47,21 @@ class Settings:
         (dict, type(None)),
         least=0,
     )
+    teacher_share: float = setting(
+        0.5, "SoftLabel: share of the teacher's map in the segmentation loss", (float,), least=0, most=1
+    )
+    soft_dice_share: float = setting(
+        0.5, "SoftLabel: share of soft Dice beside the pixel part", (float,), least=0, most=1
+    )
+    balance: str = setting(
+        "none",
+        "limit the terms' gradients by the segmentation loss's: cap their norms, gate them by their cosine, or project "
+        "them off it",
+        (str,),
+        choices=("none", "cap", "gate", "project"),
+    )
+    balance_ratio: float = setting(0.3, "balance: largest ratio of a term's gradient", (float,), above=0)
+    teach_every: int = setting(1, "the teacher teaches every k-th step only", (int,), least=1)
     temperature: float = setting(4.0, "softens the probabilities of the pixel-level terms", (float,), above=0)
     attention_exponent: float = setting(1.0, "p in the attention maps' mean of |z|^p", (float,), least=1)
     late_max_stride: int | None = setting(
@@ -66,6 +81,26 @@ class Settings:
     )
     distill_ignored: bool = setting(True, "let the pixel-level terms teach voxels with the ignore label", (bool,))
     warmup_epochs: int = setting(0, "epochs over which the distillation weights rise linearly", (int,), least=0)
+    distill_until: float | None = setting(
+        None,
+        "share of the training after which the terms have faded to 0; unset: they stay",
+        (float, type(None)),
+        above=0,
+        most=1,
+    )
+    distill_decay: str = setting("linear", "how they fade", (str,), choices=("linear", "cosine"))
+    initial_weights: str = setting(
+        "random",
+        "start at random, or with every d-th channel of the teacher (students unet_w2, unet_w4, unet_w8, plans)",
+        (str,),
+        choices=("random", "teacher"),
+    )
+    mirroring: str = setting(
+        "teacher",
+        "axes mirrored in training and prediction: the teacher's (without one, nnU-Net's), nnU-Net's, or none",
+        (str,),
+        choices=("teacher", "nnunet", "none"),
+    )
     recipe: str = setting("paper", "paper: focal Dice, Adam, cosine; nnunet: nnU-Net's own", (str,), choices=RECIPES)
     augmentation: str = setting(
         "nnunet",

@@ -1,6 +1,5 @@
 """What the rest of a study will take: step times measured now, on random data of the patch's size."""
 
-import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -13,10 +12,12 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
-from nnunetv2_hlfd.networks.students import student_architecture
+from nnunetv2_hlfd.networks.choice import student_architecture
 from nnunetv2_hlfd.study.runs import Run
 from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent
+from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.json_file import read_json
+from nnunetv2_hlfd.utilities.timing import seconds_of_each
 
 _REPEATS = 3
 
@@ -32,7 +33,7 @@ class Estimator:
         folder = Path(str(nnUNet_preprocessed)) / runs[0].dataset
         self.plans = read_json(folder / f"{runs[0].plans}.json")
         self.dataset_json = read_json(folder / "dataset.json")
-        self.device = torch.device(device)
+        self.device = choose_device(device)
         self._seconds: dict[tuple[object, ...], tuple[float, float]] = {}
 
     def seconds(self, run: Run) -> float:
@@ -70,14 +71,7 @@ class Estimator:
         return self._median(lambda: _step(network, data)), self._median(lambda: _forward(network, data))
 
     def _median(self, call: Callable[[], Any]) -> float:
-        seconds = []
-        for _ in range(_REPEATS + 1):
-            start = time.perf_counter()
-            call()
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            seconds.append(time.perf_counter() - start)
-        return float(np.median(seconds[1:]))
+        return float(np.median(seconds_of_each(call, _REPEATS, self.device)))
 
 
 def _step(network: nn.Module, data: Tensor) -> None:

@@ -12,7 +12,7 @@ from nnunetv2_hlfd.study.children import Child, Children, check_nothing_runs
 from nnunetv2_hlfd.study.progress import Progress
 from nnunetv2_hlfd.study.runs import Run, splits_file
 from nnunetv2_hlfd.utilities.child_process import last_lines
-from nnunetv2_hlfd.utilities.errors import UserError
+from nnunetv2_hlfd.utilities.device import choose_device
 
 _POLL_SECONDS = 1.0
 _AUGMENTATION_WORKERS = 12  # nnU-Net's default for a training
@@ -31,6 +31,7 @@ class Runner:
 
     def __init__(self, runs: Sequence[Run], folder: Path, device: str, parallel: int) -> None:
         self.runs, self.folder, self.device, self.parallel = list(runs), folder, device, parallel
+        choose_device(device)
         self.gpus = visible_gpus() if device == "cuda" else []
         self.failed: dict[str, str] = {}
 
@@ -164,8 +165,6 @@ def visible_gpus() -> list[str]:
     """
     import torch
 
+    choose_device("cuda")
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = given.split(",") if given else [str(index) for index in range(torch.cuda.device_count())]
-    if not gpus or not torch.cuda.is_available():
-        raise UserError("This machine has no GPU that torch can use. Add -device cpu.")
-    return gpus
+    return given.split(",") if given else [str(index) for index in range(torch.cuda.device_count())]

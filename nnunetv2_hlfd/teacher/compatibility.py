@@ -55,7 +55,7 @@ def check_patch(patch_size: Sequence[int], stride: Sequence[int], teacher_folder
     Raises:
         UserError: with both numbers.
     """
-    if any(extent % each or extent < each for extent, each in zip(patch_size, stride, strict=True)):
+    if any(extent % step or extent < step for extent, step in zip(patch_size, stride, strict=True)):
         raise UserError(
             f"The student's patch {list(patch_size)} is too small or not divisible by the total strides "
             f"{list(stride)} of the teacher in {teacher_folder}. Set the configuration's patch_size in the plans to a "
@@ -77,10 +77,10 @@ def check_validation_cases(student_cases: Sequence[str], fold_folder: Path, file
         )
     unseen, others = set(teacher_cases), set(student_cases)
     if unseen != others:
-        ours, theirs = some_names(others - unseen), some_names(unseen - others)
+        student_only, teacher_only = some_names(others - unseen), some_names(unseen - others)
         raise UserError(
             f"The teacher in {fold_folder} was validated on other cases than this student's fold holds out: "
-            f"{ours} only in the student's, {theirs} only in the teacher's. Either "
+            f"{student_only} only in the student's, {teacher_only} only in the teacher's. Either "
             f"splits_final.json changed or its validation is incomplete (run it with --val). Validating on cases that "
             f"the teacher has learned from would be wrong; to do so anyway, set teacher_fold explicitly (recorded)."
         )
@@ -110,7 +110,7 @@ def _contract(plans: PlansManager, configuration: str, dataset_json: Mapping[str
         "channel_names": dict(dataset_json.get("channel_names", dataset_json.get("modality", {}))),
         "dimension": f"{len(config.patch_size)}d",
         "input of a previous stage (cascade)": config.previous_stage_name is not None,
-        "spacing": [round(float(each), 6) for each in config.spacing],
+        "spacing": [round(float(extent), 6) for extent in config.spacing],
         "transpose_forward": list(plans.transpose_forward),
         "normalization_schemes": list(config.normalization_schemes),
         "use_mask_for_norm": list(config.use_mask_for_norm),

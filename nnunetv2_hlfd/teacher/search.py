@@ -59,7 +59,7 @@ def _checkpoints(folder: Path, student: StudentSide, settings: Settings) -> list
     """The checkpoints of the wanted fold or folds in a model folder; empty where one is missing."""
     for folds in _fold_choices(student, settings):
         files = [folder / f"fold_{fold}" / settings.teacher_checkpoint for fold in folds]
-        if all(each.is_file() for each in files):
+        if all(file.is_file() for file in files):
             return files
     return []
 

@@ -1,33 +1,34 @@
 """Checking and loading the frozen teacher."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
-from nnunetv2_hlfd.distillation.method import Outputs, TeacherOutputs, TeacherShape
-from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps, read_stages, teacher_taps, trained_heads
+from nnunetv2_hlfd.distillation.method import TeacherShape
+from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint, sha256
 from nnunetv2_hlfd.models.network import restore_network
 from nnunetv2_hlfd.plans.plans_check import check_configuration, check_plans
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.teacher.compatibility import check_compatible, check_patch, check_validation_cases, validated_cases
+from nnunetv2_hlfd.teacher.compatibility import check_compatible, check_validation_cases, validated_cases
 from nnunetv2_hlfd.teacher.search import StudentSide, find_teacher
+from nnunetv2_hlfd.teacher.shape import final_map, read_shape
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherNetwork:
-    """One fold's network, its stages, their roles, and where it comes from (for the record)."""
+    """One fold's network, its stages and their roles as far as they are needed, and its origin for the record."""
 
     network: nn.Module
-    stages: tuple[Stage, ...]
-    taps: TeacherTaps
+    shape: TeacherShape
     origin: Mapping[str, Any]
 
 
@@ -39,32 +40,38 @@ class Teacher:
 
     def to(self, device: torch.device) -> "Teacher":
         """Move the networks."""
-        for each in self.networks:
-            each.network.to(device)
+        for teacher in self.networks:
+            teacher.network.to(device)
         return self
 
     @property
     def shape(self) -> TeacherShape:
         """What a method's adapters are built from."""
-        first = self.networks[0]
-        return TeacherShape(stages=first.stages, taps=first.taps, networks=len(self.networks))
+        return replace(self.networks[0].shape, networks=len(self.networks))
 
     @torch.no_grad()
     def __call__(self, data: Tensor) -> TeacherOutputs:
         """Run every network on a batch (B, C, *spatial)."""
-        outputs = []
-        for each in self.networks:
-            features = each.network.encoder(data)  # type: ignore[operator]
-            logits = each.network.decoder(features)  # type: ignore[operator]
-            outputs.append(Outputs(features=features, logits=logits))
-        return TeacherOutputs(networks=outputs, taps=self.networks[0].taps)
+        return TeacherOutputs(networks=[_run(teacher, data) for teacher in self.networks])
 
     def __repr__(self) -> str:  # nnU-Net writes every attribute into debug.json
         return f"Teacher({len(self.networks)} networks)"
 
 
-def load_teacher(student: StudentSide, settings: Settings) -> Teacher:
+def _run(teacher: TeacherNetwork, data: Tensor) -> Outputs:
+    """Ask a network whose stages nobody needs, or can read, for its final map alone."""
+    if teacher.shape.stages:
+        return Outputs.of(teacher.network, data)
+    return Outputs(features=(), logits=(final_map(teacher.network(data)),))
+
+
+def load_teacher(student: StudentSide, settings: Settings, needs: Mapping[str, frozenset[str]]) -> Teacher:
     """Find, check, load and freeze the teacher.
+
+    Args:
+        student: what the teacher is checked against.
+        settings: of the training.
+        needs: name of each method -> what it asks of a teacher.
 
     Raises:
         UserError: where none is found or it does not fit; the message says what to do.
@@ -73,9 +80,9 @@ def load_teacher(student: StudentSide, settings: Settings) -> Teacher:
     if settings.teacher_fold is None and student.fold != "all":
         for file in checkpoints:
             check_validation_cases(student.validation_cases, file.parent, student.dataset_json["file_ending"])
-    networks = [_load_network(file, student, settings) for file in checkpoints]
-    for each in networks[1:]:
-        _check_averaging(networks[0], each)
+    networks = [_load_network(file, student, settings, needs) for file in checkpoints]
+    for other in networks[1:]:
+        _check_averaging(networks[0], other)
     return Teacher(networks)
 
 
@@ -89,9 +96,10 @@ def check_same_teacher(found: Sequence[Mapping[str, Any]], recorded: Sequence[Ma
     Raises:
         UserError: naming the files whose SHA-256 differ.
     """
-    if recorded and [each["sha256"] for each in found] != [each["sha256"] for each in recorded]:
+    if recorded and [origin["sha256"] for origin in found] != [origin["sha256"] for origin in recorded]:
         expected, got = (
-            ", ".join(f"{_place(each)} (SHA-256 {each['sha256'][:12]})" for each in side) for side in (recorded, found)
+            ", ".join(f"{_place(origin)} (SHA-256 {origin['sha256'][:12]})" for origin in side)
+            for side in (recorded, found)
         )
         raise UserError(
             f"This run was started with another teacher: expected {expected}, found {got}. Put the recorded teacher "
@@ -105,26 +113,32 @@ def _check_averaging(first: TeacherNetwork, other: TeacherNetwork) -> None:
     Raises:
         UserError: with what differs.
     """
-    for name, ours, theirs in (
-        ("stages (channels and total strides)", *([_words(each.stages) for each in (first, other)])),
-        ("trained intermediate outputs", first.taps.heads, other.taps.heads),
-    ):
-        if ours != theirs:
+    features, other_features = _features(first.shape), _features(other.shape)
+    for name, value in features.items():
+        if value != other_features[name]:
             raise UserError(
-                f"The teachers' outputs cannot be averaged, their {name} differ: {ours} in {_place(first.origin)}, "
-                f"{theirs} in {_place(other.origin)}. Let one of them teach, or train them with the same plans."
+                f"The teachers' outputs cannot be averaged, their {name} differ: {value} in {_place(first.origin)}, "
+                f"{other_features[name]} in {_place(other.origin)}. Let one of them teach, or train them with the same "
+                f"plans."
             )
 
 
-def _words(stages: Sequence[Stage]) -> str:
-    return ", ".join(f"{each.channels} at {'x'.join(map(str, each.stride))}" for each in stages)
+def _features(shape: TeacherShape) -> dict[str, str]:
+    """What networks that teach together must have in common, in words."""
+    stages = [f"{stage.channels} at {'x'.join(map(str, stage.stride))}" for stage in shape.stages]
+    return {
+        "stages (channels and total strides)": ", ".join(stages) or "none that can be read",
+        "trained intermediate outputs": str(shape.taps.heads if shape.taps else ()),
+    }
 
 
 def _place(origin: Mapping[str, Any]) -> str:
     return f"{origin['folder']}/{origin['checkpoint']}"
 
 
-def _load_network(checkpoint_file: Path, student: StudentSide, settings: Settings) -> TeacherNetwork:
+def _load_network(
+    checkpoint_file: Path, student: StudentSide, settings: Settings, needs: Mapping[str, frozenset[str]]
+) -> TeacherNetwork:
     folder = checkpoint_file.parent.parent
     plans = PlansManager(_read_json(folder / "plans.json"))
     dataset_json = _read_json(folder / "dataset.json")
@@ -142,11 +156,15 @@ def _load_network(checkpoint_file: Path, student: StudentSide, settings: Setting
             folder,
         )
     network = restore_network(checkpoint, plans, configuration, dataset_json, checkpoint_file)
-    patch_size = student.plans.get_configuration(student.configuration).patch_size
     with refuse_damage(folder / "plans.json"):
-        stages = read_stages(network)
-        check_patch(patch_size, stages[-1].stride, folder)
-        taps = teacher_taps(stages, trained_heads(network.decoder), settings.late_max_stride)  # type: ignore[arg-type]
+        shape = read_shape(
+            network,
+            needs,
+            folder,
+            patch_size=student.plans.get_configuration(student.configuration).patch_size,
+            num_input_channels=determine_num_input_channels(plans, configuration, dataset_json),
+            late_max_stride=settings.late_max_stride,
+        )
     held_out = set(student.validation_cases)
     validated = set(validated_cases(checkpoint_file.parent, student.dataset_json["file_ending"]))
     origin = {
@@ -155,9 +173,10 @@ def _load_network(checkpoint_file: Path, student: StudentSide, settings: Setting
         "sha256": sha256(checkpoint_file),
         "trainer": checkpoint["trainer_name"],
         "plans_name": plans.plans_name,
+        "mirroring_axes": checkpoint.get("inference_allowed_mirroring_axes"),
         "may_have_seen_validation_cases": student.fold != "all" and not held_out <= validated,
     }
-    return TeacherNetwork(network=network, stages=stages, taps=taps, origin=origin)
+    return TeacherNetwork(network=network, shape=shape, origin=origin)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -18,21 +18,23 @@ _OF_THE_CASCADE = (ApplyRandomBinaryOperatorTransform, RemoveRandomConnectedComp
 
 def keep_rotation_and_flips(pipeline: ComposeTransforms) -> None:
     """Leave rotation and mirroring of the image, as in the paper, and what a cascade does to its previous stage."""
-    pipeline.transforms = [each for each in pipeline.transforms if not _changes_the_image_at_random(each)]
-    for each in pipeline.transforms:
-        if isinstance(each, SpatialTransform):
-            each.p_scaling = 0
+    pipeline.transforms = [
+        transform for transform in pipeline.transforms if not _changes_the_image_at_random(transform)
+    ]
+    for transform in pipeline.transforms:
+        if isinstance(transform, SpatialTransform):
+            transform.p_scaling = 0
 
 
 def make_reproducible(pipeline: ComposeTransforms) -> None:
     """Take away what depends on something else than the seed: timing and earlier batches."""
-    for each in pipeline.transforms:
-        if not isinstance(each, RandomTransform):
+    for random_transform in pipeline.transforms:
+        if not isinstance(random_transform, RandomTransform):
             continue
-        if isinstance(each.transform, GaussianBlurTransform):
-            each.transform.benchmark = False  # it picks its algorithm by timing
-        elif isinstance(each.transform, _OF_THE_CASCADE):
-            each.transform = _InFixedOrder(each.transform)
+        if isinstance(random_transform.transform, GaussianBlurTransform):
+            random_transform.transform.benchmark = False  # it picks its algorithm by timing
+        elif isinstance(random_transform.transform, _OF_THE_CASCADE):
+            random_transform.transform = _InFixedOrder(random_transform.transform)
 
 
 class _InFixedOrder(BasicTransform):

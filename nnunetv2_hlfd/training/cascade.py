@@ -15,33 +15,23 @@ from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.text import some_names
 
 
-class CascadeTrainer(nnUNetTrainer):
-    """nnU-Net's trainer whose previous stage can be chosen and is looked at before anything needs it."""
+def choose_previous_stage(trainer: nnUNetTrainer, model: str | None) -> None:
+    """Take the predictions of this model of nnUNet_results in place of those of the same trainer and plans."""
+    if trainer.is_cascaded and model is not None:
+        folder = Path(trainer.output_folder_base).parent / model / "predicted_next_stage" / trainer.configuration_name
+        trainer.folder_with_segs_from_previous_stage = str(folder)
 
-    def choose_previous_stage(self, model: str | None) -> None:
-        """Take the predictions of this model of nnUNet_results in place of those of the same trainer and plans."""
-        if self.is_cascaded and model is not None:
-            folder = Path(self.output_folder_base).parent / model / "predicted_next_stage" / self.configuration_name
-            self.folder_with_segs_from_previous_stage = str(folder)
 
-    def check_previous_stage(self) -> None:
-        """A cascade needs a prediction of the previous stage for every case of its fold."""
-        if self.is_cascaded:
-            training, validation = self.do_split()
-            self._check_predictions([*training, *validation])
-            self.print_to_log_file(f"Previous stage: {self.folder_with_segs_from_previous_stage}", add_timestamp=False)
+def check_previous_stage(trainer: nnUNetTrainer, cases: Sequence[str]) -> None:
+    """A cascade needs a prediction of the previous stage for every one of these cases.
 
-    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """As nnU-Net; `--val` comes here without a start of training."""
-        if self.is_cascaded:
-            self._check_predictions(self.do_split()[1])
-        super().perform_actual_validation(save_probabilities)
-
-    def _check_predictions(self, cases: Sequence[str]) -> None:
-        dataset = self.dataset_class(
-            self.preprocessed_dataset_folder, sorted(set(cases)), self.folder_with_segs_from_previous_stage
-        )
-        check_predictions(dataset, self.plans_manager.dataset_name)
+    Raises:
+        UserError: naming the folder, the cases and the command.
+    """
+    if trainer.is_cascaded:
+        folder = trainer.folder_with_segs_from_previous_stage
+        dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, sorted(set(cases)), folder)
+        check_predictions(dataset, trainer.plans_manager.dataset_name)
 
 
 def check_predictions(dataset: nnUNetBaseDataset, dataset_name: str) -> None:
@@ -60,7 +50,7 @@ def check_predictions(dataset: nnUNetBaseDataset, dataset_name: str) -> None:
     if missing:
         raise UserError(
             f"Expected predictions of the previous stage in {folder}, found none for {some_names(missing)}. "
-            f"{_way_out(folder, dataset_name)}"
+            f"{_command(folder, dataset_name)}"
         )
     for case in tqdm(dataset.identifiers, desc="Previous stage", unit="case", disable=None):
         try:
@@ -68,17 +58,17 @@ def check_predictions(dataset: nnUNetBaseDataset, dataset_name: str) -> None:
         except Exception as error:  # the file formats raise many kinds
             raise UserError(
                 f"The previous stage's prediction for {case} in {folder}, or the preprocessed case, is damaged "
-                f"({type(error).__name__}). {_way_out(folder, dataset_name)}"
+                f"({type(error).__name__}). {_command(folder, dataset_name)}"
             ) from error
         if tuple(image.shape[1:]) != tuple(previous.shape):
             raise UserError(
                 f"The previous stage's prediction for {case} in {folder} has the shape {tuple(previous.shape)}, the "
                 f"preprocessed image {tuple(image.shape[1:])}: the data have been preprocessed anew since. "
-                f"{_way_out(folder, dataset_name)}"
+                f"{_command(folder, dataset_name)}"
             )
 
 
-def _way_out(folder: Path, dataset_name: str) -> str:
+def _command(folder: Path, dataset_name: str) -> str:
     """The command that writes the predictions, and the setting that names others."""
     trainer, plans_name, configuration = folder.parent.parent.name.split("__")
     return (

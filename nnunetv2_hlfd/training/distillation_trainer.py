@@ -1,31 +1,28 @@
 """The base of all distillation trainers. Loss weights are applied here and nowhere else."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from torch import Tensor, autocast
 from torch.profiler import record_function
 
-from nnunetv2_hlfd.distillation.combined import CombinedMethod, combine, other_defaults
-from nnunetv2_hlfd.distillation.log import DistillationLog
-from nnunetv2_hlfd.distillation.method import DistillationMethod, Outputs, Task, TeacherShape
-from nnunetv2_hlfd.distillation.tap_table import tap_table
-from nnunetv2_hlfd.distillation.taps import EncoderCapture, Stage, TeacherTaps, read_stages
-from nnunetv2_hlfd.networks.size import Size, measure_network
-from nnunetv2_hlfd.teacher.search import StudentSide
-from nnunetv2_hlfd.teacher.teacher import Teacher, check_same_teacher, load_teacher
+from nnunetv2_hlfd.distillation.combined import CombinedMethod, MethodClasses, combine, method_classes, own_defaults
+from nnunetv2_hlfd.distillation.log import mean_of_known
+from nnunetv2_hlfd.distillation.method import DistillationMethod, Task
+from nnunetv2_hlfd.distillation.registry import PREFIX
+from nnunetv2_hlfd.distillation.taps import read_stages
+from nnunetv2_hlfd.teacher.teacher import Teacher
+from nnunetv2_hlfd.training.backward import backward, balanced_backward, step
+from nnunetv2_hlfd.training.balance import Choice
+from nnunetv2_hlfd.training.distiller import STEP_PARTS, Distiller
+from nnunetv2_hlfd.training.schedule import distillation_ramp
 from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent
 from nnunetv2_hlfd.utilities.errors import UserError
-
-STEP_PARTS = ("teacher", "student and its loss", "terms", "backward and optimizer")  # as profiles name them
-_CLIP_NORM = 12  # nnU-Net's
 
 
 class DistillationTrainer(nnUNetTrainerStudent):
@@ -35,213 +32,208 @@ class DistillationTrainer(nnUNetTrainerStudent):
     nnU-Net network.
 
     Attributes:
-        method_class: the terms and adapters of the method.
+        method_class: the terms and adapters of the method. Its `defaults` are the trainer's.
     """
 
     method_class: ClassVar[type[DistillationMethod]]
-    teacher: Teacher | None = None
-    teacher_shape: TeacherShape | None = None
-    teacher_origin: Sequence[Mapping[str, Any]] = ()
+    _distiller: Distiller | None = None
+    _step_of_epoch = 0
 
-    def initialize(self) -> None:
-        """Build as nnU-Net does; the hook has to be there before the first compiled forward pass."""
-        super().initialize()
-        self.capture = EncoderCapture(self._inner_network())
-        self.log = DistillationLog(self.method.weights)
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "method_class" in vars(cls):
+            cls.defaults = {**cls.method_class.defaults, **vars(cls).get("defaults", {})}
+
+    @property
+    def distiller(self) -> Distiller:
+        """Teacher, method and log; there once a teacher is found or a checkpoint is loaded."""
+        assert self._distiller is not None
+        return self._distiller
+
+    @property
+    def methods(self) -> MethodClasses:
+        """Name -> class of the trainer's own method and those that the setting `weights` adds."""
+        return method_classes(type(self).__name__.removeprefix(PREFIX), self.method_class, self.settings)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """The student's optimizer with the adapters as a second parameter group.
 
-        Adapters are built under a forked random state: the student's batches are the same with and without them. Their
-        shapes need the teacher's; a continued or validated run has them from its checkpoint.
+        Adapters are built under a forked random state: the student's batches are the same with and without them.
         """
         optimizer, scheduler = super().configure_optimizers()
-        if self.teacher_shape is None:
-            self.teacher = self.load_teacher()
-            self.teacher_shape = self.teacher.shape
+        if self._distiller is None:
+            self.learn_from(self.load_teacher())
         assert self.seed is not None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + 1)
-            self.method = self._build_method(self.teacher_shape).to(self.device)
-        adapters = list(self.method.parameters())
+            method = self._build_method(self.distiller).to(self.device)
+        self.distiller.attach(self._inner_network(), method)
+        adapters = list(method.parameters())
         if adapters:
             optimizer.add_param_group({"params": adapters})
         return optimizer, scheduler
 
-    def _build_method(self, teacher: TeacherShape) -> CombinedMethod:
-        """This trainer's method and those that the setting `weights` adds."""
+    def _build_method(self, distiller: Distiller) -> CombinedMethod:
         task = Task(
             num_heads=self.label_manager.num_segmentation_heads,
             regions=self.label_manager.has_regions,
             dimension=len(self.configuration_manager.patch_size),
             ignore_label=self.label_manager.ignore_label,
+            batch_dice=self.configuration_manager.batch_dice,
+            output_weights=self._output_weights(),
+            ddp=self.is_ddp,
         )
         stages = read_stages(self._inner_network())
-        return combine(type(self), lambda each: each(stages, teacher, task, self.settings), self.settings)
+        return combine(self.methods, stages, distiller.teacher_shape, task, self.settings, self.given)
 
-    def load_teacher(self) -> Teacher:
-        """Find, check and load the teacher for this student."""
-        side = StudentSide(
-            plans=self.plans_manager,
-            plans_names=self.plans_lineage,
-            configuration=self.configuration_name,
-            dataset_json=self.dataset_json,
-            fold=self.fold,
-            validation_cases=self.do_split()[1],
-            results_folder=Path(self.output_folder_base).parent,
-        )
-        return load_teacher(side, self.settings).to(self.device)
+    def learn_from(self, teacher: Teacher) -> None:
+        """Take this teacher, before `initialize`."""
+        self._distiller = Distiller(teacher.shape, teacher)
 
-    def tap_table(self) -> str:
-        """Roles, channels, strides and sizes of the stages of student and teacher, as text."""
-        assert self.teacher_shape is not None
-        return tap_table(
-            read_stages(self._inner_network()),
-            self.teacher_shape.stages,
-            self.method.roles(),
-            self.configuration_manager.patch_size,
-        )
+    def inherited_from(self) -> Teacher:
+        """The teacher that is there already."""
+        assert self.distiller.teacher is not None
+        return self.distiller.teacher
+
+    def needs(self) -> dict[str, frozenset[str]]:
+        """What the methods ask of a teacher."""
+        return {name: method.needs for name, method in self.methods.items()}
+
+    def _mirroring_axes(self, planned: tuple[int, ...]) -> tuple[int, ...] | None:
+        """A teacher that was trained without mirroring, for left and right labels, is shown no mirrored patch."""
+        if self.settings.mirroring == "teacher":
+            return self.distiller.mirroring_axes(planned)
+        return super()._mirroring_axes(planned)
 
     def _prepare_training(self) -> None:
         """Load the teacher, only where epochs remain; say what is taught and how large both are."""
         super()._prepare_training()
         if self.current_epoch >= self.num_epochs:
             return
-        if self.teacher is None:
-            self.teacher = self._load_again() if self.teacher_origin else self.load_teacher()
-        origin = [dict(each.origin) for each in self.teacher.networks]
-        check_same_teacher(origin, self.teacher_origin)
-        self.teacher_origin = origin
+        self.distiller.use(self.distiller.teacher or self._load_again(self.distiller))
         self.print_to_log_file(self.describe(), add_timestamp=False)
 
-    def _load_again(self) -> Teacher:
+    def _load_again(self, distiller: Distiller) -> Teacher:
         """Load the teacher of a continued run."""
         try:
             return self.load_teacher()
-        except ValueError as error:
-            first = self.teacher_origin[0]
+        except UserError as error:
+            first = distiller.origin[0]
             raise UserError(f"{error}\nThis run was started with {first['folder']}/{first['checkpoint']}.") from error
 
     def describe(self) -> str:
-        """Teacher, tap table and sizes, for the log and --dry_run; warns where the student is not smaller."""
-        assert self.teacher is not None
-        origins = [f"{each.origin['folder']}/{each.origin['checkpoint']}" for each in self.teacher.networks]
-        student, teacher = self.student_size(), self.teacher_size()
-        lines = [f"Teacher: {', '.join(origins)}", self.tap_table(), f"Student: {student}", f"Teacher: {teacher}"]
-        if student.parameters >= teacher.parameters or student.macs >= teacher.macs:
-            lines.append("WARNING: the student is not smaller than its teacher. The setting student makes it smaller.")
-        if any(each.origin["may_have_seen_validation_cases"] for each in self.teacher.networks):
-            lines.append("WARNING: the teacher may have seen this fold's validation cases: its results mean little.")
-        return "\n".join([*lines, *other_defaults(type(self), self.settings)])
+        """Teacher, tap table and sizes, for the log and --dry_run."""
+        lines = self.distiller.describe(self.student_size(), *self._patch())
+        return "\n".join([*lines, *own_defaults(self.methods, self.given)])
 
-    def teacher_size(self) -> Size:
-        """Parameters and operations of one teacher network."""
-        assert self.teacher is not None
+    def _patch(self) -> tuple[list[int], int]:
+        """Size and number of channels of a patch."""
         channels = determine_num_input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
-        return measure_network(self.teacher.networks[0].network, self.configuration_manager.patch_size, channels)
+        return self.configuration_manager.patch_size, channels
+
+    def on_epoch_start(self) -> None:
+        """As nnU-Net; an epoch starts with a step that the teacher teaches."""
+        super().on_epoch_start()
+        self._step_of_epoch = 0
 
     def train_step(self, batch: dict) -> dict:
-        """One step on L_seg plus the weighted terms (Eq. 5); every term is computed and logged, also at weight 0."""
-        assert self.teacher is not None
+        """One step on L_seg plus the weighted terms (Eq. 5); every term is computed and logged, also at weight 0.
+
+        Steps between those of `teach_every`, and all after `distill_until`, are those of the student alone.
+        """
+        taught = self._step_of_epoch % self.settings.teach_every == 0 and self._ramp() > 0
+        self._step_of_epoch += 1
+        if taught:
+            return self._taught_step(batch)
+        loss = super().train_step(batch)["loss"]
+        return {"loss": loss, "terms": np.array([loss, *(np.nan for _ in self.distiller.method.weights)])}
+
+    def _taught_step(self, batch: dict) -> dict:
         data = batch["data"].to(self.device, non_blocking=True)
-        target = [each.to(self.device, non_blocking=True) for each in batch["target"]]
+        target = [output.to(self.device, non_blocking=True) for output in batch["target"]]
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device.type, enabled=self.device.type == "cuda"):
-            with record_function(STEP_PARTS[0]):
-                taught = self.teacher(data)
+            taught = self.distiller.ask_teacher(data)
             with record_function(STEP_PARTS[1]):
-                self.capture.enabled = True
-                logits = self.network(data)
-                self.capture.enabled = False
-                segmentation = self.loss(logits, target)
-        student = Outputs(features=self.capture.take(), logits=logits)
-        with autocast(self.device.type, enabled=False), record_function(STEP_PARTS[2]):
-            terms = self.method(student, taught, target[0])
-        factors = self._factors()
-        total = segmentation
-        for name, factor in factors.items():
-            if factor != 0:
-                total = total + factor * terms[name]
+                student = self.distiller.run_student(self.network, data)
+                segmentation = self.loss(student.logits, target)
+        terms = self.distiller.terms(student, taught, target[0])
         with record_function(STEP_PARTS[3]):
-            self._optimize(total)
-        values = torch.stack([each.detach().float() for each in (total, segmentation, *terms.values())]).cpu().numpy()
+            total, balanced = self._optimize(segmentation, terms)
+        losses = (total, segmentation, *terms.values())
+        values = torch.stack([loss.detach().float() for loss in losses]).cpu().numpy()
         self._check_finite(dict(zip(("loss", "segmentation", *terms), values, strict=True)))
-        return {"loss": values[0], "terms": values[1:]}
+        return {"loss": values[0], "terms": values[1:], **balanced}
 
-    def _factors(self) -> dict[str, float]:
-        """Weight of each term in this epoch; rises linearly over the warm-up."""
-        ramp = min(1.0, (self.current_epoch + 1) / (self.settings.warmup_epochs + 1))
-        return {name: weight * ramp for name, weight in self.method.weights.items()}
+    def _ramp(self) -> float:
+        """Share of the distillation weights in this epoch."""
+        return distillation_ramp(
+            self.current_epoch,
+            self.num_epochs,
+            warmup_epochs=self.settings.warmup_epochs,
+            until=self.settings.distill_until,
+            decay=self.settings.distill_decay,
+        )
 
-    def _optimize(self, total: Tensor) -> None:
-        """Backward and step as nnU-Net does; adapters are synchronized and clipped apart from the student."""
-        scaler = self.grad_scaler
-        (total if scaler is None else scaler.scale(total)).backward()
-        adapters = [each for each in self.method.parameters() if each.grad is not None]
-        if self.is_ddp:
-            for gradient in (each.grad for each in adapters if each.grad is not None):
-                dist.all_reduce(gradient)
-                gradient /= dist.get_world_size()
-        if scaler is not None:
-            scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
-        torch.nn.utils.clip_grad_norm_(adapters, _CLIP_NORM)
-        if scaler is None:
-            self.optimizer.step()
+    def _optimize(self, segmentation: Tensor, terms: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
+        """Backward and step on the total loss; returns it, and what the balance of the gradients did, for the log."""
+        method, balanced = self.distiller.method, {}
+        factors = {name: factor for name, factor in self.distiller.factors(self._ramp()).items() if factor != 0}
+        share = sum(factors.get(name, 0.0) for name in method.segmentation_terms)
+        reference = segmentation if share == 0 else (1 - share) * segmentation
+        for name in factors.keys() & method.segmentation_terms:
+            reference = reference + factors[name] * terms[name]
+        weighted = {name: factors[name] * terms[name] for name in factors if name not in method.segmentation_terms}
+        total = sum(weighted.values(), start=reference)
+        adapters = list(method.parameters())
+        if self.settings.balance == "none" or not weighted:
+            backward(total, adapters, self.grad_scaler, self.is_ddp)
         else:
-            scaler.step(self.optimizer)
-            scaler.update()
+            record = balanced_backward(
+                reference,
+                weighted,
+                self._inner_network(),
+                adapters,
+                self.grad_scaler,
+                self.is_ddp,
+                cast(Choice, self.settings.balance),
+                self.settings.balance_ratio,
+            )
+            balanced = {"balance": record}
+        step(self.optimizer, self.network, adapters, self.grad_scaler)
+        return total, balanced
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """Log nnU-Net's loss and every named term."""
-        super().on_train_epoch_end(train_outputs)
-        means = np.mean(collate_outputs(train_outputs)["terms"], axis=0)
+        """Log nnU-Net's loss, every named term, and what the balance of the gradients kept of it."""
+        super().on_train_epoch_end([{"loss": output["loss"]} for output in train_outputs])
+        means = mean_of_known([output["terms"] for output in train_outputs])
         if self.is_ddp:
             gathered: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(gathered, means)
-            means = np.mean(gathered, axis=0)
-        row = self.log.add(self.current_epoch, means, self._factors())
+            means = mean_of_known(gathered)
+        log, epoch = self.distiller.log, self.current_epoch
+        row = log.add(epoch, means, self.distiller.factors(self._ramp()))
+        if self.settings.balance != "none":
+            row |= log.add_balance(epoch, [output["balance"] for output in train_outputs if "balance" in output])
         for name, value in row.items():
             for logger in self.logger.loggers:
-                logger.log(f"hlfd/{name}", value, self.current_epoch)
+                logger.log(f"hlfd/{name}", value, epoch)
 
     def on_epoch_end(self) -> None:
         """As nnU-Net, and rewrite distillation_log.csv and its plot beside progress.png."""
         super().on_epoch_end()
         if self.local_rank == 0:
-            self.log.write(Path(self.output_folder))
+            self.distiller.log.write(Path(self.output_folder))
 
     def _record(self) -> dict[str, Any]:
-        record = super()._record()
-        if self.teacher is not None:
-            record["teacher"] = {
-                **vars(self.teacher_size()),
-                "networks": self.teacher_origin,
-            }
-            record["method"] = {"title": self.method.title, "weights": self.method.weights}
-            record["tap_table"] = self.tap_table().splitlines()
-        return record
+        return {**super()._record(), **self.distiller.record(*self._patch())}
 
     def _checkpoint_extras(self) -> dict[str, Any]:
-        return {
-            **super()._checkpoint_extras(),
-            "adapters": self.method.state_dict(),
-            "log": self.log.rows,
-            "teacher": self.teacher_origin,
-            "teacher_shape": asdict(self.method.teacher),
-        }
+        return {**super()._checkpoint_extras(), **self.distiller.state_dict()}
 
     def _adopt(self, content: Mapping[str, Any], extras: Mapping[str, Any], source: object) -> None:
-        """Adapters are built from the shape of the teacher that the run was started with."""
         super()._adopt(content, extras, source)
-        shape = extras["teacher_shape"]
-        self.teacher_shape = TeacherShape(
-            stages=tuple(Stage(**each) for each in shape["stages"]),
-            taps=TeacherTaps(**shape["taps"]),
-            networks=shape["networks"],
-        )
+        self._distiller = Distiller.from_state(extras)
 
     def _restore_extras(self, extras: Mapping[str, Any]) -> None:
-        self.method.load_state_dict(extras["adapters"])
-        self.log.rows = list(extras["log"])
-        self.teacher_origin = extras["teacher"]
+        self.distiller.load_state_dict(extras)

@@ -15,7 +15,7 @@ def check_nnunet_version() -> None:
         UserError: for a version out of range.
     """
     installed = version("nnunetv2")
-    lowest, too_high = (tuple(map(int, each.split("."))) for each in _NNUNET_RANGE)
+    lowest, too_high = (tuple(map(int, limit.split("."))) for limit in _NNUNET_RANGE)
     release = re.match(r"(\d+)\.(\d+)(?!\d|\.?(a|b|rc)\d)", installed)
     if release is None or not lowest <= (int(release[1]), int(release[2])) < too_high:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Continuing a run from its checkpoint: the counterpart of `ScheduledTrainer.save_checkpoint`."""
+"""The checkpoint of a run, and continuing from it."""
 
 import contextlib
 from collections.abc import Mapping
@@ -23,10 +23,10 @@ def read_checkpoint_of_run(path: Path) -> dict[str, Any]:
     try:
         return read_checkpoint(path)
     except ValueError as error:
-        raise UserError(f"{error}\n{_way_out(path)}") from error
+        raise UserError(f"{error}\n{_whole_checkpoints(path)}") from error
 
 
-def _way_out(damaged: Path) -> str:
+def _whole_checkpoints(damaged: Path) -> str:
     """Which other checkpoints of the run `--c` could continue from."""
     whole = []
     for name in ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth"):  # nnU-Net's order for --c
@@ -57,6 +57,25 @@ def check_network_fits(trainer: nnUNetTrainer, weights: Mapping[str, Any]) -> No
             trainer.enable_deep_supervision,
         )
     network.load_state_dict(_plain(weights), assign=True)
+
+
+def checkpoint_of(trainer: nnUNetTrainer, network: nn.Module) -> dict[str, Any]:
+    """What nnU-Net writes into a checkpoint, but for the name of the trainer; the counterpart of `restore`.
+
+    Args:
+        trainer: initialized.
+        network: the trainer's, below DDP and torch.compile.
+    """
+    return {
+        "network_weights": network.state_dict(),
+        "optimizer_state": trainer.optimizer.state_dict(),
+        "grad_scaler_state": trainer.grad_scaler.state_dict() if trainer.grad_scaler is not None else None,
+        "logging": trainer.logger.get_checkpoint(),
+        "_best_ema": trainer._best_ema,
+        "current_epoch": trainer.current_epoch + 1,
+        "init_args": {**trainer.my_init_kwargs, "device": str(trainer.device)},
+        "inference_allowed_mirroring_axes": trainer.inference_allowed_mirroring_axes,
+    }
 
 
 def restore(trainer: nnUNetTrainer, network: nn.Module, content: Mapping[str, Any]) -> None:

@@ -41,6 +41,19 @@ def paper_optimizer(
     return optimizer, CosineLRScheduler(optimizer, initial_lr, num_epochs)
 
 
+def distillation_ramp(epoch: int, num_epochs: int, *, warmup_epochs: int, until: float | None, decay: str) -> float:
+    r"""Share of the distillation weights in an epoch: a linear rise, then a decay to 0, a function of the epoch alone.
+
+    rise(e) = min(1, (e + 1) / (warmup_epochs + 1)); fade(e) = 1 - x (linear) or (1 + cos(pi x)) / 2 (cosine) with
+    x = min(1, e / (until E)); 1 where `until` is None.
+    """
+    rise = min(1.0, (epoch + 1) / (warmup_epochs + 1))
+    if until is None:
+        return rise
+    progress = min(1.0, epoch / (until * num_epochs))
+    return rise * (1 - progress if decay == "linear" else (1 + math.cos(math.pi * progress)) / 2)
+
+
 def draw_seed() -> int:
     """A seed that no global random state influences."""
     return random.SystemRandom().randrange(2**31)

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.distributed as dist
-from batchgenerators.utilities.file_and_folder_operations import save_json
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -20,19 +19,21 @@ from nnunetv2_hlfd.plans.identity import RECORD_FILE, check_folder_is_ours, chec
 from nnunetv2_hlfd.plans.plans_check import check_configuration, check_plans
 from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings, given_settings
 from nnunetv2_hlfd.training.augmentation import keep_rotation_and_flips, make_reproducible
-from nnunetv2_hlfd.training.cascade import CascadeTrainer
+from nnunetv2_hlfd.training.cascade import check_previous_stage, choose_previous_stage
 from nnunetv2_hlfd.training.nnunet_version import check_nnunet_version
-from nnunetv2_hlfd.training.resume import check_network_fits, read_checkpoint_of_run, restore
+from nnunetv2_hlfd.training.resume import check_network_fits, checkpoint_of, read_checkpoint_of_run, restore
 from nnunetv2_hlfd.training.schedule import draw_seed, keep_thread_limit, paper_optimizer, seed_everything
+from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 
-class ScheduledTrainer(CascadeTrainer):
+class ScheduledTrainer(nnUNetTrainer):
     """Base of all trainers of this package. Trains the plans' network with nnU-Net's loss.
 
     Attributes:
         defaults: settings in which a trainer class differs from `Settings`' defaults.
+        adopting: whether a checkpoint decides the network and its weights.
         checkpoint_trainer: the trainer that can build this network from the plans, for prediction.
     """
 
@@ -53,7 +54,7 @@ class ScheduledTrainer(CascadeTrainer):
         check_plans(plans, "The plans file")
         self.given = given_settings(plans)
         self.settings = Settings.from_dict({**self.defaults, **self.given})
-        self.continues, self.resumed = bool(plans.get("continue_training")), False
+        self.continues, self.adopting, self.resumed = bool(plans.get("continue_training")), False, False
         self.plans_lineage = plans_lineage(plans)
         check_configuration(PlansManager(plans), configuration, "The plans file")
         self._prepare_plans(plans, configuration, dataset_json)
@@ -78,7 +79,7 @@ class ScheduledTrainer(CascadeTrainer):
         self.num_iterations_per_epoch = settings.num_iterations_per_epoch
         self.num_val_iterations_per_epoch = settings.num_val_iterations_per_epoch
         self.save_every = self.num_epochs  # nnU-Net would write `latest` before `best` is updated; see on_epoch_end
-        self.choose_previous_stage(settings.previous_stage)
+        choose_previous_stage(self, settings.previous_stage)
 
     def initialize(self) -> None:
         """Seed, then build: for one seed every method starts from the same student weights."""
@@ -104,12 +105,24 @@ class ScheduledTrainer(CascadeTrainer):
         make_reproducible(pipeline)
         return pipeline
 
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802 (nnU-Net's)
+        """nnU-Net's, with the axes of the setting mirroring, which prediction mirrors as well."""
+        *others, planned = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        axes = self._mirroring_axes(planned)
+        if axes != planned:
+            self.print_to_log_file(f"Mirroring: axes {axes or 'none'} instead of {planned}")
+        self.inference_allowed_mirroring_axes = axes
+        return (*others, axes)
+
+    def _mirroring_axes(self, planned: tuple[int, ...]) -> tuple[int, ...] | None:
+        return None if self.settings.mirroring == "none" else planned
+
     def on_train_start(self) -> None:
         """Refuse what would be wrong, then start as nnU-Net does and write the record of this run."""
         self.check_start()
         super().on_train_start()
         if self.local_rank == 0 and self.current_epoch < self.num_epochs:
-            save_json(self._record(), str(Path(self.output_folder) / RECORD_FILE), sort_keys=False)
+            write_json(Path(self.output_folder) / RECORD_FILE, self._record())
 
     def check_start(self) -> None:
         """Everything that can refuse a training, before anything is written."""
@@ -120,13 +133,15 @@ class ScheduledTrainer(CascadeTrainer):
             )
         if not self.resumed:
             check_folder_is_ours(Path(self.output_folder_base), self.settings, self.fold)
-        self.check_previous_stage()
+        check_previous_stage(self, [case for cases in self.do_split() for case in cases])
         if not self.was_initialized:
             self.initialize()
         self._prepare_training()
 
     def _prepare_training(self) -> None:
-        """Load what training needs beyond nnU-Net; nothing here."""
+        """Load what training needs beyond nnU-Net, and say what it is."""
+        if self.is_cascaded:
+            self.print_to_log_file(f"Previous stage: {self.folder_with_segs_from_previous_stage}", add_timestamp=False)
 
     def _record(self) -> dict[str, Any]:
         """Content of distillation.json."""
@@ -164,6 +179,11 @@ class ScheduledTrainer(CascadeTrainer):
                     "data."
                 )
 
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """As nnU-Net; `--val` comes here without a start of training."""
+        check_previous_stage(self, self.do_split()[1])
+        super().perform_actual_validation(save_probabilities)
+
     def on_epoch_end(self) -> None:
         """As nnU-Net, but checkpoint_latest comes after checkpoint_best and holds the updated best value."""
         super().on_epoch_end()
@@ -184,21 +204,14 @@ class ScheduledTrainer(CascadeTrainer):
             self.print_to_log_file("No checkpoint written, checkpointing is disabled")
             return
         content = {
-            "network_weights": self._inner_network().state_dict(),
-            "optimizer_state": self.optimizer.state_dict(),
-            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
-            "logging": self.logger.get_checkpoint(),
-            "_best_ema": self._best_ema,
-            "current_epoch": self.current_epoch + 1,
-            "init_args": {**self.my_init_kwargs, "device": str(self.device)},
+            **checkpoint_of(self, self._inner_network()),
             "trainer_name": self.checkpoint_trainer,
-            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
             PLANS_KEY: self._checkpoint_extras(),
         }
         write_checkpoint(content, Path(filename))
 
     def _checkpoint_extras(self) -> dict[str, Any]:
-        return {"trainer": type(self).__name__, "settings": self._resolved_settings()}
+        return {"trainer": type(self).__name__, "settings": self._resolved_settings(), "given": self.given}
 
     def load_checkpoint(self, filename: Any) -> None:
         """Adopt settings and architecture from the checkpoint, then restore what `save_checkpoint` wrote.
@@ -216,6 +229,7 @@ class ScheduledTrainer(CascadeTrainer):
         with refuse_damage(filename):
             check_resumed_settings(self.given, extras["settings"], filename)
             if not self.was_initialized:
+                self.adopting = True
                 self._adopt(content, extras, filename)
                 self.initialize()
             restore(self, self._inner_network(), content)
@@ -231,6 +245,7 @@ class ScheduledTrainer(CascadeTrainer):
         self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
         self.seed = settings["seed"]
         self.settings = Settings.from_dict({**settings, "seed": plans[PLANS_KEY]["settings"]["seed"]})
+        self.given = dict(extras.get("given", settings))  # checkpoints before 0.2 do not tell them apart
         self._apply_settings()
         check_network_fits(self, content["network_weights"])
 

@@ -1,5 +1,7 @@
 """The student alone."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -7,13 +9,22 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from nnunetv2_hlfd.losses.focal_dice import FocalDiceLoss
+from nnunetv2_hlfd.networks.choice import student_architecture
+from nnunetv2_hlfd.networks.inherit import inherit_weights
 from nnunetv2_hlfd.networks.size import Size, measure_size
-from nnunetv2_hlfd.networks.students import student_architecture
+from nnunetv2_hlfd.teacher.search import StudentSide
+from nnunetv2_hlfd.teacher.teacher import Teacher, load_teacher
 from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
 
 
 class nnUNetTrainerStudent(ScheduledTrainer):
-    """The student alone: what every distilled student is compared with."""
+    """The student alone: what every distilled student is compared with.
+
+    Attributes:
+        inherited: for the record, whose weights a new run has started with.
+    """
+
+    inherited: Mapping[str, Any] = {}
 
     def _prepare_plans(self, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> None:
         """Put the student in place of the plans' network, so that nnU-Net itself builds and later predicts it."""
@@ -28,6 +39,22 @@ class nnUNetTrainerStudent(ScheduledTrainer):
         )
         super()._prepare_plans(plans, configuration, dataset_json)
 
+    def initialize(self) -> None:
+        """Build as nnU-Net does; a new run may start with the teacher's weights.
+
+        The random weights are drawn all the same: the batches are the same with and without inheritance.
+        """
+        super().initialize()
+        if self.settings.initial_weights == "teacher" and not self.adopting:
+            first = self.inherited_from().networks[0]
+            inherit_weights(self._inner_network(), first.network, self.settings.student)
+            self.inherited = {"initial_weights": dict(first.origin)}
+            self.print_to_log_file(f"Initial weights: {first.origin['folder']}/{first.origin['checkpoint']}")
+
+    def inherited_from(self) -> Teacher:
+        """Whose weights a new run starts with."""
+        return self.load_teacher()
+
     def _build_loss(self) -> nn.Module:
         """nnU-Net's deep-supervision weights around focal Dice (recipe paper) or its own loss (recipe nnunet)."""
         loss = super()._build_loss()
@@ -40,6 +67,27 @@ class nnUNetTrainerStudent(ScheduledTrainer):
             )
         return loss
 
+    def _output_weights(self) -> tuple[float, ...]:
+        """nnU-Net's deep-supervision weights as its loss is built with them, highest resolution first."""
+        return tuple(getattr(self._build_loss(), "weight_factors", (1.0,)))
+
+    def needs(self) -> dict[str, frozenset[str]]:
+        """What is asked of a teacher; the student alone asks nothing, it may inherit its weights."""
+        return {}
+
+    def load_teacher(self) -> Teacher:
+        """Find, check and load the teacher for this student."""
+        side = StudentSide(
+            plans=self.plans_manager,
+            plans_names=self.plans_lineage,
+            configuration=self.configuration_name,
+            dataset_json=self.dataset_json,
+            fold=self.fold,
+            validation_cases=self.do_split()[1],
+            results_folder=Path(self.output_folder_base).parent,
+        )
+        return load_teacher(side, self.settings, self.needs()).to(self.device)
+
     def student_size(self) -> Size:
         """Parameters and operations of the student."""
         return measure_size(
@@ -50,4 +98,4 @@ class nnUNetTrainerStudent(ScheduledTrainer):
         )
 
     def _record(self) -> dict[str, Any]:
-        return {**super()._record(), "student": vars(self.student_size())}
+        return {**super()._record(), "student": vars(self.student_size()), **self.inherited}

@@ -10,6 +10,7 @@ import torch
 from nnunetv2.run.run_training import get_trainer_from_args
 
 from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
+from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.errors import UserError
 
 
@@ -22,9 +23,7 @@ def throwaway_trainer(
     Raises:
         UserError: for what nnU-Net does not find, a device that is not there, or another package's trainer.
     """
-    device = torch.device(device_name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("This machine has no GPU that torch can use. Add -device cpu.")
+    device = choose_device(device_name)
     if not fold.isdigit() and fold != "all":
         raise UserError(f"Expected a fold number or 'all', got '{fold}'.")
     if device.type == "cpu":
@@ -58,9 +57,9 @@ def real_batches(trainer: ScheduledTrainer, number: int) -> list[dict[str, Any]]
     """Augmented training batches of a trainer."""
     loaders = trainer.get_dataloaders()
     batches = [next(loaders[0]) for _ in range(number)]
-    for each in loaders:
-        if hasattr(each, "_finish"):
-            each._finish()
+    for loader in loaders:
+        if hasattr(loader, "_finish"):
+            loader._finish()
     return batches
 
 

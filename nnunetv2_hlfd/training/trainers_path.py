@@ -17,7 +17,7 @@ def trainers_path() -> Path:
 
 def extend_trainer_search() -> None:
     """Put the trainers folder into nnUNet_extTrainer, keeping what is there."""
-    ours = str(trainers_path())
-    paths = [each for each in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if each]
-    if ours not in paths:
-        os.environ["nnUNet_extTrainer"] = os.pathsep.join([*paths, ours])
+    folder = str(trainers_path())
+    paths = [path for path in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if path]
+    if folder not in paths:
+        os.environ["nnUNet_extTrainer"] = os.pathsep.join([*paths, folder])

@@ -66,7 +66,7 @@ def test_teacher_and_student_see_the_same_previous_segmentation(nnunet, variant,
     assert trainer.folder_with_segs_from_previous_stage == str(lowres / "predicted_next_stage" / CASCADE)
     trainer.on_train_start()
     seen = {}
-    [network] = trainer.teacher.networks
+    [network] = trainer.distiller.teacher.networks
     network.network.encoder.register_forward_pre_hook(lambda _module, inputs: seen.update(teacher=inputs[0]))
     trainer.network.register_forward_pre_hook(lambda _module, inputs: seen.update(student=inputs[0]))
     trainer.train_step(next(trainer.dataloader_train))  # validation passes the teacher by

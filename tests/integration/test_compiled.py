@@ -62,7 +62,7 @@ def pair(nnunet, variant, teacher_2d, compiled_class, monkeypatch):
 
 def gradients(trainer):
     """Zeros for none: the head that nnU-Net gives weight 0 has none in eager mode, and zeros compiled."""
-    named = [*trainer._inner_network().named_parameters(), *trainer.method.named_parameters()]
+    named = [*trainer._inner_network().named_parameters(), *trainer.distiller.method.named_parameters()]
     return {name: torch.zeros_like(each) if each.grad is None else each.grad.clone() for name, each in named}
 
 
@@ -96,17 +96,17 @@ def test_the_gate_of_the_capture_works_in_a_compiled_network(pair):
     data = next(eager.dataloader_train)["data"]
     with torch.no_grad():
         for turn in range(2):
-            compiled.capture.enabled = False
+            compiled.distiller._capture.enabled = False
             compiled.network(data)
             with pytest.raises(RuntimeError, match="captured 0"):
-                compiled.capture.take()
-            compiled.capture.enabled = True
+                compiled.distiller._capture.take()
+            compiled.distiller._capture.enabled = True
             compiled.network(data + turn)
-            compiled.capture.enabled = False
+            compiled.distiller._capture.enabled = False
             expected = eager._inner_network().encoder(data + turn)
-            torch.testing.assert_close(compiled.capture.take(), expected)
+            torch.testing.assert_close(compiled.distiller._capture.take(), expected)
             with pytest.raises(RuntimeError, match="captured 0"):
-                compiled.capture.take()
+                compiled.distiller._capture.take()
     frames = backend.frame_count
     assert frames >= 1
     with torch.no_grad():

@@ -32,7 +32,8 @@ from nnunetv2_hlfd.distillation.method import Task, TeacherShape
 from nnunetv2_hlfd.distillation.registry import METHODS, PREFIX
 from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps
 from nnunetv2_hlfd.methods.hlfd import HLFD
-from nnunetv2_hlfd.settings.settings import STUDENTS, Settings, setting_help
+from nnunetv2_hlfd.networks.students import CHOICES as STUDENTS
+from nnunetv2_hlfd.settings.settings import Settings, setting_help
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -54,6 +55,7 @@ NOT_RUN = (
     "py ",
     "venv\\Scripts\\python ",
     "CUDA_VISIBLE_DEVICES=",
+    ".venv/bin/pytest ",
     SEVERAL_GPUS,
     PAPERS_STUDY,
 )

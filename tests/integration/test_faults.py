@@ -15,6 +15,8 @@ from nnunetv2.run.run_training import maybe_load_checkpoint
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from processes import Process
 
+from nnunetv2_hlfd.utilities.errors import UserError
+
 
 @pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_FSIZE is POSIX")
 def test_a_full_disk_stops_the_run_with_the_previous_checkpoint_whole_and_the_run_goes_on_afterwards(nnunet, variant):
@@ -34,14 +36,14 @@ def test_a_full_disk_stops_the_run_with_the_previous_checkpoint_whole_and_the_ru
     folder = Path(trainer.output_folder)
     try:
         with pytest.raises(
-            OSError, match=r"Could not write .*/checkpoint_\w+\.pth: .*previous file, if any, is intact"
+            UserError, match=r"Could not write .*/checkpoint_\w+\.pth: .*previous file, if any, is intact"
         ):
             trainer.run_training()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert load(folder / "checkpoint_latest.pth")["current_epoch"] == 1
     assert load(folder / "checkpoint_best.pth")["current_epoch"] == 1
-    assert not list(folder.glob("*.tmp"))
+    assert not list(folder.glob(".partial*"))
     again = make_trainer(nnunet, "nnUNetTrainerStudent", plans, continue_training=True)
     maybe_load_checkpoint(again, True, False)
     assert again.current_epoch == 1

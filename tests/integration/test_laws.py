@@ -35,9 +35,9 @@ def test_zero_weights_equal_the_student_alone_bit_for_bit(request, nnunet, varia
 def test_teacher_gets_no_gradient_and_keeps_its_buffers_and_every_adapter_learns(nnunet, variant, teacher_2d):
     trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", variant("short"))
     trainer.on_train_start()
-    [teacher] = trainer.teacher.networks
+    [teacher] = trainer.distiller.teacher.networks
     before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
-    adapters = {name: value.detach().clone() for name, value in trainer.method.named_parameters()}
+    adapters = {name: value.detach().clone() for name, value in trainer.distiller.method.named_parameters()}
     trainer.on_epoch_start()
     trainer.on_train_epoch_start()
     trainer.train_step(next(trainer.dataloader_train))
@@ -45,7 +45,7 @@ def test_teacher_gets_no_gradient_and_keeps_its_buffers_and_every_adapter_learns
     assert all(each.grad is None and not each.requires_grad for each in teacher.network.parameters())
     assert_same(dict(teacher.network.state_dict()), before)
     assert len(adapters) == 2 * 3  # weight and bias of a head on the stem and each of two mids
-    for name, value in trainer.method.named_parameters():
+    for name, value in trainer.distiller.method.named_parameters():
         assert value.grad is not None, name
         assert value.grad.abs().sum() > 0, name
         assert not torch.equal(value, adapters[name]), name
@@ -89,8 +89,8 @@ def test_non_finite_loss_stops_training_and_names_term_and_epoch(nnunet, variant
     if term == "segmentation":
         trainer.loss = lambda logits, target: logits[0].sum() * float("nan")
     else:
-        terms = trainer.method.forward
-        trainer.method.forward = lambda *inputs: {**terms(*inputs), term: torch.tensor(float("inf"))}
+        terms = trainer.distiller.method.forward
+        trainer.distiller.method.forward = lambda *inputs: {**terms(*inputs), term: torch.tensor(float("inf"))}
     with pytest.raises(ValueError, match=rf"(loss|{term})' became (nan|inf) in epoch 7.*Lower the setting initial_lr"):
         trainer.train_step(batch)
 
@@ -124,7 +124,7 @@ def test_warmup_ramps_the_weights_linearly(nnunet, variant, teacher_2d):
     trainer.initialize()
     ramps = []
     for trainer.current_epoch in range(5):
-        ramps.append(trainer._factors()["ufd"] / 0.9)
+        ramps.append(trainer._ramp())
     np.testing.assert_allclose(ramps, [0.25, 0.5, 0.75, 1, 1])
 
 
@@ -132,7 +132,7 @@ def test_warmup_ramps_the_weights_linearly(nnunet, variant, teacher_2d):
 def test_half_trainers_switch_off_one_half_of_equation_5(nnunet, variant, teacher_2d, trainer, zero):
     built = make_trainer(nnunet, f"nnUNetTrainerHLFD_{trainer}", variant("short"))
     built.initialize()
-    weights = built.method.weights
+    weights = built.distiller.method.weights
     assert weights["ufd"] == weights["ifd"] == (0 if zero == "beta" else 0.9)
     assert weights["upd"] == weights["ipd"] == (0 if zero == "lambda" else 0.1)
 

@@ -37,7 +37,7 @@ def test_student_trains_resumes_and_predicts(nnunet, variant, train, tmp_path, l
     first = make_trainer(nnunet, "nnUNetTrainerHLFD", plans, dataset=dataset, configuration=configuration)
     first.on_train_start()
     run_epoch(first)
-    adapters = dict(first.method.named_parameters())
+    adapters = dict(first.distiller.method.named_parameters())
     assert len(adapters) == 2 * 3  # weight and bias of a head on the stem and each of two mids
     assert all(each.grad.abs().sum() > 0 for each in adapters.values())
     [before] = _log(first.output_folder)

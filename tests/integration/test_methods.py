@@ -47,7 +47,7 @@ def test_weight_zero_equals_the_student_alone_bit_for_bit(nnunet, variant, alone
     states = [each["optimizer_state"]["state"] for each in (checkpoint, alone[configuration])]
     assert_same(*states)
     last = _log(trainer)[-1]
-    for term in trainer.method.weights:
+    for term in trainer.distiller.method.weights:
         assert float(last[term]) > 0, term
         assert float(last[f"{term}_weighted"]) == 0, term
 
@@ -71,21 +71,21 @@ def test_a_step_trains_student_and_adapters_and_leaves_the_teacher(
     trainer.on_train_start()
     trainer.on_epoch_start()
     trainer.on_train_epoch_start()
-    [teacher] = trainer.teacher.networks
+    [teacher] = trainer.distiller.teacher.networks
     before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
-    start = {name: value.clone() for name, value in trainer.method.state_dict().items()}
+    start = {name: value.clone() for name, value in trainer.distiller.method.state_dict().items()}
     terms = trainer.train_step(next(trainer.dataloader_train))["terms"][1:]
-    assert len(terms) == len(trainer.method.weights)
+    assert len(terms) == len(trainer.distiller.method.weights)
     assert (terms > 0).all()
     assert_same(dict(teacher.network.state_dict()), before)
     assert all(each.grad is None for each in teacher.network.parameters())
     assert (not start) == (method in WITHOUT_ADAPTERS)
-    for name, value in trainer.method.named_parameters():
+    for name, value in trainer.distiller.method.named_parameters():
         taught = method != "HLFD_noPixel"  # its heads belong to the half that has weight 0
         assert (value.grad is not None) == taught, name
         assert torch.equal(value, start[name]) != taught, name
     learned = {id(each) for group in trainer.optimizer.param_groups for each in group["params"]}
-    assert {id(each) for each in trainer.method.parameters()} <= learned
+    assert {id(each) for each in trainer.distiller.method.parameters()} <= learned
 
 
 @pytest.mark.parametrize(
@@ -115,15 +115,22 @@ def test_methods_combine_by_their_weights(nnunet, variant, teachers):
     plans = variant("combined", weights={"KD": 0.5, "FitNet": 0.1}, base="nnUNetPlans_short")
     trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", plans)
     trainer.run_training()
-    assert trainer.method.weights == {"ufd": 0.9, "ifd": 0.9, "upd": 0.1, "ipd": 0.1, "kd": 0.5, "fitnet": 1.0}
+    assert trainer.distiller.method.weights == {
+        "ufd": 0.9,
+        "ifd": 0.9,
+        "upd": 0.1,
+        "ipd": 0.1,
+        "kd": 0.5,
+        "fitnet": 1.0,
+    }
     row = _log(trainer)[-1]
-    for term, weight in trainer.method.weights.items():
+    for term, weight in trainer.distiller.method.weights.items():
         assert float(row[f"{term}_weighted"]) == pytest.approx(weight * float(row[term]), rel=1e-4)
     checkpoint = load(Path(trainer.output_folder) / "checkpoint_final.pth")
     assert any(name.startswith("methods.FitNet.regressors") for name in checkpoint["hlfd"]["adapters"])
     record = json.loads((Path(trainer.output_folder) / "distillation.json").read_text())
-    assert record["method"] == {"title": "HLFD + KD + FitNet", "weights": trainer.method.weights}
-    assert "late, hint" in trainer.tap_table()
+    assert record["method"] == {"title": "HLFD + KD + FitNet", "weights": trainer.distiller.method.weights}
+    assert "late, hint" in trainer.distiller.tap_table(trainer.configuration_manager.patch_size)
 
 
 def test_an_added_methods_other_default_is_told(nnunet, variant, teachers):

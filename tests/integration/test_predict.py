@@ -213,7 +213,7 @@ def test_bad_arguments_are_refused_before_anything_is_loaded(model, images, tmp_
     refused("Expected a checkpoint at", *one, "-f", "4")
     refused("Expected a model folder of nnU-Net", "-m", str(tmp_path), "-device", "cpu")
     if not torch.cuda.is_available():
-        refused("PyTorch finds no GPU. Choose -device cpu.", "-m", str(model))
+        refused("PyTorch finds no GPU for -device cuda. Choose -device cpu.", "-m", str(model))
         refused("--bfloat16 is for -device cpu", *one, "-backend", "openvino", "--bfloat16")
     assert not (tmp_path / "out").exists()
     empty = tmp_path / "empty"

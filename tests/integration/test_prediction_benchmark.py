@@ -103,7 +103,7 @@ def test_what_is_missing_is_named(teacher_2d, images, tmp_path, capsys):
     refused("Expected labels of 6 cases in", *models, "-i", images, "-gt", tmp_path, "-o", tmp_path / "out")
     if not torch.cuda.is_available():
         refused(
-            "PyTorch finds no GPU. Choose -device cpu.",
+            "PyTorch finds no GPU for -device cuda. Choose -device cpu.",
             *models,
             "-i",
             images,

@@ -135,7 +135,7 @@ def test_pixel_maps_are_the_probabilities_of_the_heads_that_were_trained(models,
     trainer.network.eval()
     with torch.no_grad():
         features = trainer.network.encoder(patch.data)
-        heads = trainer.method.methods["HLFD"].heads
+        heads = trainer.distiller.method.methods["HLFD"].heads
         expected = [heads[str(stage)](features[stage]).softmax(dim=1)[0, 2] for stage in (1, 2, 3)]
 
     def seen(upd, ipd):

@@ -45,7 +45,7 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(
         before = _epoch(killed)
         with _start(plans, teacher, continues, slow_save=kind == "save", folder=tmp_path / str(number)) as child:
             if kind == "save":
-                _wait_for(lambda: any(killed.glob("*.pth.tmp")), child)
+                _wait_for(lambda: any(killed.glob(".partial*/checkpoint*")), child)
             else:
                 _wait_for(lambda: _epoch(killed) > before, child)  # noqa: B023
                 time.sleep(generator.uniform(0, 0.3))
@@ -157,7 +157,7 @@ def test_resume_adopts_recorded_settings_and_student_and_refuses_other_ones_by_n
     assert silent.settings.beta == 0.5
     assert silent.seed == 1
     assert silent.num_epochs == 2
-    assert [each.channels for each in silent.method.methods["HLFD"].student_stages] == [4, 16, 16, 32]
+    assert [each.channels for each in silent.distiller.method.methods["HLFD"].student_stages] == [4, 16, 16, 32]
     other = make_trainer(nnunet, "nnUNetTrainerHLFD", variant("adopt", beta=0.7), continue_training=True)
     with pytest.raises(ValueError, match=r"Cannot continue .* with other settings \(.*beta: 0.7 here, 0.5 there"):
         other.load_checkpoint(str(checkpoint))

@@ -6,7 +6,7 @@ import pytest
 
 from nnunetv2_hlfd.benchmark.training_step import STUDENT, TEACHER
 from nnunetv2_hlfd.cli.main import main
-from nnunetv2_hlfd.training.distillation_trainer import STEP_PARTS
+from nnunetv2_hlfd.training.distiller import STEP_PARTS
 
 DATASET = "Dataset901_Phantom"
 

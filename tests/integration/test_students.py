@@ -7,7 +7,7 @@ import pytest
 import SimpleITK
 from helpers import PREDICT, load, prediction, stock
 
-from nnunetv2_hlfd.settings.settings import STUDENTS
+from nnunetv2_hlfd.networks.students import CHOICES as STUDENTS
 
 QUICK = ("auto",)
 

@@ -21,7 +21,7 @@ def _steps(trainer):
     result = trainer.train_step(next(trainer.dataloader_train))
     assert result["terms"].shape == (5,)
     assert (result["terms"] > 0).all()
-    assert all(each.grad is not None and each.grad.abs().sum() > 0 for each in trainer.method.parameters())
+    assert all(each.grad is not None and each.grad.abs().sum() > 0 for each in trainer.distiller.method.parameters())
     return trainer
 
 
@@ -67,13 +67,13 @@ def test_residual_encoder_presets_teach_under_their_plans_and_under_the_default_
     plans = variant("short", base=base)
     teacher = train_once(nnunet, train, "nnUNetTrainerTeacher", plans=plans, configuration=configuration)
     own = _steps(make_trainer(nnunet, "nnUNetTrainerHLFD", variant("student", base=plans), configuration=configuration))
-    assert own.teacher_origin[0]["plans_name"] == plans
+    assert own.distiller.origin[0]["plans_name"] == plans
     monkeypatch.setenv("nnUNet_hlfd_teacher", str(teacher.parent))
     default = variant(f"resenc{preset}")
     trainer = _steps(make_trainer(nnunet, "nnUNetTrainerHLFD", default, configuration=configuration))
-    assert trainer.teacher_origin[0]["plans_name"] == plans
-    assert type(trainer.teacher.networks[0].network).__name__ == "ResidualEncoderUNet"
-    assert len(trainer.teacher.networks[0].taps.mids) == 2
+    assert trainer.distiller.origin[0]["plans_name"] == plans
+    assert type(trainer.distiller.teacher.networks[0].network).__name__ == "ResidualEncoderUNet"
+    assert len(trainer.distiller.teacher.networks[0].shape.taps.mids) == 2
 
 
 CUSTOM = """
@@ -110,7 +110,7 @@ def test_custom_trainer_in_extTrainer_teaches_with_its_own_network(  # noqa: N80
     both = os.pathsep.join([os.environ["nnUNet_extTrainer"], str(tmp_path / "trainers")])
     monkeypatch.setenv("nnUNet_extTrainer", both)
     trainer = _steps(make_trainer(nnunet, "nnUNetTrainerHLFD", plans))
-    names = {type(each).__name__ for each in trainer.teacher.networks[0].network.modules()}
+    names = {type(each).__name__ for each in trainer.distiller.teacher.networks[0].network.modules()}
     assert "SiLU" in names
     assert "LeakyReLU" not in names
 
@@ -122,12 +122,12 @@ def test_several_folders_teach_by_the_mean_of_their_attention_and_probabilities(
     monkeypatch.setenv("nnUNet_hlfd_teacher", os.pathsep.join([str(teacher_2d.parent), str(copy)]))
     plans = variant("two")
     trainer = _steps(make_trainer(nnunet, "nnUNetTrainerHLFD", plans))
-    assert [each["folder"] for each in trainer.teacher_origin] == [str(teacher_2d.parent), str(copy)]
+    assert [each["folder"] for each in trainer.distiller.origin] == [str(teacher_2d.parent), str(copy)]
     data = next(trainer.dataloader_train)["data"]
     taught = trainer.teacher(data)
     with torch.no_grad():
-        logits = [each.network.decoder(each.network.encoder(data))[0] for each in trainer.teacher.networks]
-        late = [each.network.encoder(data)[3].abs().mean(1).flatten(1) for each in trainer.teacher.networks]
+        logits = [each.network.decoder(each.network.encoder(data))[0] for each in trainer.distiller.teacher.networks]
+        late = [each.network.encoder(data)[3].abs().mean(1).flatten(1) for each in trainer.distiller.teacher.networks]
     assert not torch.allclose(*logits)
     expected = (logits[0].div(4).softmax(1) + logits[1].div(4).softmax(1)) / 2
     torch.testing.assert_close(taught.probabilities(4.0, regions=False), expected)
@@ -189,9 +189,9 @@ def _second_teacher(teacher, tmp_path):
 def test_regions_with_ignore_label(nnunet, variant, regions_teacher, distill_ignored):
     name = variant(f"ignored{distill_ignored}", dataset=REGIONS, base=regions_teacher, distill_ignored=distill_ignored)
     trainer = _steps(make_trainer(nnunet, "nnUNetTrainerHLFD", name, dataset=REGIONS))
-    assert trainer.method.methods["HLFD"].task.regions
-    assert trainer.method.methods["HLFD"].task.num_heads == 2
-    assert trainer.method.methods["HLFD"].task.ignore_label == 3
+    assert trainer.distiller.method.methods["HLFD"].task.regions
+    assert trainer.distiller.method.methods["HLFD"].task.num_heads == 2
+    assert trainer.distiller.method.methods["HLFD"].task.ignore_label == 3
 
 
 @pytest.mark.parametrize(("recipe", "nothing"), [("paper", 0), ("nnunet", -1)])
@@ -215,7 +215,7 @@ def test_unannotated_batch_teaches_through_distillation_alone(nnunet, variant, t
     segmentation, *terms = result["terms"]
     assert segmentation == pytest.approx(nothing, abs=1e-6)
     assert min(terms) > 0
-    assert all(each.grad.abs().sum() > 0 for each in trainer.method.parameters())
+    assert all(each.grad.abs().sum() > 0 for each in trainer.distiller.method.parameters())
     encoder = trainer.network.encoder
     assert sum(each.grad.abs().sum() for each in encoder.parameters() if each.grad is not None) > 0
 
@@ -230,7 +230,7 @@ def test_teacher_without_deep_supervision_teaches_by_its_final_map(nnunet, varia
     torch.save({**checkpoint, "trainer_name": "nnUNetTrainerNoDeepSupervision"}, file)
     monkeypatch.setenv("nnUNet_hlfd_teacher", str(copy))
     trainer = _steps(make_trainer(nnunet, "nnUNetTrainerHLFD", variant("nods")))
-    assert trainer.teacher.networks[0].taps.heads == ()
+    assert trainer.distiller.teacher.networks[0].shape.taps.heads == ()
     assert "none, the final map instead" in trainer.describe()
     record = json.loads((copy.parent / trainer.output_folder / "distillation.json").read_text())
     assert "none, the final map instead" in record["tap_table"][-1]
@@ -241,7 +241,7 @@ def test_student_of_fold_all_learns_from_fold_all(nnunet, variant, teacher_2d, t
     (copy / "fold_0").rename(copy / "fold_all")
     monkeypatch.setenv("nnUNet_hlfd_teacher", str(copy))
     trainer = _steps(make_trainer(nnunet, "nnUNetTrainerHLFD", variant("whole"), fold="all"))
-    assert [each["checkpoint"] for each in trainer.teacher_origin] == ["fold_all/checkpoint_final.pth"]
+    assert [each["checkpoint"] for each in trainer.distiller.origin] == ["fold_all/checkpoint_final.pth"]
 
 
 def test_student_of_fold_all_learns_from_five_folds(nnunet, variant, teacher_2d, tmp_path, monkeypatch):
@@ -250,7 +250,7 @@ def test_student_of_fold_all_learns_from_five_folds(nnunet, variant, teacher_2d,
         shutil.copytree(copy / "fold_0", copy / f"fold_{fold}")
     monkeypatch.setenv("nnUNet_hlfd_teacher", str(copy))
     trainer = _steps(make_trainer(nnunet, "nnUNetTrainerHLFD", variant("all"), fold="all"))
-    assert [each["checkpoint"] for each in trainer.teacher_origin] == [
+    assert [each["checkpoint"] for each in trainer.distiller.origin] == [
         f"fold_{fold}/checkpoint_final.pth" for fold in range(5)
     ]
 
@@ -259,7 +259,7 @@ def test_explicit_teacher_of_another_fold_is_warned_about_and_recorded(nnunet, v
     monkeypatch.setenv("nnUNet_hlfd_teacher", str(teacher_2d.parent))
     trainer = _steps(make_trainer(nnunet, "nnUNetTrainerHLFD", variant("foreign", teacher_fold=0), fold=1))
     assert "WARNING: the teacher may have seen this fold's validation cases" in trainer.describe()
-    assert trainer.teacher_origin[0]["may_have_seen_validation_cases"]
+    assert trainer.distiller.origin[0]["may_have_seen_validation_cases"]
 
 
 def test_student_that_is_not_smaller_is_warned_about(nnunet, variant, teacher_2d, monkeypatch):
@@ -289,5 +289,5 @@ def test_unet_plus_plus_trains_predicts_is_exported_and_teaches(
     monkeypatch.setenv("nnUNet_hlfd_teacher", str(fold.parent))
     student = make_trainer(nnunet, "nnUNetTrainerHLFD", variant("unetpp"), configuration=configuration)
     _steps(student)
-    assert student.teacher_origin[0]["trainer"] == trainer
-    assert student.teacher.networks[0].taps.heads == (1,)
+    assert student.distiller.origin[0]["trainer"] == trainer
+    assert student.distiller.teacher.networks[0].shape.taps.heads == (1,)

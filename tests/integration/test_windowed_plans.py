@@ -43,8 +43,8 @@ def test_a_teacher_of_the_same_window_teaches_and_one_of_other_intensities_is_re
     teacher = train_once(nnunet, train, "nnUNetTrainerTeacher", plans=plans)
     student = make_trainer(nnunet, "nnUNetTrainerHLFD", variant("student", base=plans))
     student.on_train_start()
-    assert student.teacher_origin[0]["plans_name"] == plans
-    assert student.teacher_origin[0]["folder"] == str(teacher.parent)
+    assert student.distiller.origin[0]["plans_name"] == plans
+    assert student.distiller.origin[0]["folder"] == str(teacher.parent)
     monkeypatch.setenv("nnUNet_hlfd_teacher", str(teacher_2d.parent))
     with pytest.raises(ValueError, match="CT intensity properties: the student has"):
         make_trainer(nnunet, "nnUNetTrainerHLFD", variant("other", base=plans)).on_train_start()

@@ -22,6 +22,7 @@ from damage import damage_checkpoint, damage_json, saved
 from helpers import make_trainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_hlfd.distillation.method import ALL_NEEDS
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint
 from nnunetv2_hlfd.networks.size import build_network
 from nnunetv2_hlfd.plans.variants import write_variant
@@ -116,7 +117,7 @@ class Series:
         damaged = generator if kind == "teacher checkpoint" else None
         (self.folder / "fold_0" / "checkpoint_final.pth").write_bytes(self._checkpoint(self.teacher, damaged))
         os.environ["nnUNet_hlfd_teacher"] = str(self.folder)
-        load_teacher(self.student, Settings(teacher_fold=0))
+        load_teacher(self.student, Settings(teacher_fold=0), {"HLFD": ALL_NEEDS})
         return None
 
     def _checkpoint(self, content: dict[str, Any], generator: random.Random | None) -> bytes:

@@ -43,17 +43,20 @@ def train(root, trainer, plans, dataset, batch):
     network = run._inner_network()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # nnU-Net's residual blocks start as identities, in which most gradients are zero
-        for each in (*network.parameters(), *run.method.parameters()):
+        for each in (*network.parameters(), *run.distiller.method.parameters()):
             each += 0.05 * torch.randn(each.shape, generator=generator)
     outputs, gradients = [], []
     for _ in range(STEPS):
         outputs.append(run.train_step(batch))
-        named = [*network.named_parameters(), *((f"adapter {n}", p) for n, p in run.method.named_parameters())]
+        named = [
+            *network.named_parameters(),
+            *((f"adapter {n}", p) for n, p in run.distiller.method.named_parameters()),
+        ]
         gradients.append({name: each.grad.clone() for name, each in named})
     run.on_train_epoch_end(outputs)
     return {
         "gradients": gradients,
-        "adapters": run.method.state_dict(),
+        "adapters": run.distiller.method.state_dict(),
         "network": network.state_dict(),
         "terms": torch.tensor([each["terms"] for each in outputs]),
         "log": run.log.rows,

@@ -38,7 +38,7 @@ def _pause_before_renaming() -> None:
     rename = Path.replace
 
     def replace(self: Path, target: Path) -> Path:
-        if self.suffix == ".tmp" and "checkpoint" in self.name:
+        if self.parent.name.startswith(".partial") and "checkpoint" in self.name:
             time.sleep(SLOW_SAVE_SECONDS)
         return rename(self, target)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_hlfd.distillation.method import Outputs, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.method import Task, TeacherShape
+from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
 from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps
 from nnunetv2_hlfd.settings.settings import Settings
 
@@ -194,10 +195,7 @@ class Scene:
 
     def teacher_outputs(self, dtype=torch.float64, order=(0, 1)):
         networks = [each.tensors(dtype, order) for each in self.teachers]
-        return TeacherOutputs(
-            networks=[Outputs(features=features, logits=logits) for features, logits in networks],
-            taps=self.method.teacher.taps,
-        )
+        return TeacherOutputs(networks=[Outputs(features=features, logits=logits) for features, logits in networks])
 
     def terms(self, student=None, dtype=torch.float64):
         return self.method(student or self.student_outputs(dtype), self.teacher_outputs(dtype), self.target)

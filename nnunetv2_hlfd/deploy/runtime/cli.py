@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .images import find_cases, read_image, write_segmentation
+from .images import find_cases, is_complete, read_image, write_segmentation
 from .network import find_networks, open_network
 from .predict import predict_labels
 
@@ -53,7 +53,7 @@ def _predict(options: argparse.Namespace) -> int:
     failed = []
     for number, (case, files) in enumerate(cases.items(), start=1):
         file = options.o / f"{case}{model.file_ending}"
-        if options.continue_prediction and file.is_file():
+        if options.continue_prediction and is_complete(file):
             continue
         start = time.perf_counter()
         try:

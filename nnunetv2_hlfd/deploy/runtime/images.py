@@ -13,6 +13,8 @@ import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
 
+from .whole_file import whole_file
+
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
@@ -62,6 +64,15 @@ def check_complete(file: Path) -> None:
         raise ValueError(f"{file.name} is truncated")
 
 
+def is_complete(file: Path) -> bool:
+    """Whether an image or segmentation is there and passes `check_complete`."""
+    try:
+        check_complete(file)
+    except ValueError:
+        return False
+    return file.is_file()
+
+
 def _promised_size(header: bytes) -> int:
     """Bytes of a NIfTI-1 or NIfTI-2 file: where its voxels begin, and their number by their size."""
     order = "<" if header[:4] in (struct.pack("<i", 348), struct.pack("<i", 540)) else ">"
@@ -104,13 +115,15 @@ def read_image(files: Sequence[Path], channels: int) -> Image:
 
 
 def write_segmentation(labels: NDArray[np.integer], image: Image, file: Path) -> None:
-    """Write (z, y, x) labels in the image's geometry. A kill leaves no half of a file under its name."""
+    """Write (z, y, x) labels in the image's geometry, whole or not at all.
+
+    Raises:
+        ValueError: where the file cannot be written.
+        RuntimeError: where SimpleITK says so.
+    """
     flat = image.geometry.GetDimension() == 2
     result = SimpleITK.GetImageFromArray(labels[0] if flat else labels)
     result.CopyInformation(image.geometry)
-    temporary = file.with_name(f".{file.name}")  # keeps the ending, by which SimpleITK chooses the format
-    try:
+    with whole_file(file) as temporary:
         SimpleITK.WriteImage(result, str(temporary), useCompression=True)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+        check_complete(temporary)  # SimpleITK writes half of a NIfTI file onto a full disk and says nothing

@@ -3,12 +3,18 @@
 from collections import Counter
 
 import pytest
+import torch
 from method_scene import FLAT, KINDS, SOLID, Scene, gradients
 
-from nnunetv2_hlfd.distillation import method as base
-from nnunetv2_hlfd.distillation.combined import CombinedMethod
+from nnunetv2_hlfd.distillation import method as method_module
+from nnunetv2_hlfd.distillation import outputs as outputs_module
+from nnunetv2_hlfd.distillation.combined import CombinedMethod, method_classes, own_defaults
+from nnunetv2_hlfd.distillation.combined import combine as registry_combine
 from nnunetv2_hlfd.distillation.method import Roles
-from nnunetv2_hlfd.distillation.registry import METHODS, find_trainer
+from nnunetv2_hlfd.distillation.registry import METHODS, find_method
+from nnunetv2_hlfd.methods.kd import KD
+from nnunetv2_hlfd.settings.settings import Settings
+from nnunetv2_hlfd.utilities.errors import UserError
 
 NAMES = ("HLFD", "KD", "AT", "EMKD", "DSKD", "SKD", "IMF")
 ALL = tuple(name for name in METHODS if not name.startswith("HLFD_") and name != "EMKD")  # no shared terms
@@ -18,7 +24,7 @@ def combine(names, factors=None):
     """What builds the method of these names from stages, teacher, task and settings."""
 
     def build(*arguments):
-        methods = {name: find_trainer(name).method_class(*arguments) for name in names}
+        methods = {name: find_method(name)(*arguments) for name in names}
         return CombinedMethod(methods, factors or {})
 
     return build
@@ -143,24 +149,116 @@ def test_the_adapters_of_all_methods_are_its_own_and_named_by_method():
     assert {id(each) for each in own} == {id(each) for each in method.parameters()}
 
 
-def test_the_teachers_shape_is_that_of_its_methods():
-    method = Scene(combine(NAMES), FLAT, teachers=2).method
-    assert method.teacher == method.methods["IMF"].teacher
-    assert method.teacher.networks == 2
+# A method whose terms are not those of its weights, as one of another package could be
+
+
+class Shuffled(KD):
+    """Two terms, returned in another order than its weights name them."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.weights = {"first": 2.0, "second": 0.5}
+
+    def forward(self, student, teacher, target):
+        return {"second": student.logits[0].mean(), "first": student.logits[0].square().mean()}
+
+
+def test_terms_are_found_by_their_names_whatever_their_order():
+    scene = Scene(lambda *arguments: CombinedMethod({"Shuffled": Shuffled(*arguments)}, {}), FLAT)
+    student = scene.student_outputs()
+    terms = scene.terms(student)
+    assert list(terms) == ["first", "second"]
+    assert terms["first"] == student.logits[0].square().mean()
+    assert terms["second"] == student.logits[0].mean()
+
+
+@pytest.mark.parametrize(
+    ("returned", "fault"),
+    [
+        (["first"], "second is missing"),
+        ([], "first is missing; second is missing"),
+        (["first", "second", "third"], "third is not in its weights"),
+        (["first", "secnd"], "second is missing; secnd is not in its weights"),
+    ],
+)
+def test_terms_too_few_or_too_many_are_refused_by_the_name_of_the_method(returned, fault):
+    class Wrong(Shuffled):
+        def forward(self, student, teacher, target):
+            return {name: student.logits[0].mean() for name in returned}
+
+    def build(*arguments):
+        return CombinedMethod({"KD": KD(*arguments), "Wrong": Wrong(*arguments)}, {})
+
+    scene = Scene(build, FLAT)
+    with pytest.raises(UserError, match=rf"Expected the method Wrong \(.*Wrong\) .*: {fault}\. Its forward"):
+        scene.terms(scene.student_outputs())
+
+
+def test_a_term_that_is_no_scalar_is_refused():
+    class Wrong(Shuffled):
+        def forward(self, student, teacher, target):
+            return {"first": student.logits[0].mean(), "second": student.logits[0].mean(dim=(1, 2, 3))}
+
+    scene = Scene(lambda *arguments: CombinedMethod({"Wrong": Wrong(*arguments)}, {}), FLAT)
+    with pytest.raises(UserError, match=r"second has the shape \(2,\)"):
+        scene.terms(scene.student_outputs())
+
+
+# Settings of added methods
+
+
+def test_an_added_method_keeps_its_own_defaults_but_not_against_what_is_given():
+    built = {}
+
+    def build(given):
+        def combined(stages, shape, task, settings):
+            settings = Settings.from_dict({"weights": {"AT": 1.0}, **given})
+            methods = method_classes("HLFD", find_method("HLFD"), settings)
+            built["lines"] = own_defaults(methods, given)
+            return registry_combine(methods, stages, shape, task, settings, given)
+
+        return Scene(combined, FLAT).method.methods
+
+    methods = build({"temperature": 3.0})
+    assert methods["HLFD"].settings.attention_exponent == 1.0
+    assert methods["AT"].settings.attention_exponent == 2.0
+    assert methods["AT"].settings.temperature == 3.0
+    assert built["lines"] == ["AT keeps its own default: attention_exponent 2.0"]
+    assert build({"attention_exponent": 4.0})["AT"].settings.attention_exponent == 4.0
+    assert built["lines"] == []
+
+
+# Pixel maps for pictures
+
+
+def test_pixel_maps_are_those_of_trained_heads():
+    scene = Scene(combine(("HLFD", "KD"), {"upd": 0.0}), FLAT)
+    student = scene.student_outputs()
+    maps = scene.method.pixel_maps(student.features)
+    assert [(pixel_map.stage, pixel_map.term) for pixel_map in maps] == [(1, "ipd"), (2, "ipd"), (3, "ipd")]
+    head = scene.method.methods["HLFD"].heads["2"]
+    assert torch.equal(maps[1].logits, head(student.features[2]))
+    assert [pixel_map.stage for pixel_map in Scene(combine(("HLFD",)), FLAT).method.pixel_maps(student.features)] == [
+        1,
+        2,
+        3,
+        4,
+    ]
+    assert Scene(combine(("KD",)), FLAT).method.pixel_maps(student.features) == []
 
 
 # Shared work is done once
 
 
-def record(monkeypatch, name, key):
-    """Count the calls of a function of the base module by `key(*arguments)`; the function runs as ever."""
-    calls, original = Counter(), getattr(base, name)
+def record(monkeypatch, module, name, key):
+    """Count the calls of a function of a module by `key(*arguments)`; the function runs as ever."""
+    calls, original = Counter(), getattr(module, name)
 
     def counted(*arguments, **named):
         calls[key(*arguments, **named)] += 1
         return original(*arguments, **named)
 
-    monkeypatch.setattr(base, name, counted)
+    monkeypatch.setattr(module, name, counted)
     return calls
 
 
@@ -176,11 +274,16 @@ def test_shared_work_is_done_once(monkeypatch, regions, teachers):
         for kind, tensors in (("stage", outputs.features), ("head", outputs.logits))
         for index, maps in enumerate(tensors)
     }
-    energies = record(monkeypatch, "energy", lambda maps, size, p: (*named[id(maps)], tuple(size), p))
-    attentions = record(monkeypatch, "attention_map", lambda energy_map: "all")
-    probabilities = record(monkeypatch, "probabilities", lambda logits, t, regions: (*named[id(logits)], t))
+    energies = record(monkeypatch, outputs_module, "energy", lambda maps, size, p: (*named[id(maps)], tuple(size), p))
+    attentions = record(monkeypatch, outputs_module, "attention_map", lambda energy_map: "all")
+    probabilities = record(
+        monkeypatch, outputs_module, "probabilities", lambda logits, t, regions: (*named[id(logits)], t)
+    )
     divergences = record(
-        monkeypatch, "kl_divergence", lambda logits, p, temperature, **_: (named.get(id(logits)), temperature)
+        monkeypatch,
+        method_module,
+        "kl_divergence",
+        lambda logits, p, temperature, **_: (named.get(id(logits)), temperature),
     )
     scene.method(student, teacher, scene.target)
 
@@ -200,7 +303,7 @@ def test_shared_work_is_done_once(monkeypatch, regions, teachers):
         [(0, "stage", stage, size, 1.0) for stage, size in maps]
         + [(network, "stage", stage, FLAT.teacher[stage], 1.0) for network in networks for stage in range(2, 7)]
     )
-    assert attentions["all"] == energies.total()
+    assert attentions["all"] == energies.total() + teachers  # and one of all middle stages together
     assert probabilities == Counter(
         [(network, "head", head, t) for network in networks for head, t in ((0, 4.0), (0, 1.0), (1, 4.0))]
     )

@@ -16,9 +16,9 @@ from nnunetv2_hlfd.distillation.taps import (
     teacher_taps,
     trained_heads,
 )
+from nnunetv2_hlfd.networks.choice import student_architecture
 from nnunetv2_hlfd.networks.size import build_network
-from nnunetv2_hlfd.networks.students import student_architecture
-from nnunetv2_hlfd.settings.settings import STUDENTS
+from nnunetv2_hlfd.networks.students import CHOICES as STUDENTS
 
 
 def stages(*strides, axes=2):
@@ -172,22 +172,22 @@ def give_bias(network, *outputs):
 
 def test_trained_heads_are_the_intermediate_ones_with_a_bias(fresh_network):
     network, number = fresh_network
-    assert trained_heads(network.decoder) == (), "nnU-Net initializes all biases to 0"
+    assert trained_heads(network) == (), "nnU-Net initializes all biases to 0"
     give_bias(network, *range(number - 1))
-    assert trained_heads(network.decoder) == tuple(range(1, number - 2)), "n - 3: neither the first nor the deepest"
+    assert trained_heads(network) == tuple(range(1, number - 2)), "n - 3: neither the first nor the deepest"
 
 
 def test_a_teacher_trained_without_deep_supervision_has_only_its_final_map(fresh_network):
     network, _ = fresh_network
     give_bias(network, 0)
-    assert trained_heads(network.decoder) == ()
+    assert trained_heads(network) == ()
 
 
 def test_a_single_untrained_head_is_left_out():
     network = build_network(narrow_architecture("2d", 7), 1, 3)
     give_bias(network, 0, 1, 3, 4)
     nn.init.zeros_(network.decoder.seg_layers[-2].bias[:2])  # one class at 0 is no sign of an untrained head
-    assert trained_heads(network.decoder) == (1, 3, 4)
+    assert trained_heads(network) == (1, 3, 4)
 
 
 # Capture

@@ -7,7 +7,8 @@ import torch
 from method_scene import FLAT, LARGE, SOLID, TWIN, UNEVEN, MethodLaws, Scene, gradients
 
 from nnunetv2_hlfd.distillation.method import Roles
-from nnunetv2_hlfd.methods.at import AT, nnUNetTrainerAT
+from nnunetv2_hlfd.distillation.registry import find_method
+from nnunetv2_hlfd.methods.at import AT
 
 
 class TestAT(MethodLaws):
@@ -29,8 +30,8 @@ def test_title_weight_and_exponent():
     method = Scene(AT, FLAT, beta=7.0, lambda_=3.0).method
     assert method.title == "AT"
     assert method.weights == {"at": 1.0}
-    assert nnUNetTrainerAT.method_class is AT
-    assert nnUNetTrainerAT.defaults == {"attention_exponent": 2.0}
+    assert find_method("AT") is AT
+    assert find_method("AT").defaults == {"attention_exponent": 2.0}
 
 
 @pytest.mark.parametrize(

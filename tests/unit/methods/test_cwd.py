@@ -9,7 +9,8 @@ import torch
 from method_scene import FLAT, IGNORE, KINDS, TWIN, MethodLaws, Scene, assert_equal, gradients
 
 from nnunetv2_hlfd.distillation.method import Roles
-from nnunetv2_hlfd.methods.cwd import CWD, nnUNetTrainerCWD
+from nnunetv2_hlfd.distillation.registry import find_method
+from nnunetv2_hlfd.methods.cwd import CWD
 
 
 class TestCWD(MethodLaws):
@@ -30,7 +31,7 @@ def test_title_weight_and_roles():
     assert method.title == "CWD"
     assert method.weights == {"cwd": 3.0}
     assert method.roles() == Roles(student={}, teacher={}, notes=["CWD teaches the final map only"])
-    assert nnUNetTrainerCWD.method_class is CWD
+    assert find_method("CWD") is CWD
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])

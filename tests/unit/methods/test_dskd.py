@@ -23,7 +23,8 @@ from method_scene import (
 )
 
 from nnunetv2_hlfd.distillation.method import Roles
-from nnunetv2_hlfd.methods.dskd import DSKD, loss_weighted, nnUNetTrainerDSKD
+from nnunetv2_hlfd.distillation.registry import find_method
+from nnunetv2_hlfd.methods.dskd import DSKD, loss_weighted
 
 
 def stages_of(scene):
@@ -98,7 +99,7 @@ def test_title_and_weights():
     assert DSKD.title == "DSKD-style (paper: HIFD)"
     assert Scene(DSKD, FLAT).method.weights == {"dskd_feature": 0.9, "dskd_pixel": 0.1}
     assert Scene(DSKD, FLAT, beta=7.0, lambda_=3.0).method.weights == {"dskd_feature": 7.0, "dskd_pixel": 3.0}
-    assert nnUNetTrainerDSKD.method_class is DSKD
+    assert find_method("DSKD") is DSKD
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,12 @@ from method_scene import (
 )
 
 from nnunetv2_hlfd.distillation.method import Roles, Task, TeacherShape
+from nnunetv2_hlfd.distillation.registry import find_method
 from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps
 from nnunetv2_hlfd.methods.emkd import (
     EMKD,
     EMKDRegion,
     class_membership,
-    nnUNetTrainerEMKD,
-    nnUNetTrainerEMKD_region,
 )
 from nnunetv2_hlfd.settings.settings import Settings
 
@@ -89,8 +88,8 @@ def test_titles_and_weights():
         "emkd_importance": 7.0,
         "emkd_region": 7.0,
     }
-    assert nnUNetTrainerEMKD.method_class is EMKD
-    assert nnUNetTrainerEMKD_region.method_class is EMKDRegion
+    assert find_method("EMKD") is EMKD
+    assert find_method("EMKD_region") is EMKDRegion
 
 
 @pytest.mark.parametrize("method", [EMKD, EMKDRegion])

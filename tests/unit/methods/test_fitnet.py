@@ -7,7 +7,8 @@ import torch
 from method_scene import FLAT, SOLID, TWIN, UNEVEN, MethodLaws, Scene, convolution, gradients
 
 from nnunetv2_hlfd.distillation.method import Roles
-from nnunetv2_hlfd.methods.fitnet import FitNet, nnUNetTrainerFitNet
+from nnunetv2_hlfd.distillation.registry import find_method
+from nnunetv2_hlfd.methods.fitnet import FitNet
 
 
 class TestFitNet(MethodLaws):
@@ -32,7 +33,7 @@ def test_title_and_weight():
     method = Scene(FitNet, FLAT, beta=7.0, lambda_=3.0).method
     assert method.title == "FitNet"
     assert method.weights == {"fitnet": 10.0}
-    assert nnUNetTrainerFitNet.method_class is FitNet
+    assert find_method("FitNet") is FitNet
 
 
 @pytest.mark.parametrize(

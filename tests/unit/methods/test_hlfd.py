@@ -7,7 +7,8 @@ import pytest
 import reference_losses as reference
 import torch
 
-from nnunetv2_hlfd.distillation.method import Outputs, Roles, Task, TeacherOutputs, TeacherShape
+from nnunetv2_hlfd.distillation.method import Roles, Task, TeacherShape
+from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
 from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps
 from nnunetv2_hlfd.methods.hlfd import HLFD
 from nnunetv2_hlfd.settings.settings import Settings
@@ -153,7 +154,7 @@ class Scene:
             )
             for features, logits in self.teachers
         ]
-        return TeacherOutputs(networks=networks, taps=self.shape.taps)
+        return TeacherOutputs(networks=networks)
 
     def terms(self, student=None):
         return self.method(student or self.student_outputs(), self.teacher_outputs(), self.target)

@@ -18,7 +18,8 @@ from method_scene import (
 )
 
 from nnunetv2_hlfd.distillation.method import Roles
-from nnunetv2_hlfd.methods.imf import IMF, nnUNetTrainerIMF
+from nnunetv2_hlfd.distillation.registry import find_method
+from nnunetv2_hlfd.methods.imf import IMF
 
 TERMS = ("imf_branches", "imf_merged")
 
@@ -67,7 +68,7 @@ def test_title_and_weights():
     assert IMF.title == "IMF-style (paper: IFD)"
     assert Scene(IMF, FLAT).method.weights == {"imf_branches": 0.1, "imf_merged": 0.1}
     assert Scene(IMF, FLAT, beta=7.0, lambda_=3.0).method.weights == {"imf_branches": 3.0, "imf_merged": 3.0}
-    assert nnUNetTrainerIMF.method_class is IMF
+    assert find_method("IMF") is IMF
 
 
 @pytest.mark.parametrize(("geometry", "mids"), [(FLAT, (2, 3, 4)), (UNEVEN, (3, 4)), (SOLID, (2, 3))])

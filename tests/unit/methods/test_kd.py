@@ -8,7 +8,8 @@ import torch
 from method_scene import FLAT, KINDS, TWIN, MethodLaws, Scene, gradients
 
 from nnunetv2_hlfd.distillation.method import Roles
-from nnunetv2_hlfd.methods.kd import KD, nnUNetTrainerKD
+from nnunetv2_hlfd.distillation.registry import find_method
+from nnunetv2_hlfd.methods.kd import KD
 
 
 class TestKD(MethodLaws):
@@ -33,7 +34,7 @@ def test_title_weight_and_roles():
     assert method.title == "KD"
     assert method.weights == {"kd": 1.0}
     assert method.roles() == Roles(student={}, teacher={}, notes=["KD teaches the final map only"])
-    assert nnUNetTrainerKD.method_class is KD
+    assert find_method("KD") is KD
 
 
 @pytest.mark.parametrize("regions", KINDS)
@@ -77,7 +78,7 @@ def test_by_hand(regions, channels):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_probabilities_of_half_precision_logits_are_float32(dtype, regions):
     scene = Scene(KD, FLAT, teachers=2, regions=regions)
-    taught = scene.teacher_outputs(dtype).probabilities(4.0, regions)
+    taught = scene.teacher_outputs(dtype).probabilities(0, 4.0, regions)
     exact = scene.teacher_outputs(dtype)
     expected = reference.taught_probabilities(
         [each.logits[0].double().numpy() for each in exact.networks], 4.0, regions

@@ -6,8 +6,9 @@ import reference_losses as reference
 import torch
 from method_scene import CLASSES, FLAT, GEOMETRIES, KINDS, MethodLaws, Scene, convolution
 
+from nnunetv2_hlfd.distillation.registry import find_method
 from nnunetv2_hlfd.methods.hlfd import HLFD
-from nnunetv2_hlfd.methods.pixel_truth import PixelTruth, nnUNetTrainerHLFD_pixelTruth
+from nnunetv2_hlfd.methods.pixel_truth import PixelTruth
 
 
 def one_hot(scene):
@@ -97,5 +98,5 @@ def test_title_weights_and_trainer():
     method = Scene(PixelTruth, FLAT, beta=7.0, lambda_=3.0).method
     assert method.title == "HLFD with ground truth for pixel maps"
     assert method.weights == {"ufd": 7.0, "ifd": 7.0, "upd": 3.0, "ipd": 3.0}
-    assert nnUNetTrainerHLFD_pixelTruth.method_class is PixelTruth
+    assert find_method("HLFD_pixelTruth") is PixelTruth
     assert torch.equal(*(Scene(each, FLAT).method.heads["2"].weight for each in (PixelTruth, HLFD)))

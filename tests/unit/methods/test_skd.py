@@ -19,7 +19,8 @@ from method_scene import (
 )
 
 from nnunetv2_hlfd.distillation.method import Roles
-from nnunetv2_hlfd.methods.skd import SKD, nnUNetTrainerSKD, node_affinity
+from nnunetv2_hlfd.distillation.registry import find_method
+from nnunetv2_hlfd.methods.skd import SKD, node_affinity
 
 GRIDS = {FLAT: (4, 3), UNEVEN: (2, 2), SOLID: (2, 2, 2)}  # of the nodes
 LARGE = replace(
@@ -51,7 +52,7 @@ def test_title_and_weights():
     method = Scene(SKD, FLAT, beta=7.0, lambda_=3.0).method
     assert method.title == "SKD"
     assert method.weights == {"skd_pixel": 10.0, "skd_pair": 1.0}
-    assert nnUNetTrainerSKD.method_class is SKD
+    assert find_method("SKD") is SKD
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint, sha256, write_checkpoint
+from nnunetv2_hlfd.utilities.errors import UserError
 
 TRUST = "nnUNet_hlfd_trust_checkpoint"
 
@@ -262,7 +263,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(path, monkeypat
         raise error
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match=f"Could not write {path}: ") as caught:
+    with pytest.raises(UserError, match=f"Could not write {path}: ") as caught:
         write_checkpoint(content(current_epoch=2), path)
     assert error.strerror in str(caught.value)
     assert str(caught.value).endswith("The previous file, if any, is intact.")
@@ -280,7 +281,7 @@ def test_content_that_cannot_be_saved_leaves_the_old_file_and_no_temporary_one(p
 
 def test_a_missing_folder_is_named(tmp_path):
     path = tmp_path / "nowhere" / "checkpoint_final.pth"
-    with pytest.raises(OSError, match=f"Could not write {path}: .*No such file or directory"):
+    with pytest.raises(UserError, match=f"Could not write {path}: .*No such file or directory"):
         write_checkpoint(content(), path)
 
 

@@ -8,9 +8,9 @@ import torch
 from architectures import KINDS, PLAIN, RESIDUAL, architecture, geometry, narrow_architecture, patch_for
 from torch import nn
 
+from nnunetv2_hlfd.networks.choice import student_architecture
 from nnunetv2_hlfd.networks.size import build_network, measure_network, measure_size
-from nnunetv2_hlfd.networks.students import student_architecture
-from nnunetv2_hlfd.settings.settings import STUDENTS
+from nnunetv2_hlfd.networks.students import CHOICES as STUDENTS
 
 RESNET18 = {  # stages of the student -> features, blocks
     3: ([16, 64, 64], [1, 1, 2]),

@@ -169,4 +169,4 @@ def test_the_trainer_builds_it_from_default_and_residual_encoder_plans(block, de
     assert isinstance(network, UNetPlusPlus)
     assert network.decoder.deep_supervision == deep_supervision
     assert [stage.channels for stage in read_stages(network)] == [4, 8, 8, 8]
-    assert trained_heads(network.decoder) == (), "biases start at 0, so that untrained outputs are told"
+    assert trained_heads(network) == (), "biases start at 0, so that untrained outputs are told"

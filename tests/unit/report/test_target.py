@@ -39,7 +39,7 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path, capsys):
     folders = [write_model(tmp_path, f"nnUNetTrainer{each}", cases(0.5)) for each in "ab"]
     arguments = ["report", "-m", *map(str, folders), "-o", str(tmp_path / "out"), "--pictures", "-device", "cuda"]
     assert main(arguments) == 2
-    assert "Expected a GPU for -device cuda, torch finds none." in capsys.readouterr().err
+    assert "PyTorch finds no GPU for -device cuda." in capsys.readouterr().err
 
 
 def test_without_captum_nothing_is_measured(tmp_path, capsys, monkeypatch):

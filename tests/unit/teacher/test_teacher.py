@@ -11,6 +11,7 @@ from architectures import RESIDUAL, architecture
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
+from nnunetv2_hlfd.distillation.method import ALL_NEEDS, ATTENTION, FINAL, TeacherShape
 from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.networks.size import build_network
 from nnunetv2_hlfd.settings.settings import Settings
@@ -50,12 +51,12 @@ class Model:
         change(content)
         torch.save(content, self.checkpoint)
 
-    def load(self, **settings):
-        return load_teacher(self.student, Settings.from_dict(settings))
+    def load(self, needs=ALL_NEEDS, **settings):
+        return load_teacher(self.student, Settings.from_dict(settings), {"HLFD": needs})
 
-    def refusal(self, **settings):
+    def refusal(self, needs=ALL_NEEDS, **settings):
         with pytest.raises(ValueError, match=r"\w") as caught:
-            self.load(**settings)
+            self.load(needs, **settings)
         return str(caught.value)
 
 
@@ -104,12 +105,12 @@ def test_a_trained_teacher_is_frozen_and_returns_all_its_maps_without_gradients(
     number = stages["arch_kwargs"]["n_stages"]
     assert (len(outputs.features), len(outputs.logits)) == (number, number - 1)
     assert outputs.logits[0].shape == (2, 3, *patch)
-    assert [tuple(each.shape[2:]) for each in outputs.features] == [each.size(patch) for each in loaded.stages]
+    stages, taps = loaded.shape.stages, loaded.shape.taps
+    assert [tuple(each.shape[2:]) for each in outputs.features] == [stage.size(patch) for stage in stages]
     assert not any(each.requires_grad for each in (*outputs.features, *outputs.logits))
-    assert taught.taps == teacher.shape.taps == loaded.taps
-    assert teacher.shape.stages == loaded.stages
-    assert (loaded.taps.mids, loaded.taps.late) == ((1, 2), 3)
-    assert loaded.taps.heads == (1,), "4 stages: one intermediate output, which training has given a bias"
+    assert teacher.shape == loaded.shape
+    assert (taps.mids, taps.late) == ((1, 2), 3)
+    assert taps.heads == (1,), "4 stages: one intermediate output, which training has given a bias"
 
 
 def test_the_origin_of_a_teacher_is_recorded(model):
@@ -133,8 +134,8 @@ def test_an_explicit_fold_is_accepted_and_suspected_only_where_it_held_out_other
 
 
 def test_a_setting_decides_how_deep_the_late_stage_lies(model):
-    assert model.load(late_max_stride=4).networks[0].taps.late == 2
-    assert model.load(late_max_stride=None).networks[0].taps.late == 3
+    assert model.load(late_max_stride=4).networks[0].shape.taps.late == 2
+    assert model.load(late_max_stride=None).networks[0].shape.taps.late == 3
     assert "Raise the setting late_max_stride" in model.refusal(late_max_stride=2)
 
 
@@ -184,7 +185,8 @@ def test_a_teacher_of_other_plans_another_network_and_another_data_set_name_is_w
     [loaded] = teacher.networks
     assert type(loaded.network).__name__ == RESIDUAL
     assert loaded.origin["plans_name"] == "nnUNetResEncUNetMPlans"
-    assert (loaded.taps.mids, loaded.taps.late, loaded.taps.heads) == ((1, 2, 3), 4, (1, 2))
+    taps = loaded.shape.taps
+    assert (taps.mids, taps.late, taps.heads) == ((1, 2, 3), 4, (1, 2))
     data = torch.rand(1, 1, 48, 48)
     with torch.no_grad():
         expected = network.eval()(data)
@@ -382,7 +384,73 @@ def test_a_teacher_of_two_stages_has_nothing_to_teach(model):
     plans = PlansManager(json.loads((model.folder / "plans.json").read_text()))
     block = plans.get_configuration("2d").configuration["architecture"]
     model.edit_checkpoint(lambda c: c.update(network_weights=build_network(block, 1, 3).state_dict()))
-    assert model.refusal().startswith("No usable stages in the teacher")
+    refusal = model.refusal()
+    assert refusal.startswith(
+        f"The teacher in {model.folder} cannot teach this: HLFD needs its attention, features, he"
+    )
+    assert "No usable stages in the teacher: expected at least 3 stages" in refusal
+    assert refusal.endswith("Any network can teach KD, CWD, IMF, which need only its final map.")
+    final = model.load(needs=frozenset({FINAL})).networks[0]
+    assert final.shape == TeacherShape()
+
+
+# Networks that are no U-Net of dynamic_network_architectures
+
+
+TRAINER = """
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+
+
+class nnUNetTrainerPlain(nnUNetTrainer):
+    @staticmethod
+    def build_network_architecture(
+        plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision=True
+    ):
+        return nn.Sequential(nn.Conv2d(num_input_channels, num_output_channels, 3, padding=PADDING))
+"""
+
+
+@pytest.fixture
+def plain(model, tmp_path, monkeypatch):
+    """Give the model a single convolution of somebody's trainer as its network, with this padding."""
+
+    def make(padding):
+        folder = tmp_path / "somebodys_trainers"
+        folder.mkdir()
+        (folder / "plain_trainer.py").write_text(TRAINER.replace("PADDING", str(padding)))
+        monkeypatch.setenv("nnUNet_extTrainer", str(folder))
+        network = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3, padding=padding))
+        weights = network.state_dict()
+        model.edit_checkpoint(lambda c: c.update(network_weights=weights, trainer_name="nnUNetTrainerPlain"))
+        return network
+
+    return make
+
+
+def test_any_network_teaches_its_final_map(model, plain):
+    network = plain(1)
+    data = torch.rand(2, 1, 16, 16)
+    taught = model.load(needs=frozenset({FINAL}))(data)
+    with torch.no_grad():
+        assert torch.equal(taught.probabilities(0, 4.0, False), (network(data) / 4).softmax(dim=1))
+    assert taught.networks[0].features == ()
+
+
+def test_a_network_without_stages_is_refused_for_what_needs_them(model, plain):
+    plain(1)
+    refusal = model.refusal(needs=frozenset({FINAL, ATTENTION}))
+    assert refusal.startswith(
+        f"The teacher in {model.folder} cannot teach this: HLFD needs its attention. Expected a U-"
+    )
+    assert "got Sequential." in refusal
+    assert refusal.endswith("Any network can teach KD, CWD, IMF, which need only its final map.")
+
+
+def test_a_final_map_of_another_size_is_refused(model, plain):
+    plain(0)
+    refusal = model.refusal(needs=frozenset({FINAL}))
+    assert refusal.startswith("Expected a final map of the patch's size ")
 
 
 # Resuming

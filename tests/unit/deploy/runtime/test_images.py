@@ -1,11 +1,15 @@
 """Cases of a folder, and what is wrong with one."""
 
+import os
+import sys
+
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from faults import run_on_disk
 
-from nnunetv2_hlfd.deploy.runtime.images import check_complete, find_cases, read_image, write_segmentation
+from nnunetv2_hlfd.deploy.runtime.images import check_complete, find_cases, is_complete, read_image, write_segmentation
 
 
 def write(file, shape=(3, 4, 5), spacing=(1, 1, 1)):
@@ -79,19 +83,72 @@ def test_images_of_four_dimensions_are_refused(tmp_path):
         read_image([tmp_path / "a_0000.nii.gz"], 1)
 
 
-def test_a_segmentation_has_the_images_geometry_and_no_half_of_it_is_ever_seen(tmp_path, monkeypatch):
+def test_a_segmentation_has_the_images_geometry(tmp_path):
     image = read_image([write(tmp_path / "a_0000.nii.gz", spacing=(0.5, 2, 3))], 1)
     labels = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
     write_segmentation(labels, image, tmp_path / "a.nii.gz")
     written = SimpleITK.ReadImage(str(tmp_path / "a.nii.gz"))
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(written), labels)
     assert written.GetSpacing() == (0.5, 2, 3)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.nii.gz", "a_0000.nii.gz"]
 
-    def fail(*_arguments, **_options):
-        (tmp_path / ".b.nii.gz").write_bytes(b"half")
-        raise RuntimeError("disk full")
 
-    monkeypatch.setattr(SimpleITK, "WriteImage", fail)
-    with pytest.raises(RuntimeError, match="disk full"):
-        write_segmentation(labels, image, tmp_path / "b.nii.gz")
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.nii.gz", "a_0000.nii.gz"]
+WRITE_OVER = """
+import sys
+from pathlib import Path
+import numpy as np
+import SimpleITK
+from nnunetv2_hlfd.deploy.runtime.images import Image, is_complete, write_segmentation
+target = Path(sys.argv[1])
+
+def write(slices):
+    geometry = SimpleITK.Image(200, 200, slices, 1)
+    labels = np.random.default_rng(0).integers(0, slices, (slices, 200, 200))
+    image = Image(data=np.zeros((1, *labels.shape), np.float32), spacing=(1, 1, 1), geometry=geometry)
+    write_segmentation(labels.astype(np.uint8), image, target)
+
+write(2)
+try:
+    write(80)
+except (ValueError, RuntimeError) as error:
+    print(str(error).splitlines()[-1])
+print(is_complete(target), SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(target))).max())
+print([file.name for file in target.parent.iterdir()])
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "reason"),
+    [
+        (".nii.gz", "is damaged: Compressed"),
+        (".nii", "a.nii is truncated"),
+        (".nrrd", "failed to write"),
+        (".mha", "No space"),
+    ],
+)
+def test_a_full_disk_leaves_the_old_segmentation(tmp_path, ending, reason):
+    """SimpleITK writes half of a NIfTI file onto a full disk and says nothing."""
+    target = tmp_path / f"a{ending}"
+    process = run_on_disk(tmp_path, "size=512k", [sys.executable, "-c", WRITE_OVER, target])
+    assert process.returncode == 0, process.stderr
+    error, *rest = process.stdout.splitlines()
+    assert reason in error
+    assert rest == ["True 1", f"['{target.name}']"]
+
+
+def test_what_a_killed_process_left_is_removed_after_an_hour(tmp_path):
+    image = read_image([write(tmp_path / "a_0000.nii.gz")], 1)
+    for name in (".partial-new", ".partial-old"):
+        (tmp_path / name).mkdir()
+    os.utime(tmp_path / ".partial-old", (0, 0))
+    write_segmentation(np.ones((3, 4, 5), np.uint8), image, tmp_path / "a.nii.gz")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".partial-new", "a.nii.gz", "a_0000.nii.gz"]
+
+
+def test_a_result_is_complete_where_it_is_there_and_whole(tmp_path):
+    file = write(tmp_path / "a.nii.gz")
+    assert is_complete(file)
+    assert not is_complete(tmp_path / "b.nii.gz")
+    assert not is_complete(tmp_path / "b.nrrd")
+    file.write_bytes(file.read_bytes()[:-9])
+    assert not is_complete(file)

@@ -1,0 +1,39 @@
+"""Writing a file whole or not at all."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PREFIX = ".partial-"
+_ABANDONED_SECONDS = 3600  # no segmentation takes as long to write
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Hand out a temporary path with the file's name; what is written there becomes the file at the block's end.
+
+    The file is at any moment the previous one or the new one. The temporary path lies in a hidden folder of its own
+    beside it, so no two processes share it; what processes that were killed have left there is removed after an hour.
+
+    Raises:
+        ValueError: where the file cannot be written, or a check in the block says so.
+    """
+    try:
+        for leftover in path.parent.glob(f"{_PREFIX}*"):
+            if time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(leftover, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=_PREFIX))
+        try:
+            temporary = folder / path.name
+            yield temporary
+            with temporary.open("r+b") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"could not write {path}: {error}") from error

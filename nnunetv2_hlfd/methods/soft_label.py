@@ -1,0 +1,60 @@
+r"""SoftLabel: the segmentation loss itself learns from the teacher's final map beside the label.
+
+Mixing labels with a teacher's probabilities is distillation's first form (Hinton, Vinyals, Dean; 2015;
+arXiv 1503.02531). What a Dice loss makes of soft targets, and losses that are minimal at them: Wang et al., "Dice
+Semimetric Losses", MICCAI 2023 (arXiv 2303.16296). HLFD's final-map term (Eq. 4) in the place where it does not compete
+with the segmentation loss.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from nnunetv2_hlfd.distillation.method import FINAL, DistillationMethod, Roles, Task, TeacherShape
+from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
+from nnunetv2_hlfd.distillation.taps import Stage
+from nnunetv2_hlfd.losses.focal_dice import ignored_voxels
+from nnunetv2_hlfd.losses.soft_labels import SoftLabelLoss, deep_soft_label_loss
+from nnunetv2_hlfd.settings.settings import Settings
+
+
+class SoftLabel(DistillationMethod):
+    r"""L = (1 - a) L_seg(label) + a S(p^t), a the setting teacher_share.
+
+    S is L_seg for soft targets (`losses.soft_labels`): equal to it at one-hot targets, minimal where the student's
+    probabilities are the teacher's. p^t is the teacher's final map at temperature 1, averaged over the area of each
+    output's voxels; every output of the student learns from it, with nnU-Net's deep-supervision weights. Voxels with
+    the ignore label are taught by the teacher unless distill_ignored is false.
+    """
+
+    title: ClassVar = "Soft labels"
+    needs: ClassVar = frozenset({FINAL})
+    segmentation_terms: ClassVar = frozenset({"soft_label"})
+
+    def __init__(
+        self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings
+    ) -> None:
+        super().__init__(student_stages, teacher_shape, task, settings)
+        self.weights = {"soft_label": settings.teacher_share}
+        self.loss = SoftLabelLoss(
+            recipe=settings.recipe,
+            regions=task.regions,
+            batch_dice=task.batch_dice,
+            has_ignore_label=task.ignore_label is not None,
+            ddp=task.ddp,
+            soft_dice_share=settings.soft_dice_share,
+        )
+
+    def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
+        """Return soft_label, unweighted."""
+        ignored = None
+        if not self.settings.distill_ignored:
+            ignored = ignored_voxels(target, self.task.ignore_label, self.task.regions)
+        probabilities = teacher.probabilities(0, 1.0, self.task.regions)
+        loss = deep_soft_label_loss(self.loss, student.logits, self.task.output_weights, probabilities, ignored)
+        return {"soft_label": loss}
+
+    def roles(self) -> Roles:
+        """No encoder stage plays a role."""
+        return Roles(student={}, teacher={}, notes=["soft labels teach every output by the final map"])

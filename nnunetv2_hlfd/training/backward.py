@@ -1,0 +1,86 @@
+"""The backward passes of one training step, and the optimizer's step after them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from nnunetv2_hlfd.training.balance import BalanceRecord, Choice, balance, group_parameters
+
+_CLIP_NORM = 12  # nnU-Net's
+
+
+def backward(loss: Tensor, adapters: Sequence[nn.Parameter], scaler: Any, ddp: bool) -> None:
+    """One backward pass of everything; DDP synchronizes the student's gradients, this the adapters'."""
+    _scale(scaler)(loss).backward()
+    if ddp:
+        _average([parameter.grad for parameter in adapters])
+
+
+def balanced_backward(
+    segmentation: Tensor,
+    terms: Mapping[str, Tensor],
+    network: nn.Module,
+    adapters: Sequence[nn.Parameter],
+    scaler: Any,
+    ddp: bool,
+    choice: Choice,
+    ratio: float,
+) -> BalanceRecord:
+    """A backward pass for each term and one for the segmentation loss; the terms' gradients are balanced before adding.
+
+    The terms come first, by torch.autograd.grad, which leaves DDP's reducer alone: two backward passes would
+    synchronize the first only. The segmentation loss's own gradients are those of a training without terms, bit for
+    bit.
+
+    Args:
+        segmentation: what the terms are balanced against.
+        terms: weighted, one at least.
+        network: the student, below DDP and torch.compile.
+        adapters: trained by the terms alone; they are not balanced.
+        scaler: GradScaler or None.
+        ddp: several processes train together.
+        choice: see `balance`.
+        ratio: see `balance`.
+    """
+    scale, parts = _scale(scaler), group_parameters(network)
+    student = [parameter for parameters in parts.values() for parameter in parameters]
+    gradients = {
+        name: torch.autograd.grad(scale(term), [*student, *adapters], retain_graph=True, allow_unused=True)
+        for name, term in terms.items()
+    }
+    scale(segmentation).backward()
+    if ddp:
+        _average([gradient for term in gradients.values() for gradient in term])
+    record = balance(parts, {name: term[: len(student)] for name, term in gradients.items()}, choice, ratio)
+    for index, parameter in enumerate(adapters, start=len(student)):
+        own = [term[index] for term in gradients.values() if term[index] is not None]
+        parameter.grad = torch.stack(own).sum(dim=0) if own else None
+    return record
+
+
+def step(optimizer: torch.optim.Optimizer, network: nn.Module, adapters: Sequence[nn.Parameter], scaler: Any) -> None:
+    """Clip and step as nnU-Net does; adapters are clipped apart from the student."""
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    torch.nn.utils.clip_grad_norm_(network.parameters(), _CLIP_NORM)
+    torch.nn.utils.clip_grad_norm_([parameter for parameter in adapters if parameter.grad is not None], _CLIP_NORM)
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
+
+
+def _scale(scaler: Any) -> Callable[[Tensor], Tensor]:
+    return scaler.scale if scaler is not None else lambda loss: loss
+
+
+def _average(gradients: Iterable[Tensor | None]) -> None:
+    """Mean over the processes, in place."""
+    for gradient in gradients:
+        if gradient is not None:
+            dist.all_reduce(gradient)
+            gradient /= dist.get_world_size()

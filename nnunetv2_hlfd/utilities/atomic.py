@@ -1,0 +1,157 @@
+"""Writing files whole or not at all, whatever ends the process and however full the disk is.
+
+A file is written into a hidden folder of this process beside its target, flushed to the disk, and renamed. So the
+target is at any moment the previous file or the new one, two processes never share a temporary file, and the temporary
+file has the target's own name, by whose ending libraries choose a format.
+"""
+
+import json
+import os
+import platform
+import secrets
+import shutil
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from nnunetv2_hlfd.utilities.errors import UserError
+
+_PREFIX = ".partial"
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+_ABANDONED_SECONDS = 24 * 3600  # no write takes as long
+
+
+@contextmanager
+def writing(target: Path, library_errors: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Name the target where the block cannot write it.
+
+    Args:
+        target: file or folder that is to be written.
+        library_errors: what the library that writes raises beside OSError where it cannot, as torch's RuntimeError.
+
+    Raises:
+        UserError: in place of these errors.
+    """
+    errors: tuple[type[Exception], ...] = (OSError, *library_errors)
+    try:
+        yield
+    except errors as error:
+        raise UserError(f"Could not write {target}: {error}. The previous file, if any, is intact.") from error
+
+
+@contextmanager
+def partial_folder(target: Path) -> Iterator[Path]:
+    """Hand out an empty folder beside a target; it is removed at the end with all that was not published.
+
+    What processes that were killed have left beside the target is removed, too.
+
+    Raises:
+        UserError: in place of OSError, naming the target.
+    """
+    with writing(target):
+        _remove_leftovers(target.parent)
+        folder = target.parent / f"{_PREFIX}-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(temporary: Path, target: Path) -> None:
+    """Flush a file, or a folder and all files in it, to the disk and let it take the place of the target.
+
+    Raises:
+        OSError: where that is not possible; the target is as before.
+    """
+    for file in sorted(temporary.rglob("*")) if temporary.is_dir() else [temporary]:
+        if file.is_file():
+            with file.open("r+b") as opened:
+                os.fsync(opened.fileno())
+    temporary.replace(target)
+    _flush_folder(target.parent)
+
+
+@contextmanager
+def atomic_path(path: Path, library_errors: tuple[type[Exception], ...] = ()) -> Iterator[Path]:
+    """Hand out a temporary path with the target's name; what is written there becomes the target at the block's end.
+
+    An error in the block leaves the target as it was. A check of what was written belongs into the block: a library
+    may write half of a file onto a full disk and say nothing.
+
+    Args:
+        path: of the target, in a folder that exists.
+        library_errors: see `writing`.
+
+    Raises:
+        UserError: where the target cannot be written.
+    """
+    with writing(path, library_errors), partial_folder(path) as folder:
+        temporary = folder / path.name
+        yield temporary
+        publish(temporary, path)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file.
+
+    Raises:
+        UserError: where it cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+        if (size := temporary.stat().st_size) != len(content):
+            raise OSError(f"{size} of {len(content)} bytes were written")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, with its line ends as they are.
+
+    Raises:
+        UserError: where it cannot be written.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON.
+
+    Raises:
+        UserError: where it cannot be written.
+    """
+    write_text(path, json.dumps(content, indent=4) + "\n")
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in it durable. Windows cannot open folders, and some network file systems refuse to flush them."""
+    if os.name == "posix":
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for leftover in folder.glob(f"{_PREFIX}-*-*-*"):
+        if _is_abandoned(leftover):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_abandoned(leftover: Path) -> bool:
+    """Whether its process has ended. That of a process on another machine, or in another container, has to be old."""
+    host, process = leftover.name.split("-")[1:3]
+    if host == _HOST and os.name == "posix" and process.isdecimal():  # on Windows, signal 0 would end the process
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):  # somebody else's process
+            return False
+        return False
+    with suppress(OSError):
+        return time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS
+    return False
