@@ -1,7 +1,9 @@
 """`nnUNetv2_hlfd predict` beside nnUNetv2_predict: the same files, faults of one case, kills, cascades."""
 
+import os
+import re
+import shlex
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,14 +12,15 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from helpers import stock, train_once
+from faults import run_on_disk
+from helpers import PREDICT, prediction, stock, train_once
 from phantom_data import REGIONS_DATASET
+from processes import Process, run_script
 
 from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.deploy.predictor import Predictor
 
 DATASET = "Dataset901_Phantom"
-PREDICT = "nnunetv2.inference.predict_from_raw_data:predict_entry_point_modelfolder"
 CPU = ("-device", "cpu", "--disable_progress_bar")
 
 
@@ -47,7 +50,7 @@ def predict(model, images, output, *more):
 
 
 def stock_predict(model, images, output, *more):
-    stock(PREDICT, "-m", model, "-i", images, "-o", output, "-f", 0, *CPU, *more)
+    stock(PREDICT, *prediction(model, images, output), *more, nnUNet_results=str(model.parents[1]))
 
 
 def labels(file):
@@ -108,7 +111,7 @@ def test_a_model_by_its_names(model, images, tmp_path, nnunet):
 @pytest.mark.slow
 def test_folds_are_averaged_as_in_nnunet(model, images, tmp_path):
     """A second fold of other weights."""
-    both = tmp_path / model.name
+    both = tmp_path / DATASET / model.name
     shutil.copytree(model, both)
     shutil.copytree(both / "fold_0", both / "fold_1")
     file = both / "fold_1/checkpoint_final.pth"
@@ -117,7 +120,8 @@ def test_folds_are_averaged_as_in_nnunet(model, images, tmp_path):
         if "seg_layers" in name:
             weight *= -0.5
     torch.save(content, file)
-    stock(PREDICT, "-m", both, "-i", images, "-o", tmp_path / "stock", "-f", 0, 1, *CPU)
+    arguments = prediction(both, images, tmp_path / "stock", folds=(0, 1))
+    stock(PREDICT, *arguments, nnUNet_results=str(tmp_path))
     assert predict(both, images, tmp_path / "ours", "-f", 0, 1) == 0
     assert_same_segmentations(tmp_path / "ours", tmp_path / "stock")
 
@@ -146,13 +150,13 @@ def test_after_a_kill_it_goes_on_with_what_is_missing(model, images, tmp_path, e
     source = sorted(images.glob("*.nii.gz"))[0]
     for number in range(200):
         (cases / f"case{number:03d}_0000.nii.gz").symlink_to(source)
-    arguments = [Path(sys.executable).parent / "nnUNetv2_hlfd", "predict", "-m", model, "-i", cases, "-o", output, *CPU]
-    process = subprocess.Popen(list(map(str, arguments)))
-    while not list(output.glob("*.nii.gz")):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+    arguments = ["predict", "-m", str(model), "-i", str(cases), "-o", str(output), *CPU]
+    script = Path(sys.executable).parent / "nnUNetv2_hlfd"
+    with Process(run_script, (script, arguments), os.environ, tmp_path) as process:
+        while not list(output.glob("*.nii.gz")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
     finished = {each: (each.stat().st_mtime_ns, labels(each)) for each in output.glob("*.nii.gz")}
     assert 0 < len(finished) < 200
     for file in sorted(cases.iterdir())[len(finished) + 3 :]:
@@ -163,6 +167,39 @@ def test_after_a_kill_it_goes_on_with_what_is_missing(model, images, tmp_path, e
         np.testing.assert_array_equal(content, labels(expected / source.name.replace("_0000", "")))
     assert len(list(output.glob("*.nii.gz"))) >= len(finished) + 2
     assert not [each for each in output.iterdir() if each.name.startswith(".")]
+
+
+def test_on_a_full_disk_cases_fail_and_every_segmentation_that_is_there_is_whole(model, images, tmp_path, expected):
+    """SimpleITK itself leaves half of a file and says nothing."""
+    cases, output, copy = tmp_path / "cases", tmp_path / "out", tmp_path / "copy"
+    for folder in (cases, output):
+        folder.mkdir()
+    source = sorted(images.glob("*.nii.gz"))[0]
+    for number in range(20):
+        (cases / f"case{number:03d}_0000.nii.gz").symlink_to(source)
+    program = Path(sys.executable).parent / "nnUNetv2_hlfd"
+    command = shlex.join(map(str, [program, "predict", "-m", model, "-i", cases, "-o", output, *CPU]))
+    script = f"{command}; code=$?; cp -r {shlex.quote(str(output))} {shlex.quote(str(copy))}; exit $code"
+    process = run_on_disk(output, "size=64k", ["sh", "-c", script])
+    assert process.returncode == 1, process.stderr
+    written = list(copy.glob("*.nii.gz"))
+    assert 0 < len(written) < 20
+    for file in written:
+        np.testing.assert_array_equal(labels(file), labels(expected / source.name.replace("_0000", "")))
+    reason = rf"^case\d+ FAILED: Could not write {output}/case\d+\.nii\.gz: .*The previous file, if any, is intact\.$"
+    assert len(re.findall(reason, process.stderr, re.MULTILINE)) == 20 - len(written)
+    assert not [file.name for file in copy.iterdir() if file.name.startswith(".")]
+
+
+def test_a_segmentation_that_is_not_whole_is_predicted_again(model, images, tmp_path, expected):
+    """As nnUNetv2_predict leaves it on a full disk."""
+    assert predict(model, images, tmp_path) == 0
+    whole, cut = sorted(tmp_path.glob("*.nii.gz"))[:2]
+    cut.write_bytes(cut.read_bytes()[:-20])
+    before = whole.stat().st_mtime_ns
+    assert predict(model, images, tmp_path, "--continue_prediction") == 0
+    np.testing.assert_array_equal(labels(cut), labels(expected / cut.name))
+    assert whole.stat().st_mtime_ns == before
 
 
 def test_parts_share_the_work(model, images, tmp_path):
@@ -208,7 +245,9 @@ def test_bad_arguments_are_refused_before_anything_is_loaded(model, images, tmp_
     refused("Expected a configuration with -d, such as -c 2d.", "-d", "901", "-device", "cpu")
     refused("Expected a -step_size above 0, at most 1, got 2.0.", *one, "-step_size", "2")
     refused("Expected -part_id from 0 to 1 (-num_parts - 1), got 2.", *one, "-num_parts", "2", "-part_id", "2")
-    refused("No data set 555 in the folders", "-d", "555", "-c", "2d", "-device", "cpu")
+    for given in ("555", "Phantom"):
+        unknown = f"Expected the name or ID of a data set, got '{given}'. nnU-Net says: "
+        refused(unknown, "-d", given, "-c", "2d", "-device", "cpu")
     refused("Expected a checkpoint at", *one, "-f", "4")
     refused("Expected a model folder of nnU-Net", "-m", str(tmp_path), "-device", "cpu")
     if not torch.cuda.is_available():

@@ -138,19 +138,20 @@ def test_pixel_maps_are_the_probabilities_of_the_heads_that_were_trained(models,
         heads = trainer.distiller.method.methods["HLFD"].heads
         expected = [heads[str(stage)](features[stage]).softmax(dim=1)[0, 2] for stage in (1, 2, 3)]
 
-    def seen(upd, ipd):
-        record = {"method": {"weights": {"upd": upd, "ipd": ipd}}}
-        maps = see(replace(trained, record=record), patch, target).maps
-        return {each.stage: each.values for each in maps if each.kind == "pixel map"}
+    def seen(**factors):
+        settings = {**trained.checkpoint["settings"], "weights": factors}
+        changed = replace(trained, checkpoint={**trained.checkpoint, "settings": settings})
+        maps = see(changed, patch, target).maps
+        return {pixel_map.stage: pixel_map.values for pixel_map in maps if pixel_map.kind == "pixel map"}
 
     stages = ["early stage", "middle stage 1", "middle stage 2"]
-    found = seen(0.1, 0.1)
+    found = seen()
     assert list(found) == stages
     for stage, values in zip(stages, expected, strict=True):
         assert torch.allclose(found[stage], values, atol=1e-6)
-    assert list(seen(0.1, 0)) == stages[:1]
-    assert list(seen(0, 0.1)) == stages[1:]
-    assert seen(0, 0) == {}
+    assert list(seen(ipd=0)) == stages[2:], "Eq. 3 teaches the deepest map"
+    assert list(seen(upd=0)) == stages[:2]
+    assert seen(HLFD=0) == {}
 
 
 def test_pictures_stand_in_the_page_and_beside_it(written):
