@@ -88,7 +88,7 @@ class Predictor(nnUNetPredictor):
         if exported:
             networks = [open_network(file) for file in find_networks(model, list(folds) if folds else None)]
             self.allowed_mirroring_axes = networks[0].description.mirror_axes
-            self.runs = [_on_tensors(each.run) for each in networks]
+            self.runs = [_on_tensors(network.run) for network in networks]
         else:
             self.runs = [_prepare(source, fold, backend, device) for fold in source.folds]
 

@@ -10,7 +10,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_preprocessed
 
 from nnunetv2_hlfd.models.checkpoints import sha256
-from nnunetv2_hlfd.plans.identity import RECORD_FILE, check_folder_is_ours
+from nnunetv2_hlfd.plans.identity import RECORD_FILE, check_folder_settings
 from nnunetv2_hlfd.plans.variants import variant_differences
 from nnunetv2_hlfd.settings.rules import nearest
 from nnunetv2_hlfd.study.runs import Run, splits_file
@@ -108,7 +108,7 @@ def check_runs(runs: Sequence[Run]) -> None:
             raise UserError(f"Expected names that differ in more than their case, {run.plans_name} is there twice.")
         try:
             _check_variant(run)
-            check_folder_is_ours(run.model_folder, run.settings, run.fold)
+            check_folder_settings(run.model_folder, run.settings, run.fold)
             _check_recorded_teacher(run, checksum)
         except ValueError as error:
             raise UserError(f"{run.arm}: {error}") from error
