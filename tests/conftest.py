@@ -1,6 +1,5 @@
 """A tiny phantom data set, planned and preprocessed by nnU-Net itself, and helpers to train on it."""
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -11,22 +10,33 @@ from pathlib import Path
 import phantom_data
 import pytest
 import torch
+from filelock import FileLock
 from phantom_data import DATASET, SHORT, make_data_sets, use_folders
+from processes import fork_what_is_spawned
 
 from nnunetv2_hlfd import datasets
 from nnunetv2_hlfd.plans.variants import write_variant
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 
+# Reproducible and quick nnU-Net: augmentation in this process, no compilation, small export pools, one thread (more
+# cost more than they save on tensors this small), small curves.
+ENVIRONMENT = {
+    "nnUNet_n_proc_DA": "0",
+    "nnUNet_def_n_proc": "1",
+    "nnUNet_compile": "f",
+    "OMP_NUM_THREADS": "1",
+    "MATPLOTLIBRC": str(Path(__file__).parent / "support/matplotlibrc"),
+}
 
-@pytest.fixture(scope="session", autouse=True)
-def _single_process() -> None:
-    """Reproducible nnU-Net: augmentation in this process, no compilation, small export pools."""
-    values = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f"}
-    os.environ.update(values)
-    os.environ.pop("nnUNet_hlfd_teacher", None)
-    os.environ.pop("nnUNet_hlfd_trust_checkpoint", None)
+
+def pytest_configure() -> None:
+    """Before any test module imports nnU-Net or matplotlib."""
+    os.environ.update(ENVIRONMENT)
+    for name in ("nnUNet_hlfd_teacher", "nnUNet_hlfd_trust_checkpoint"):
+        os.environ.pop(name, None)
     extend_trainer_search()
-    torch.set_num_threads(1)  # more cost more than they save on tensors this small
+    fork_what_is_spawned()
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -37,27 +47,35 @@ def _one_thread_again() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def nnunet(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
-    """nnU-Net's three folders with the data sets of DATASETS, planned and preprocessed.
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """A folder that all workers of a session share: pytest's cache, kept for the next session, where there is one."""
+    if (cache := getattr(pytestconfig, "cache", None)) is not None:
+        return cache.mkdir("nnunet")
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def nnunet(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Path:
+    """nnU-Net's three folders with the data sets of DATASETS, planned and preprocessed, for this worker.
 
     2d, (anisotropic) 3d_fullres, 3d_lowres and 3d_cascade_fullres; the plans' networks are narrowed to keep the tests
-    quick. The preprocessed data are kept in pytest's cache for the next session, under the hash of what they are made
-    by.
+    quick. The preprocessed data are made once and shared, under the hash of what they are made by.
     """
     sources = [Path(phantom_data.__file__), *Path(datasets.__file__).parent.glob("*.py")]
-    key = hashlib.sha256(b"".join(each.read_bytes() for each in sorted(sources)) + version("nnunetv2").encode())
-    cached = Path(pytestconfig.cache.mkdir("nnunet")) / key.hexdigest()[:16]
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources)) + version("nnunetv2").encode())
+    made = shared_folder / key.hexdigest()[:16]
     root = tmp_path_factory.mktemp("nnunet")
-    if not cached.is_dir():
-        make_data_sets(root)
-        temporary = cached.with_suffix(f".{os.getpid()}")
-        shutil.copytree(root, temporary)
-        with contextlib.suppress(OSError):  # another session was quicker
-            temporary.rename(cached)
-        shutil.rmtree(temporary, ignore_errors=True)
-    else:
-        shutil.copytree(cached, root, dirs_exist_ok=True)
     use_folders(root)
+    with FileLock(made.with_suffix(".lock")):
+        if made.is_dir():
+            shutil.copytree(made, root, dirs_exist_ok=True)
+        else:
+            make_data_sets(root)
+            unfinished = made.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.copytree(root, unfinished)
+            unfinished.rename(made)
     return root
 
 

@@ -76,7 +76,8 @@ class HLFD(DistillationMethod):
 
     def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
         """Return ufd, ifd, upd and ipd, unweighted."""
-        return {**self._feature_terms(student, teacher), **self._pixel_terms(student, teacher, target)}
+        upd, ipd = self._upd(student, teacher, target), self._ipd(student, teacher, target)
+        return {**self._feature_terms(student, teacher), "upd": upd, "ipd": ipd}
 
     def roles(self) -> Roles:
         """Early, middle and late stages, and the teacher's outputs that make p_mid."""
@@ -103,24 +104,31 @@ class HLFD(DistillationMethod):
         ifd = [self.attention_distance(student, teacher, stage, taps.late) for stage in self.taps.mids]
         return {"ufd": attention_distance(early, teacher_mid), "ifd": torch.stack(ifd).sum()}
 
-    def _pixel_terms(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
-        mid, late = self._pixel_targets(teacher, target)
-        early_logits, *mid_logits = self._student_maps(student)
-        upd = self._pixel_distance(resize(at_least_float32(early_logits), mid.shape[2:]), mid, target)
+    def _upd(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> Tensor:
+        mid = self._teacher_mid(teacher, target)
+        early_logits = self._student_maps(student)[0]
+        return self._pixel_distance(resize(at_least_float32(early_logits), mid.shape[2:]), mid, target)
+
+    def _ipd(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> Tensor:
+        late = self._teacher_late(teacher, target)
+        mid_logits = self._student_maps(student)[1:]
         if self.settings.pixel_grid == "image":
             mid_logits = [resize(at_least_float32(logits), late.shape[2:]) for logits in mid_logits]
-        ipd = [self._pixel_distance(logits, resize(late, logits.shape[2:]), target) for logits in mid_logits]
-        return {"upd": upd, "ipd": torch.stack(ipd).mean()}
+        distances = [self._pixel_distance(logits, resize(late, logits.shape[2:]), target) for logits in mid_logits]
+        return torch.stack(distances).mean()
 
     def _pixel_distance(self, logits: Tensor, probabilities: Tensor, target: Tensor) -> Tensor:
         if self.soft_loss is None:
             return self.divergence(logits, probabilities, target, self.temperature)
         return self.soft_loss(logits, probabilities, self.valid(target, tuple(logits.shape[2:])))
 
-    def _pixel_targets(self, teacher: TeacherOutputs, _target: Tensor) -> tuple[Tensor, Tensor]:
-        """p_mid^t and p_late^t, (B, C, *spatial); where no intermediate output is trained both are the final map."""
-        of = self.temperature, self.task.regions
-        return teacher.unified_probabilities(self.teacher_taps.heads or (0,), *of), teacher.probabilities(0, *of)
+    def _teacher_mid(self, teacher: TeacherOutputs, _target: Tensor) -> Tensor:
+        """p_mid^t, (B, C, *spatial); the final map where no intermediate output is trained."""
+        return teacher.unified_probabilities(self.teacher_taps.heads or (0,), self.temperature, self.task.regions)
+
+    def _teacher_late(self, teacher: TeacherOutputs, _target: Tensor) -> Tensor:
+        """p_late^t, (B, C, *spatial)."""
+        return teacher.probabilities(0, self.temperature, self.task.regions)
 
     def _student_maps(self, student: Outputs) -> list[Tensor]:
         """Pixel logits in decoder order: deepest first."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_same, load, make_trainer, run_epoch, stock, train_once
+from helpers import PREDICT, assert_same, load, make_trainer, prediction, run_epoch, stock, train_once
 from phantom_data import REGIONS_DATASET
 
 from nnunetv2_hlfd.cli.main import main
@@ -53,31 +53,9 @@ def test_student_trains_on_its_own_lowres_student_and_predicts_without_this_pack
         ("3d_lowres", "all", ()),
         (CASCADE, 0, ("-prev_stage_predictions", tmp_path / "3d_lowres")),
     ):
-        stock(
-            "nnunetv2.inference.predict_from_raw_data:predict_entry_point",
-            "-d",
-            DATASET,
-            "-c",
-            configuration,
-            "-f",
-            trained,
-            "-tr",
-            STUDENT,
-            "-p",
-            student_lowres,
-            "-i",
-            images,
-            "-o",
-            tmp_path / configuration,
-            "-device",
-            "cpu",
-            "--disable_tta",
-            "-npp",
-            "0",
-            "-nps",
-            "0",
-            *more,
-        )
+        model = fold.parents[1] / f"{STUDENT}__{student_lowres}__{configuration}"
+        arguments = prediction(model, images, tmp_path / configuration, folds=[trained])
+        stock(PREDICT, *arguments, "--disable_tta", *more)
         assert len(list((tmp_path / configuration).glob("*.nii.gz"))) == 1
 
 

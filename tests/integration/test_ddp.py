@@ -3,14 +3,16 @@
 What it does not show: NCCL, GPUs, mixed precision under DDP.
 """
 
+import contextlib
 import json
+import os
 
 import pytest
 import torch
-import torch.multiprocessing
 from ddp_worker import STEPS, train, trainer_class, work
 from helpers import assert_same, make_trainer
 from phantom_data import DATASET, REGIONS_DATASET
+from processes import Process
 
 # every method's terms beside HLFD's, each at a weight that counts
 ALL = {"KD": 0.5, "AT": 0.5, "FitNet": 0.1, "CWD": 0.5, "SKD": 0.1, "EMKD_region": 0.5, "IMF": 0.5, "DSKD": 0.1}
@@ -58,7 +60,13 @@ def test_two_processes_equal_one_on_the_whole_batch(
     torch.save({"data": batch["data"], "target": batch["target"]}, tmp_path / "batch.pt")
     one = train(nnunet, trainer, plans, dataset, batch)
     arguments = (str(tmp_path), str(nnunet), trainer, plans, dataset)
-    torch.multiprocessing.spawn(work, args=arguments, nprocs=2, join=True)
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(Process(work, (rank, *arguments), os.environ, tmp_path / str(rank)))
+            for rank in range(2)
+        ]
+        for process in processes:
+            assert process.wait() == 0, process.stderr[-3000:]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     assert (one["wrapped"], first["wrapped"]) == ("ResidualEncoderUNet", "DistributedDataParallel")
     assert (one["batch_size"], first["batch_size"], second["batch_size"]) == (4, 2, 2)

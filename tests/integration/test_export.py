@@ -1,10 +1,8 @@
 """`nnUNetv2_hlfd export -to nnunet`: what stock nnU-Net installs and predicts with, without this package."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -12,64 +10,18 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from helpers import PREDICT, prediction, stock
 
 from nnunetv2_hlfd.cli.main import main
 
 DATASET = "Dataset901_Phantom"
-STOCK = """
-import importlib.abc, sys
-class Missing(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "nnunetv2_hlfd":
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Missing())
-command, sys.argv = sys.argv[1], sys.argv[1:]
-import importlib.metadata
-[entry] = importlib.metadata.entry_points(group="console_scripts", name=command)
-entry.load()()
-"""
-
-
-def stock(results, command, *arguments):
-    """Run a command of nnU-Net where this package cannot be imported."""
-    variables = {**os.environ, "nnUNet_results": str(results), "OMP_NUM_THREADS": "1"}
-    variables.pop("nnUNet_extTrainer", None)
-    process = subprocess.run(
-        [sys.executable, "-c", STOCK, command, *map(str, arguments)],
-        env=variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr[-2000:]
+INSTALL = "nnunetv2.model_sharing.entry_points:install_from_zip_entry_point"
 
 
 def predict(results, nnunet, output, plans, trainer):
-    stock(
-        results,
-        "nnUNetv2_predict",
-        "-d",
-        "901",
-        "-c",
-        "2d",
-        "-f",
-        "0",
-        "-p",
-        plans,
-        "-tr",
-        trainer,
-        "-i",
-        nnunet / "raw" / DATASET / "imagesTs",
-        "-o",
-        output,
-        "-device",
-        "cpu",
-        "-npp",
-        "0",
-        "-nps",
-        "0",
-        "--save_probabilities",
-    )
+    images = nnunet / "raw" / DATASET / "imagesTs"
+    arguments = prediction(results / DATASET / f"{trainer}__{plans}__2d", images, output)
+    stock(PREDICT, *arguments, "--save_probabilities", nnUNet_results=str(results))
     [labels] = output.glob("*.nii.gz")
     with np.load(next(output.glob("*.npz"))) as file:
         probabilities = file["probabilities"]
@@ -96,7 +48,7 @@ def test_stock_nnunet_installs_and_predicts_the_export_as_the_student_itself(stu
     assert f"and {archive}: " in capsys.readouterr().out
     results = tmp_path / "results"
     results.mkdir()
-    stock(results, "nnUNetv2_install_pretrained_model_from_zip", archive)
+    stock(INSTALL, archive, nnUNet_results=str(results))
     installed = predict(results, nnunet, tmp_path / "a", "nnUNetPlans_short_exportedHLFD", "nnUNetTrainer")
     own = predict(nnunet / "results", nnunet, tmp_path / "b", "nnUNetPlans_short_exported", "nnUNetTrainerHLFD")
     for exported, expected in zip(installed, own, strict=True):
@@ -142,7 +94,7 @@ def test_installing_leaves_the_teacher_as_it_is(student, nnunet, tmp_path):
     before = {each: each.read_bytes() for each in results.rglob("*") if each.is_file()}
     assert export(student, tmp_path / "out") == 0
     [archive] = (tmp_path / "out").glob("*.zip")
-    stock(results, "nnUNetv2_install_pretrained_model_from_zip", archive)
+    stock(INSTALL, archive, nnUNet_results=str(results))
     assert all(each.read_bytes() == content for each, content in before.items())
     assert len(list(results.rglob("*.pth"))) == len([each for each in before if each.suffix == ".pth"]) + 1
 

@@ -1,17 +1,19 @@
 """What goes wrong on real machines: full disks, damaged files, teachers that moved, workers that die."""
 
+import functools
 import os
 import re
 import resource
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from helpers import load, make_trainer
+from killed_training import train
 from nnunetv2.run.run_training import maybe_load_checkpoint
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from processes import Process
 
 from nnunetv2_hlfd.utilities.errors import UserError
 
@@ -99,47 +101,25 @@ def test_a_run_whose_teacher_is_gone_says_which_it_was(nnunet, variant, teacher_
     assert f"This run was started with {teacher}/fold_0/checkpoint_final.pth" in str(caught.value)
 
 
-CHILD = """
-import os, signal, sys
-import torch
-from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
-torch.set_num_threads(1)
-plans, continues = sys.argv[1], sys.argv[2] == "c"
-trainer = get_trainer_from_args("Dataset901_Phantom", "2d", 0, "nnUNetTrainerStudent", plans, continues,
-                                device=torch.device("cpu"))
-maybe_load_checkpoint(trainer, continues, False)
-print("starts at", trainer.current_epoch, flush=True)
-step = trainer.train_step
-def train_step(batch):
-    if trainer.current_epoch == 1 and not continues:
-        os.kill(trainer.dataloader_train._processes[0].pid, signal.SIGKILL)
-    return step(batch)
-trainer.train_step = train_step
-trainer.run_training()
-"""
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
-def test_a_killed_data_loading_worker_ends_the_run_with_an_error_and_the_run_goes_on_afterwards(nnunet, variant):
+def test_a_killed_data_loading_worker_ends_the_run_with_an_error_and_the_run_goes_on_afterwards(
+    nnunet, variant, tmp_path
+):
     """Two worker processes, one killed in the second epoch as the kernel does when memory runs out."""
     plans = variant("worker", num_epochs=4, num_iterations_per_epoch=30)
 
-    def run(how):
-        return subprocess.run(
-            [sys.executable, "-c", CHILD, plans, how],
-            env={**os.environ, "nnUNet_n_proc_DA": "2"},
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+    def run(name, **options):
+        call = functools.partial(train, "nnUNetTrainerStudent", plans, **options)
+        with Process(call, (), {**os.environ, "nnUNet_n_proc_DA": "2"}, tmp_path / name) as process:
+            return process.wait(), process.stdout, process.stderr
 
-    killed = run("new")
-    assert killed.returncode != 0
-    assert re.search(r"background workers? (are|is) no longer alive", killed.stdout + killed.stderr)
+    code, *printed = run("killed", continues=False, kills_worker=True)
+    assert code != 0
+    assert re.search(r"background workers? (are|is) no longer alive", "".join(printed))
     folder = nnunet / "results/Dataset901_Phantom" / f"nnUNetTrainerStudent__{plans}__2d" / "fold_0"
     assert not (folder / "checkpoint_final.pth").exists()
     assert load(folder / "checkpoint_latest.pth")["current_epoch"] == 1
-    finished = run("c")
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    assert "starts at 1" in finished.stdout
+    code, output, error = run("finished", continues=True)
+    assert code == 0, error[-3000:]
+    assert "starts at 1" in output
     assert load(folder / "checkpoint_final.pth")["current_epoch"] == 4

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
-from helpers import command, make_trainer, run_epoch, train_once
+from helpers import command, make_trainer, prediction, run_epoch, train_once
 from phantom_data import DATASETS
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
@@ -51,42 +51,19 @@ def test_student_trains_resumes_and_predicts(nnunet, variant, train, tmp_path, l
 
     more = ()
     if cascade:
-        _predict(nnunet, dataset, previous_stage, "all", tmp_path / "lowres")
+        _predict(nnunet, fold.parents[1] / previous_stage, "all", tmp_path / "lowres")
         more = ("-prev_stage_predictions", tmp_path / "lowres")
-    _predict(nnunet, dataset, fold.parent.name, "0", tmp_path / "out", *more)
+    _predict(nnunet, fold.parent, 0, tmp_path / "out", *more)
     [image_file] = (nnunet / "raw" / dataset / "imagesTs").glob("*.nii.gz")
     image = SimpleITK.ReadImage(str(image_file))
-    prediction = SimpleITK.ReadImage(str(tmp_path / "out" / image_file.name.replace("_0000", "")))
-    assert prediction.GetSize() == image.GetSize()
-    assert set(np.unique(SimpleITK.GetArrayFromImage(prediction))) <= {0, 1, 2}  # never the ignore label
+    labels = SimpleITK.ReadImage(str(tmp_path / "out" / image_file.name.replace("_0000", "")))
+    assert labels.GetSize() == image.GetSize()
+    assert set(np.unique(SimpleITK.GetArrayFromImage(labels))) <= {0, 1, 2}  # never the ignore label
 
 
-def _predict(nnunet, dataset, model, fold, output, *more):
-    trainer, plans, configuration = model.split("__")
-    command(
-        "nnUNetv2_predict",
-        "-d",
-        dataset,
-        "-c",
-        configuration,
-        "-f",
-        fold,
-        "-tr",
-        trainer,
-        "-p",
-        plans,
-        "-o",
-        output,
-        "-i",
-        nnunet / "raw" / dataset / "imagesTs",
-        "-device",
-        "cpu",
-        "-npp",
-        "0",
-        "-nps",
-        "0",
-        *more,
-    )
+def _predict(nnunet, model, fold, output, *more):
+    images = nnunet / "raw" / model.parent.name / "imagesTs"
+    command("nnUNetv2_predict", *prediction(model, images, output, folds=[fold]), *more)
 
 
 def _log(folder):

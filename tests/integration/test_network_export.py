@@ -11,14 +11,13 @@ import numpy as np
 import onnx
 import pytest
 import SimpleITK
-from helpers import stock, train_once
+from helpers import PREDICT, prediction, stock, train_once
 from phantom_data import REGIONS_DATASET
 
 from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.deploy.runtime.network import find_networks, open_network
 
 DATASET = "Dataset901_Phantom"
-PREDICT = "nnunetv2.inference.predict_from_raw_data:predict_entry_point_modelfolder"
 WITHOUT = """
 import importlib.abc, runpy, sys
 class Missing(importlib.abc.MetaPathFinder):
@@ -97,7 +96,7 @@ def labels(file):
 def assert_program_predicts_as_nnunet(folder, model, images, tmp_path, *more):
     done = run_program(folder, images, tmp_path / "a")
     assert done.returncode == 0, done.stderr
-    stock(PREDICT, "-m", model, "-f", 0, "-i", images, "-o", tmp_path / "b", "-device", "cpu", *more)
+    stock(PREDICT, *prediction(model, images, tmp_path / "b"), *more)
     [file] = (tmp_path / "b").glob("*.nii.gz")
     assert (labels(tmp_path / "a" / file.name) == labels(file)).mean() > 0.998
     ours, theirs = (SimpleITK.ReadImage(str(each)) for each in (tmp_path / "a" / file.name, file))

@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
-from helpers import command, load, make_trainer, run_epoch, stock
+from helpers import PREDICT, command, load, make_trainer, prediction, run_epoch, stock
 
 from nnunetv2_hlfd.cli.main import main
 
 DATASET, STUDENT, TEACHER = "Dataset901_Phantom", "nnUNetTrainerHLFD", "nnUNetTrainerTeacher"
 PLANS = "nnUNetPlans_piped"
-PREDICT = "nnunetv2.inference.predict_from_raw_data:predict_entry_point"
 
 
 @pytest.fixture(scope="module")
@@ -48,33 +47,11 @@ def results(nnunet, pair, tmp_path, monkeypatch):
 
 
 def _predict(nnunet, trainer, output, *more):
-    stock(
-        PREDICT,
-        "-d",
-        DATASET,
-        "-c",
-        "2d",
-        "-f",
-        0,
-        "-tr",
-        trainer,
-        "-p",
-        PLANS,
-        "-o",
-        output,
-        "-device",
-        "cpu",
-        "-i",
-        nnunet / "raw" / DATASET / "imagesTs",
-        "--disable_tta",
-        "-npp",
-        0,
-        "-nps",
-        0,
-        *more,
-    )
-    [prediction] = output.glob("*.nii.gz")
-    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(prediction)))
+    model = nnunet / "results" / DATASET / f"{trainer}__{PLANS}__2d"
+    images = nnunet / "raw" / DATASET / "imagesTs"
+    stock(PREDICT, *prediction(model, images, output), "--disable_tta", *more)
+    [labels] = output.glob("*.nii.gz")
+    return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(labels)))
 
 
 # Probabilities, best configuration and ensemble

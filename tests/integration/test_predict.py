@@ -1,9 +1,9 @@
 """`nnUNetv2_hlfd predict` beside nnUNetv2_predict: the same files, faults of one case, kills, cascades."""
 
+import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,14 +13,14 @@ import pytest
 import SimpleITK
 import torch
 from faults import run_on_disk
-from helpers import stock, train_once
+from helpers import PREDICT, prediction, stock, train_once
 from phantom_data import REGIONS_DATASET
+from processes import Process, run_script
 
 from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.deploy.predictor import Predictor
 
 DATASET = "Dataset901_Phantom"
-PREDICT = "nnunetv2.inference.predict_from_raw_data:predict_entry_point_modelfolder"
 CPU = ("-device", "cpu", "--disable_progress_bar")
 
 
@@ -50,7 +50,7 @@ def predict(model, images, output, *more):
 
 
 def stock_predict(model, images, output, *more):
-    stock(PREDICT, "-m", model, "-i", images, "-o", output, "-f", 0, *CPU, *more)
+    stock(PREDICT, *prediction(model, images, output), *more, nnUNet_results=str(model.parents[1]))
 
 
 def labels(file):
@@ -111,7 +111,7 @@ def test_a_model_by_its_names(model, images, tmp_path, nnunet):
 @pytest.mark.slow
 def test_folds_are_averaged_as_in_nnunet(model, images, tmp_path):
     """A second fold of other weights."""
-    both = tmp_path / model.name
+    both = tmp_path / DATASET / model.name
     shutil.copytree(model, both)
     shutil.copytree(both / "fold_0", both / "fold_1")
     file = both / "fold_1/checkpoint_final.pth"
@@ -120,7 +120,8 @@ def test_folds_are_averaged_as_in_nnunet(model, images, tmp_path):
         if "seg_layers" in name:
             weight *= -0.5
     torch.save(content, file)
-    stock(PREDICT, "-m", both, "-i", images, "-o", tmp_path / "stock", "-f", 0, 1, *CPU)
+    arguments = prediction(both, images, tmp_path / "stock", folds=(0, 1))
+    stock(PREDICT, *arguments, nnUNet_results=str(tmp_path))
     assert predict(both, images, tmp_path / "ours", "-f", 0, 1) == 0
     assert_same_segmentations(tmp_path / "ours", tmp_path / "stock")
 
@@ -149,13 +150,13 @@ def test_after_a_kill_it_goes_on_with_what_is_missing(model, images, tmp_path, e
     source = sorted(images.glob("*.nii.gz"))[0]
     for number in range(200):
         (cases / f"case{number:03d}_0000.nii.gz").symlink_to(source)
-    arguments = [Path(sys.executable).parent / "nnUNetv2_hlfd", "predict", "-m", model, "-i", cases, "-o", output, *CPU]
-    process = subprocess.Popen(list(map(str, arguments)))
-    while not list(output.glob("*.nii.gz")):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+    arguments = ["predict", "-m", str(model), "-i", str(cases), "-o", str(output), *CPU]
+    script = Path(sys.executable).parent / "nnUNetv2_hlfd"
+    with Process(run_script, (script, arguments), os.environ, tmp_path) as process:
+        while not list(output.glob("*.nii.gz")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
     finished = {each: (each.stat().st_mtime_ns, labels(each)) for each in output.glob("*.nii.gz")}
     assert 0 < len(finished) < 200
     for file in sorted(cases.iterdir())[len(finished) + 3 :]:

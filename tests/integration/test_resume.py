@@ -1,17 +1,17 @@
 """Killed, resumed and finished trainings: the real nnU-Net command in a process of its own."""
 
+import functools
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_same, load, make_trainer
+from helpers import assert_same, command, load, make_trainer
+from killed_training import SLOW_SAVE_SECONDS, train
+from processes import Process
 
 COMPARED = ("network_weights", "optimizer_state")
 
@@ -43,14 +43,13 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(
     for number, kind in enumerate(kinds):
         continues = any(killed.glob("checkpoint_*.pth"))
         before = _epoch(killed)
-        child = _start(plans, teacher, continues, slow_save=kind == "save", log=tmp_path / f"{number}.log")
-        if kind == "save":
-            _wait_for(lambda: any(killed.glob(".partial*/checkpoint*")), child, tmp_path / f"{number}.log")
-        else:
-            _wait_for(lambda: _epoch(killed) > before, child, tmp_path / f"{number}.log")  # noqa: B023
-            time.sleep(generator.uniform(0, 0.3))
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        with _start(plans, teacher, continues, slow_save=kind == "save", folder=tmp_path / str(number)) as child:
+            if kind == "save":
+                _wait_for(lambda: any(killed.glob(".partial*/checkpoint*")), child)
+            else:
+                _wait_for(lambda: _epoch(killed) > before, child)  # noqa: B023
+                time.sleep(generator.uniform(0, 0.3))
+            child.kill()
         if continues:
             resumed_at.append(before)
         for whole_file in killed.glob("checkpoint_*.pth"):
@@ -58,8 +57,8 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(
     assert len(resumed_at) >= kills_after_checkpoint
     assert min(resumed_at) > 0
     assert not (killed / "checkpoint_final.pth").exists(), "the run ended before the last kill: more epochs are needed"
-    child = _start(plans, teacher, continues=True, slow_save=False, log=tmp_path / "last.log")
-    assert child.wait() == 0, (tmp_path / "last.log").read_text()[-2000:]
+    with _start(plans, teacher, continues=True, slow_save=False, folder=tmp_path / "last") as child:
+        assert child.wait() == 0, child.stderr[-2000:]
     for name in ("checkpoint_final.pth", "checkpoint_best.pth"):
         expected, got = load(whole / name), load(killed / name)
         for key in COMPARED:
@@ -70,37 +69,10 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(
     assert (killed / "distillation_log.csv").read_text() == (whole / "distillation_log.csv").read_text()
 
 
-CHILD = """
-import os, sys, time
-import torch
-from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
-if sys.argv[3] == "slow":
-    from pathlib import Path
-    rename = Path.replace
-    def replace(self, target):
-        if self.parent.name.startswith(".partial") and "checkpoint" in self.name:
-            time.sleep(1)  # the kill falls between writing and renaming
-        return rename(self, target)
-    Path.replace = replace
-torch.set_num_threads(1)
-trainer = get_trainer_from_args("Dataset901_Phantom", "2d", 0, "nnUNetTrainerHLFD", sys.argv[1], sys.argv[2] == "c",
-                                device=torch.device("cpu"))
-maybe_load_checkpoint(trainer, sys.argv[2] == "c", False)
-print("resumed at", trainer.current_epoch, flush=True)
-trainer.run_training()
-"""
-
-
-def _start(plans: str, teacher: Path, continues: bool, *, slow_save: bool, log: Path) -> subprocess.Popen:
-    """nnU-Net's training without the final validation, in its own process group."""
-    arguments = [plans, "c" if continues else "new", "slow" if slow_save else "fast"]
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, *arguments],
-        stdout=log.open("w"),
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "nnUNet_hlfd_teacher": str(teacher)},
-        start_new_session=True,
-    )
+def _start(plans: str, teacher: Path, continues: bool, *, slow_save: bool, folder: Path) -> Process:
+    """nnU-Net's training without the final validation, in a process of its own."""
+    call = functools.partial(train, "nnUNetTrainerHLFD", plans, continues=continues, slow_save=slow_save)
+    return Process(call, (), {**os.environ, "nnUNet_hlfd_teacher": str(teacher)}, folder)
 
 
 def _epoch(folder: Path) -> int:
@@ -109,13 +81,13 @@ def _epoch(folder: Path) -> int:
     return next((load(file)["current_epoch"] for file in files if file.is_file()), 0)
 
 
-def _wait_for(condition, child: subprocess.Popen, log: Path) -> None:
+def _wait_for(condition, child: Process) -> None:
     for _ in range(3000):
         if condition():
             return
-        assert child.poll() is None, log.read_text()[-3000:]
-        time.sleep(0.1)  # shorter than the pause of a slow save; polling must not starve the child
-    raise AssertionError(log.read_text()[-3000:])
+        assert child.poll() is None, child.stderr[-3000:]
+        time.sleep(SLOW_SAVE_SECONDS / 10)  # polling must not starve the child
+    raise AssertionError(child.stderr[-3000:])
 
 
 @pytest.fixture(scope="module")
@@ -139,17 +111,15 @@ def test_finished_run_validates_and_continues_from_a_fresh_shell_without_its_tea
     folder, plans = finished
     expected = load(folder / "checkpoint_final.pth")
     (folder / "validation/summary.json").unlink(missing_ok=True)
-    environment = {key: value for key, value in os.environ.items() if key != "nnUNet_hlfd_teacher"}
+    assert "nnUNet_hlfd_teacher" not in os.environ
     missing = folder.parent.parent / "nnUNetTrainerTeacher__nnUNetPlans_short__2d"
     hidden = missing.rename(tmp_path / "hidden")
     try:
-        command = [str(Path(sys.executable).parent / "nnUNetv2_train"), "Dataset901_Phantom", "2d", "0"]
-        command += ["-tr", "nnUNetTrainerHLFD", "-p", plans, "-device", "cpu", *flags]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        run = ("Dataset901_Phantom", "2d", 0, "-tr", "nnUNetTrainerHLFD", "-p", plans, "-device", "cpu")
+        printed = command("nnUNetv2_train", *run, *flags)
     finally:
         shutil.move(hidden, missing)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "Mean Validation Dice" in done.stdout
+    assert "Mean Validation Dice" in printed
     assert (folder / "validation/summary.json").is_file()
     got = load(folder / "checkpoint_final.pth")
     assert_same(got["network_weights"], expected["network_weights"])

@@ -2,16 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
-import damage
 import pytest
+from damage_series import main
 from helpers import make_trainer
+from processes import run
 
 MEMORY_MIB = 300
-SUPPORT = Path(damage.__file__).parent
 SECONDS = 20  # of the processor, for one file
 
 
@@ -32,11 +30,9 @@ def interrupted(nnunet, variant, teacher_2d):
 )
 def test_damaged_and_hostile_files_end_in_a_clear_error_without_running_code(teacher_2d, interrupted, samples, seed):
     """In a process of its own, whose address space is limited and whose memory is measured."""
-    command = [sys.executable, "damage_series.py", str(teacher_2d.parent), str(interrupted), str(samples), str(seed)]
-    done = subprocess.run(command, cwd=SUPPORT, capture_output=True, text=True, env=os.environ.copy())
-    assert done.returncode == 0, done.stderr[-3000:]
-    result = json.loads(done.stdout)
-    print(json.dumps(result))
+    printed = run(main, (teacher_2d.parent, interrupted, samples, seed), os.environ)
+    print(printed)
+    result = json.loads(printed)
     assert result["failures"] == []
     assert result["memory_growth_mib"] < MEMORY_MIB
     assert result["slowest_seconds"] < SECONDS

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
-from helpers import load, stock
+from helpers import PREDICT, load, prediction, stock
 
 from nnunetv2_hlfd.networks.students import CHOICES as STUDENTS
 
@@ -24,7 +24,7 @@ def test_student_trains_validates_and_predicts_on_a_host_without_this_package(
     checkpoint = load(fold / "checkpoint_final.pth")
     assert checkpoint["trainer_name"] == "nnUNetTrainer"
     assert not any("method" in name or "teacher" in name for name in checkpoint["network_weights"])
-    _predict_and_check(nnunet, fold, "2d", tmp_path)
+    _predict_and_check(nnunet, fold, tmp_path)
 
 
 @pytest.mark.parametrize("trainer", ["nnUNetTrainerHLFD", pytest.param("nnUNetTrainerTeacher", marks=pytest.mark.slow)])
@@ -33,39 +33,15 @@ def test_anisotropic_3d_trains_validates_and_predicts(
 ):
     monkeypatch.setenv("nnUNet_hlfd_teacher", str(teacher_3d.parent))
     fold = train(trainer, configuration="3d_fullres", plans=variant("short"))
-    _predict_and_check(nnunet, fold, "3d_fullres", tmp_path)
+    _predict_and_check(nnunet, fold, tmp_path)
 
 
-def _predict_and_check(nnunet: Path, fold: Path, configuration: str, output: Path) -> None:
+def _predict_and_check(nnunet: Path, fold: Path, output: Path) -> None:
     images = nnunet / "raw/Dataset901_Phantom/imagesTs"
-    trainer, plans, _ = fold.parent.name.split("__")
-    stock(
-        "nnunetv2.inference.predict_from_raw_data:predict_entry_point",
-        "-d",
-        "Dataset901_Phantom",
-        "-c",
-        configuration,
-        "-f",
-        "0",
-        "-tr",
-        trainer,
-        "-p",
-        plans,
-        "-i",
-        images,
-        "-o",
-        output,
-        "-device",
-        "cpu",
-        "--disable_tta",
-        "-npp",
-        "0",
-        "-nps",
-        "0",
-    )
+    stock(PREDICT, *prediction(fold.parent, images, output), "--disable_tta")
     [image_file] = images.glob("*.nii.gz")
-    prediction = SimpleITK.ReadImage(str(output / image_file.name.replace("_0000", "")))
+    labels = SimpleITK.ReadImage(str(output / image_file.name.replace("_0000", "")))
     image = SimpleITK.ReadImage(str(image_file))
-    assert prediction.GetSize() == image.GetSize()
-    np.testing.assert_allclose(prediction.GetSpacing(), image.GetSpacing())
-    assert set(np.unique(SimpleITK.GetArrayFromImage(prediction))) <= {0, 1, 2}
+    assert labels.GetSize() == image.GetSize()
+    np.testing.assert_allclose(labels.GetSpacing(), image.GetSpacing())
+    assert set(np.unique(SimpleITK.GetArrayFromImage(labels))) <= {0, 1, 2}

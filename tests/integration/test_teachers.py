@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import command, load, make_trainer, train_once
+from helpers import command, load, make_trainer, prediction, train_once
 from phantom_data import DATASETS
 
 REGIONS = "Dataset902_PhantomRegionsIgnore"
@@ -277,48 +277,13 @@ def test_unet_plus_plus_trains_predicts_is_exported_and_teaches(
     fold = train(trainer, configuration=configuration, plans=plans)
     assert (fold / "validation/summary.json").is_file()
     assert load(fold / "checkpoint_final.pth")["trainer_name"] == trainer
-    command(
-        "nnUNetv2_export_model_to_zip",
-        "-d",
-        "901",
-        "-o",
-        tmp_path / "model.zip",
-        "-c",
-        configuration,
-        "-f",
-        "0",
-        "-tr",
-        trainer,
-        "-p",
-        plans,
-    )
+    model = ("-d", "901", "-c", configuration, "-f", "0", "-tr", trainer, "-p", plans)
+    command("nnUNetv2_export_model_to_zip", *model, "-o", tmp_path / "model.zip")
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "installed"))
     command("nnUNetv2_install_pretrained_model_from_zip", tmp_path / "model.zip")
     output = tmp_path / "predicted"
     images = nnunet / "raw/Dataset901_Phantom/imagesTs"
-    command(
-        "nnUNetv2_predict",
-        "-d",
-        "901",
-        "-c",
-        configuration,
-        "-f",
-        "0",
-        "-tr",
-        trainer,
-        "-p",
-        plans,
-        "-i",
-        images,
-        "-o",
-        output,
-        "-device",
-        "cpu",
-        "-npp",
-        "0",
-        "-nps",
-        "0",
-    )
+    command("nnUNetv2_predict", *prediction(fold.parent, images, output))
     assert len(list(output.glob("*.nii.gz"))) == 1
     monkeypatch.setenv("nnUNet_results", str(nnunet / "results"))
     monkeypatch.setenv("nnUNet_hlfd_teacher", str(fold.parent))

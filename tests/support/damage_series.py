@@ -1,10 +1,4 @@
-"""A series of damaged files through the package's own loaders, in a process of its own; prints what came out as JSON.
-
-    python damage_series.py MODEL_FOLDER CHECKPOINT SAMPLES SEED
-
-MODEL_FOLDER: of a trained teacher. CHECKPOINT: of an interrupted nnUNetTrainerHLFD with it. nnU-Net's variables have to
-be set.
-"""
+"""A series of damaged files through the package's own loaders, in a process of its own: `run(main, ...)`."""
 
 import collections
 import contextlib
@@ -16,7 +10,6 @@ import random
 import resource
 import shutil
 import signal
-import sys
 import tempfile
 import time
 import traceback
@@ -139,8 +132,8 @@ class Series:
         make_trainer(self.root, "nnUNetTrainerStudent", "Damaged_x")
 
 
-def run(series: Series, samples: int, seed: int) -> dict[str, Any]:
-    """Run the series; a failure is anything but a loaded sample or a ValueError."""
+def load_all(series: Series, samples: int, seed: int) -> dict[str, Any]:
+    """Load the samples; a failure is anything but a loaded sample or a ValueError."""
     for kind in SHARES:
         series.load(kind, None)
     memory = _peak_memory()
@@ -192,16 +185,18 @@ def _hang(*_: object) -> None:
     raise HangError
 
 
-def main() -> None:
-    """Run the series that the arguments ask for."""
-    model, checkpoint, samples, seed = sys.argv[1:]
+def main(model: Path, checkpoint: Path, samples: int, seed: int) -> None:
+    """Print as JSON what came out.
+
+    Args:
+        model: folder of a trained teacher.
+        checkpoint: of an interrupted nnUNetTrainerHLFD with it.
+        samples: number of damaged files.
+        seed: of the damage.
+    """
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     signal.signal(signal.SIGPROF, _hang)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        result = run(Series(Path(folder), Path(model), Path(checkpoint)), int(samples), int(seed))
+        result = load_all(Series(Path(folder), model, checkpoint), samples, seed)
     print(json.dumps(result, indent=1))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,15 +1,15 @@
 """Trainers without nnU-Net's final validation, what their checkpoints hold, and nnU-Net's commands."""
 
 import os
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from processes import run, run_script, run_without_this_package
 
 
 def make_trainer(
@@ -69,51 +69,32 @@ def report_students(nnunet: Path, train: Callable[..., Path], variant: Callable[
 
 def command(name: str, *arguments: object, **environment: str) -> str:
     """Run a console script that pip has installed beside this Python; returns its output."""
-    done = subprocess.run(
-        [Path(sys.executable).parent / name, *map(str, arguments)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout
-
-
-_STOCK = """
-import importlib, sys
-sys.path += [path for path in sys.argv.pop(1).split(":") if path]
-try:
-    import nnunetv2_hlfd
-except ModuleNotFoundError:
-    pass
-else:
-    raise SystemExit("nnunetv2_hlfd is importable")
-module, function = sys.argv.pop(1).split(":")
-getattr(importlib.import_module(module), function)()
-"""
+    script = Path(sys.executable).parent / name
+    return run(run_script, (script, [str(argument) for argument in arguments]), {**os.environ, **environment})
 
 
 def stock(entry_point: str, *arguments: object, **environment: str) -> str:
     """An nnU-Net command in a process that can import neither this package nor has nnUNet_extTrainer.
 
     Args:
-        entry_point: `module:function` of nnU-Net's console script; -S leaves out what an editable installation adds.
+        entry_point: `module:function` of nnU-Net's console script.
         arguments: of the command.
         environment: other variables.
     """
     variables = {key: value for key, value in os.environ.items() if key not in ("nnUNet_extTrainer", "PYTHONPATH")}
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", _STOCK, packages, entry_point, *map(str, arguments)],
-        env={**variables, **environment},
-        cwd=variables["nnUNet_results"],  # not in a checkout of this package
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout
+    call = (entry_point, [str(argument) for argument in arguments])
+    elsewhere = variables["nnUNet_results"]  # not in a checkout of this package
+    return run(run_without_this_package, call, {**variables, **environment}, elsewhere)
+
+
+PREDICT = "nnunetv2.inference.predict_from_raw_data:predict_entry_point"
+
+
+def prediction(model: Path, images: Path, output: Path, *, folds: Sequence[int | str] = (0,)) -> list[object]:
+    """Arguments of nnUNetv2_predict for a model folder below one of its data set; in one process."""
+    trainer, plans, configuration = model.name.split("__")
+    names = ["-d", model.parent.name, "-c", configuration, "-tr", trainer, "-p", plans, "-f", *folds]
+    return [*names, "-i", images, "-o", output, "-device", "cpu", "-npp", 0, "-nps", 0]
 
 
 def load(path: Path) -> dict[str, Any]:

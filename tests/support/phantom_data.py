@@ -33,7 +33,6 @@ def use_folders(root: Path) -> None:
 
 
 def make_data_sets(root: Path) -> None:
-    use_folders(root)
     for mode, name in DATASETS.items():
         write_phantom_dataset(
             root / "raw" / name, num_training=6, num_test=1, size=(8, 48, 48), spacing=(10, 7.5, 7.5), label_mode=mode
@@ -42,10 +41,14 @@ def make_data_sets(root: Path) -> None:
 
 
 def _plan_and_preprocess(datasets: list[int]) -> None:
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments, preprocess
 
     processes, os.environ["nnUNet_n_proc_DA"] = os.environ["nnUNet_n_proc_DA"], "1"  # planning fails with 0
-    extract_fingerprints(datasets, num_processes=1)
+    for dataset in datasets:
+        extractor = DatasetFingerprintExtractor(dataset, num_processes=1)
+        extractor.num_foreground_voxels_for_intensitystats = 10**5  # 10**8 take ten seconds
+        extractor.run()
     plan_experiments(datasets)
     os.environ["nnUNet_n_proc_DA"] = processes
     for dataset in datasets:

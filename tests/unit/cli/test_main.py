@@ -1,6 +1,7 @@
 """The command line: what it prints, and exit code 2 with one message for every mistake."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -96,7 +97,8 @@ def test_trainers_path_prints_the_folder_and_nothing_else(capsys):
 
 def test_trainers_path_does_not_need_nnunets_variables_and_answers_from_a_shell(tmp_path):
     command = [sys.executable, "-m", "nnunetv2_hlfd.cli.main", "trainers_path"]
-    output = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=True).stdout
+    kept = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    output = subprocess.run(command, cwd=tmp_path, env=kept, capture_output=True, text=True, check=True).stdout
     assert output == f"{trainers_path()}\n"
 
 

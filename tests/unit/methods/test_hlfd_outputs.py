@@ -8,6 +8,8 @@ from nnunetv2_hlfd.losses.divergence import class_weights, kl_divergence
 from nnunetv2_hlfd.losses.resize import resize
 from nnunetv2_hlfd.losses.soft_labels import SoftLabelLoss
 from nnunetv2_hlfd.methods.hlfd import HLFD
+from nnunetv2_hlfd.methods.hlfd_balanced import HLFDBalanced
+from nnunetv2_hlfd.methods.soft_label import SoftLabel
 
 GEOMETRIES = [pytest.param(FLAT, id="2d"), pytest.param(SOLID, id="3d-anisotropic")]
 
@@ -60,6 +62,20 @@ def test_ignored_voxels_teach_nothing_where_they_shall_not(pixel_loss):
     (computed["upd"] + computed["ipd"]).backward()
     assert [computed[name].item() for name in ("upd", "ipd")] == pytest.approx([0, 0], abs=1e-12)
     assert not any(gradient.any() for gradient in gradients(student))
+
+
+@pytest.mark.parametrize("regions", KINDS)
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_balanced_hlfd_is_hlfd_with_soft_labels_in_the_place_of_its_final_term(geometry, regions):
+    settings = {"regions": regions, "pixel_maps": "outputs", "pixel_loss": "soft", "teacher_share": 0.25}
+    balanced, plain, soft = (Scene(method, geometry, **settings) for method in (HLFDBalanced, HLFD, SoftLabel))
+    computed, expected = terms(balanced)[0], terms(plain)[0]
+    assert list(computed) == ["ufd", "ifd", "upd", "ipd"]
+    for name in ("ufd", "ifd", "upd"):
+        assert torch.equal(computed[name], expected[name])
+    assert torch.equal(computed["ipd"], terms(soft)[0]["soft_label"])
+    assert balanced.method.weights == {"ufd": 0.9, "ifd": 0.9, "upd": 0.1, "ipd": 0.25}
+    assert balanced.method.segmentation_terms == {"ipd"}
 
 
 @pytest.mark.parametrize("regions", KINDS)
