@@ -37,11 +37,11 @@ def main(file: Path, output: Path) -> None:
     (output / "runs").mkdir(parents=True, exist_ok=True)
     finished = [run for run in runs if run.is_finished]
     for run in finished:
-        _write_curve(run.fold_folder, output / "runs" / f"{run.name}_epochs.csv")
-        _write_record(run.fold_folder, output / "runs" / f"{run.name}_record.json")
-    taught = [run for run in finished if (run.fold_folder / "distillation_log.csv").is_file()]
+        _write_curve(run.fold_folder.path, output / "runs" / f"{run.name}_epochs.csv")
+        _write_record(run.fold_folder.path, output / "runs" / f"{run.name}_record.json")
+    taught = [run for run in finished if (run.fold_folder.path / "distillation_log.csv").is_file()]
     for run in taught:
-        shutil.copyfile(run.fold_folder / "distillation_log.csv", output / "runs" / f"{run.name}_terms.csv")
+        shutil.copyfile(run.fold_folder.path / "distillation_log.csv", output / "runs" / f"{run.name}_terms.csv")
     _write_terms(taught, _peak_memory(study_folder(study, runs) / "runs.csv"), output)
     if first := [run for run in taught if run.settings.seed == study.seeds[0]]:
         _plot_terms(first, output / "terms.png")
@@ -59,7 +59,7 @@ def _write_terms(runs: list[Run], memory: dict[str, float], output: Path) -> Non
     """How each raw term fell, and the peak memory."""
     rows = []
     for run in runs:
-        for name, (first, last) in _first_and_last_quarter(run.fold_folder / "distillation_log.csv").items():
+        for name, (first, last) in _first_and_last_quarter(run.fold_folder.path / "distillation_log.csv").items():
             rows.append(
                 [run.name, run.arm, run.settings.seed, name.split(" ")[0], first, last, memory.get(run.name, "")]
             )
@@ -74,7 +74,7 @@ def _plot_terms(runs: list[Run], target: Path) -> None:
     lines = (len(runs) + _COLUMNS - 1) // _COLUMNS
     figure, axes = plt.subplots(lines, _COLUMNS, figsize=(14, 2.8 * lines), layout="constrained", squeeze=False)
     for axis, run in zip(axes.ravel(), runs, strict=False):
-        with (run.fold_folder / "distillation_log.csv").open() as opened:
+        with (run.fold_folder.path / "distillation_log.csv").open() as opened:
             rows = list(csv.DictReader(opened))
         for name in rows[0]:
             if name != "epoch" and not name.endswith("_weighted"):

@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.networks.size import Size
 from nnunetv2_hlfd.report.arms import Arm
 from nnunetv2_hlfd.report.costs import Cost, Curve
@@ -47,17 +49,18 @@ def main(study: Path, folders: list[Path], output: Path) -> None:
     summary = summarize(arms[0], arms[1:], folds)
     recall = lesion_recall(lesions)
     costs = {str(row["arm"]): _cost(row) for _, row in networks.iterrows() if row["arm"] in names}
-    page = compose(Findings(
+    found = Findings(
         teacher=arms[0], students=arms[1:], folds=folds, summary=summary, recall=recall, without_lesions=(),
         costs={name: costs[name] for name in names},
         curves={arm.name: [_curve(model, fold, output / "runs") for model in arm.models for fold in model.folds]
                 for arm in arms},
-    ))  # fmt: skip
+    )  # fmt: skip
+    page = compose(found)
     for picture in page.pictures:
         (output / picture.name).write_bytes(to_png(picture.figure))
     (output / "report.md").write_text(to_markdown(page), encoding="utf-8")
     (output / "report.html").write_text(to_html(page), encoding="utf-8")
-    for name, table in {**tables_of(summary, recall, lesions, costs), "terms": terms}.items():
+    for name, table in {**tables_of(found, lesions), "terms": terms}.items():
         table.to_csv(output / f"{name}.csv", index=False)
     print(_table(summary, recall))
 
@@ -86,10 +89,13 @@ def _models(cases: pd.DataFrame, dataset: str, runs: Path) -> list[Model]:
         trainer, plans, configuration = str(run).split("__")
         labels = [each for each in dict.fromkeys(rows["label"]) if each != MEAN]
         records = {fold: read_json(runs / f"{trainer}__{plans}__fold_{fold}_record.json") for fold in set(rows["fold"])}
+        folder = ModelFolder(
+            path=Path(str(run)), plans=PlansManager({"dataset_name": dataset, "plans_name": plans}), dataset_json={},
+            configuration=configuration, trainer=trainer, network_trainer=trainer, mirror_axes=None,
+        )  # fmt: skip
         models.append(Model(
-            folder=Path(str(run)), run=str(run), trainer=trainer, plans_name=plans, configuration=configuration,
-            title="", plans={"dataset_name": dataset}, dataset_json={}, settings={}, seed=int(rows["seed"].iloc[0]),
-            records=records, labels={name: index for index, name in enumerate(labels, start=1)},
+            folder=folder, run=str(run), title="", settings={}, seed=int(rows["seed"].iloc[0]),
+            records=records, checkpoints={}, labels={name: index for index, name in enumerate(labels, start=1)},
             cases=rows[rows["label"] != MEAN].drop(columns=["arm", "run", "seed"]).assign(reference="", prediction=""),
         ))  # fmt: skip
     return sorted(models, key=lambda model: model.seed or 0)
@@ -103,7 +109,7 @@ def _cost(row: "pd.Series[float]") -> Cost:
 
 
 def _curve(model: Model, fold: int, runs: Path) -> Curve:
-    epochs = pd.read_csv(runs / f"{model.trainer}__{model.plans_name}__fold_{fold}_epochs.csv")
+    epochs = pd.read_csv(runs / f"{model.folder.trainer}__{model.folder.plans.plans_name}__fold_{fold}_epochs.csv")
     values = {"mean_fg_dice": epochs["pseudo_dice"].tolist(), "val_losses": epochs["val_loss"].tolist()}
     return Curve(fold=fold, values=values)
 

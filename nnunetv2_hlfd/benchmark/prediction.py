@@ -60,7 +60,7 @@ def benchmark_prediction(
         "teacher": read_source(teacher, [fold], "checkpoint_final.pth"),
         "student": read_source(student, [fold], "checkpoint_final.pth"),
     }
-    cases = find_cases(images, sources["teacher"].dataset_json["file_ending"])
+    cases = find_cases(images, sources["teacher"].model.dataset_json["file_ending"])
     _check_truth(truth, cases, sources["teacher"])
     threads = torch.get_num_threads()
     timings: dict[str, Timing] = {}
@@ -80,8 +80,8 @@ def benchmark_prediction(
             if truth:
                 scores[rung.name] = _mean_dice(folder, truth, sources["teacher"])
     about = {
-        "models": {name: source.folder.name for name, source in sources.items()},
-        "patch": list(sources["teacher"].input_shape),
+        "models": {name: source.model.name for name, source in sources.items()},
+        "patch": list(sources["teacher"].model.input_shape),
         "device": device,
         "threads": threads,
         "networks": _network_lines(sources, fold) if device == "cpu" else [],
@@ -113,7 +113,7 @@ def _in_process(
 
 
 def _check_truth(truth: Path | None, cases: Mapping[str, Sequence[Path]], source: Source) -> None:
-    ending = source.dataset_json["file_ending"]
+    ending = source.model.dataset_json["file_ending"]
     missing = [case for case in cases if truth and not (truth / f"{case}{ending}").is_file()]
     if missing:
         raise UserError(f"Expected labels of {len(cases)} cases in {truth}; missing: {', '.join(missing[:5])}.")
@@ -121,9 +121,9 @@ def _check_truth(truth: Path | None, cases: Mapping[str, Sequence[Path]], source
 
 def _mean_dice(folder: Path, truth: Path, source: Source) -> float:
     """Over cases, and foreground labels or regions that the truth or the prediction of a case has."""
-    manager = source.manager.get_label_manager(dict(source.dataset_json))
+    manager = source.model.plans.get_label_manager(source.model.dataset_json)
     values = []
-    for file in folder.glob(f"*{source.dataset_json['file_ending']}"):
+    for file in folder.glob(f"*{source.model.dataset_json['file_ending']}"):
         predicted, wanted = (
             SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(each / file.name))) for each in (folder, truth)
         )
@@ -134,13 +134,13 @@ def _mean_dice(folder: Path, truth: Path, source: Source) -> float:
 
 def _network_lines(sources: Mapping[str, Source], fold: str) -> list[dict[str, Any]]:
     """Forward passes of one patch beside their roofline."""
-    shape = next(iter(sources.values())).input_shape
+    shape = next(iter(sources.values())).model.input_shape
     machine = Machine.measure(len(shape) - 1)
     lines = []
     for name, source in sources.items():
-        network, image = source.network(fold), torch.randn(1, *source.input_shape)
+        network, image = source.network(fold), torch.randn(1, *source.model.input_shape)
         bound = roofline(network, image, machine)
-        compiled = compile_openvino(to_openvino(network, source.input_shape), torch.get_num_threads())
+        compiled = compile_openvino(to_openvino(network, source.model.input_shape), torch.get_num_threads())
         runs = {"torch": best_seconds(network, image), "openvino": best_seconds(compiled, image.numpy())}
         lines += [
             {

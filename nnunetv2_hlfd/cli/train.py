@@ -1,121 +1,36 @@
-"""`nnUNetv2_hlfd train`: nnU-Net's own training with this package's trainers in reach, and its dry run."""
+"""`nnUNetv2_hlfd train`."""
 
 import argparse
-import contextlib
-import re
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from nnunetv2_hlfd.models.checkpoints import read_checkpoint
-from nnunetv2_hlfd.plans.identity import RECORD_FILE
-from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
-from nnunetv2_hlfd.utilities.errors import UserError
-
-if TYPE_CHECKING:
-    from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
+from nnunetv2_hlfd.cli.subcommand import Subcommand
+from nnunetv2_hlfd.distillation.registry import PREFIX, method_names
 
 
-def train(arguments: Sequence[str], *, dry_run: bool, overwrite: bool) -> None:
-    """Run nnU-Net's own nnUNetv2_train with these arguments; nnU-Net sets the thread count.
-
-    Args:
-        arguments: those of nnUNetv2_train.
-        dry_run: make all checks, print the tap table, sizes and seconds per step, and stop.
-        overwrite: forget which settings an earlier run of this fold had, so that it is replaced.
-    """
-    from nnunetv2.run.run_training import run_training_entry
-
-    extend_trainer_search()
-    options = _parse(arguments)
-    with _set_aside(options) if overwrite else contextlib.nullcontext(), _pretrained(options.pretrained_weights):
-        if dry_run:
-            return _dry_run(options)
-        sys.argv = ["nnUNetv2_train", *arguments]
-        run_training_entry()
-    return None
-
-
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The arguments of nnUNetv2_train that say which run it is."""
-    parser = argparse.ArgumentParser(prog="nnUNetv2_hlfd train", add_help=False)
-    parser.add_argument("dataset")
-    parser.add_argument("configuration")
-    parser.add_argument("fold")
-    parser.add_argument("-tr", default="nnUNetTrainer")
-    parser.add_argument("-p", default="nnUNetPlans")
-    parser.add_argument("-device", default="cuda")
-    parser.add_argument("-pretrained_weights")
-    parser.add_argument("-num_gpus")
-    return parser.parse_known_args(arguments)[0]
-
-
-@contextlib.contextmanager
-def _set_aside(options: argparse.Namespace) -> Iterator[None]:
-    """Hide which settings an earlier run of this fold had; a run that never starts gets them back."""
-    from nnunetv2.utilities.file_path_utilities import get_output_folder
-
-    model_folder = Path(get_output_folder(options.dataset, options.tr, options.p, options.configuration))
-    records = [model_folder / "plans.json", model_folder / f"fold_{options.fold}" / RECORD_FILE]
-    hidden = {each: each.with_name(f"{each.name}.replaced") for each in records if each.is_file()}
-    for record, aside in hidden.items():
-        record.replace(aside)
-    try:
-        yield
-    finally:
-        for record, aside in hidden.items():
-            if record.is_file():
-                aside.unlink()
-            else:
-                aside.replace(record)
-
-
-@contextlib.contextmanager
-def _pretrained(file: str | None) -> Iterator[None]:
-    """Weights to start from: read once without running code from them, which nnU-Net would; a misfit in short words.
-
-    Raises:
-        UserError: for a missing, damaged or foreign file, or weights of another network.
-    """
-    if file is not None:
-        read_checkpoint(Path(file), required=("network_weights",))
-    try:
-        yield
-    except AssertionError as error:  # nnU-Net's, with a whole tensor in it
-        misfit = re.search(r"key (\S+) is", str(error), re.IGNORECASE)
-        if file is None or misfit is None:
-            raise
-        raise UserError(
-            f"The weights in {file} are of another network, the first that does not fit is {misfit[1]}. "
-            f"-pretrained_weights takes the checkpoint of the same network, as of a student with the same setting "
-            f"student and plans. A teacher is named by the environment variable nnUNet_hlfd_teacher."
-        ) from error
-
-
-def _dry_run(options: argparse.Namespace) -> None:
-    from nnunetv2.run.run_training import maybe_load_checkpoint
-
-    from nnunetv2_hlfd.training.throwaway import throwaway_trainer
-
-    with throwaway_trainer(
-        options.dataset, options.configuration, options.fold, options.tr, options.p, options.device
-    ) as trainer:
-        trainer.check_start()
-        maybe_load_checkpoint(trainer, False, False, options.pretrained_weights)
-        seconds = _seconds_per_step(trainer)
-    steps = trainer.num_epochs * trainer.num_iterations_per_epoch
-    print(
-        f"{seconds:.3g} s per training step (batch {trainer.batch_size}, {options.device}); {steps} steps: about "
-        f"{seconds * steps / 3600:.2g} h, validation apart. Dry run: nothing was trained or written."
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry_run", action="store_true", help="make all checks, print taps, sizes and seconds per step, and stop"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier run of this fold that had other settings"
     )
 
 
-def _seconds_per_step(trainer: "ScheduledTrainer", repeats: int = 3) -> float:
-    """Time of a step on real batches, augmentation apart."""
-    from nnunetv2_hlfd.training.throwaway import real_batches
-    from nnunetv2_hlfd.utilities.timing import seconds_of_each
+def _run(options: argparse.Namespace) -> int:
+    from nnunetv2_hlfd.training.command import train
 
-    batches = iter(real_batches(trainer, repeats + 1))
-    trainer.network.train()
-    return float(seconds_of_each(lambda: trainer.train_step(next(batches)), repeats, trainer.device).mean())
+    train(options.more, dry_run=options.dry_run, overwrite=options.overwrite)
+    return 0
+
+
+TRAIN = Subcommand(
+    help="nnUNetv2_train with this package's trainers in reach",
+    description="Takes nnUNetv2_train's arguments unchanged and runs nnU-Net's own code. Trainers: "
+    "nnUNetTrainerStudent, nnUNetTrainerTeacher, nnUNetTrainerUNetPlusPlus, and a student for each method: "
+    + ", ".join(f"{PREFIX}{method}" for method in method_names()),
+    usage="nnUNetv2_hlfd train DATASET CONFIGURATION FOLD -tr TRAINER [nnUNetv2_train's arguments] [--dry_run] "
+    "[--overwrite]",
+    add_arguments=_add_arguments,
+    run=_run,
+    interrupted="interrupted. Add --c to go on from the last checkpoint.",
+    takes_more=True,
+)

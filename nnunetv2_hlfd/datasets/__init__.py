@@ -1,5 +1,1 @@
-"""Data sets that come with the package."""
-
-from nnunetv2_hlfd.datasets.phantom import LabelMode, simulate_case, write_phantom_dataset
-
-__all__ = ["LabelMode", "simulate_case", "write_phantom_dataset"]
+"""Data sets: where nnU-Net keeps them, public ones in nnU-Net's format, and a phantom that comes with the package."""

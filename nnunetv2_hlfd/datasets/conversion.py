@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
-from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 from tqdm import tqdm
 
+from nnunetv2_hlfd.datasets.locations import raw_folder
 from nnunetv2_hlfd.datasets.volumes import compare_grids, read_volume, to_int16, to_labels, write_volume
 from nnunetv2_hlfd.utilities.atomic import atomic_path, write_json
 from nnunetv2_hlfd.utilities.errors import UserError
@@ -85,10 +85,7 @@ def convert(challenge: Challenge, source: Path, dataset: str | None = None, *, r
     cases = challenge.find_cases(source)
     if not any(case.label for case in cases):
         raise UserError(f"Expected {challenge.layout}, found no label in {source}.")
-    try:
-        folder = Path(str(nnUNet_raw)) / name
-    except RuntimeError as error:  # nnU-Net's message says which variable is missing
-        raise UserError(str(error)) from error
+    folder = raw_folder() / name
     rows = _rows_of_before(folder, challenge, cases)
     _write_report(folder, challenge, rows.values())
     for case in tqdm(cases, desc=f"Converting to {name}", unit="case", disable=None):

@@ -17,7 +17,6 @@ from nnunetv2_hlfd.datasets.anatomy import new_scene, place_abdominal_organs, pl
 from nnunetv2_hlfd.datasets.scene import smooth_noise
 from nnunetv2_hlfd.datasets.volumes import write_volume
 from nnunetv2_hlfd.utilities.atomic import write_json
-from nnunetv2_hlfd.utilities.errors import UserError
 
 LabelMode: TypeAlias = Literal["labels", "regions", "ignore", "regions_ignore"]
 
@@ -27,11 +26,11 @@ _TEST_SEED_OFFSET = 50_000
 
 def _check_case(size: Sequence[int], spacing: Sequence[float], seed: int) -> tuple[int, ...]:
     if len(size) != 3 or any(int(n) != n or n < least for n, least in zip(size, _MIN_SIZE, strict=True)):
-        raise UserError(f"size must be three integers (z, y, x) of at least {_MIN_SIZE} voxels, got {tuple(size)}")
+        raise ValueError(f"size must be three integers (z, y, x) of at least {_MIN_SIZE} voxels, got {tuple(size)}")
     if len(spacing) != 3 or not all(0 < s < float("inf") for s in spacing):
-        raise UserError(f"spacing must be three positive numbers (z, y, x) in mm, got {tuple(spacing)}")
+        raise ValueError(f"spacing must be three positive numbers (z, y, x) in mm, got {tuple(spacing)}")
     if seed < 0:
-        raise UserError(f"seed must not be negative, got {seed}")
+        raise ValueError(f"seed must not be negative, got {seed}")
     return tuple(int(n) for n in size)
 
 
@@ -52,7 +51,7 @@ def simulate_case(
         The volume in HU and the labels (0 background, 1 kidney, 2 tumor), both of shape ``size``.
 
     Raises:
-        UserError: If size, spacing or seed is out of range.
+        ValueError: If size, spacing or seed is out of range.
     """
     shape = _check_case(size, spacing, seed)
     scene = new_scene(shape, spacing, seed)
@@ -115,15 +114,15 @@ def write_phantom_dataset(
 
     Raises:
         FileExistsError: If the folder has contents.
-        UserError: If the folder name or another argument is not as described.
+        ValueError: If the folder name or another argument is not as described.
     """
     folder = Path(folder)
     if not re.fullmatch(r"Dataset\d{3}_.+", folder.name):
-        raise UserError(f"folder must be named DatasetXXX_Name, for example Dataset019_Phantom, got {folder.name!r}")
+        raise ValueError(f"folder must be named DatasetXXX_Name, for example Dataset019_Phantom, got {folder.name!r}")
     if num_training < 1 or num_test < 0:
-        raise UserError(f"need num_training >= 1 and num_test >= 0, got {num_training} and {num_test}")
+        raise ValueError(f"need num_training >= 1 and num_test >= 0, got {num_training} and {num_test}")
     if label_mode not in get_args(LabelMode):
-        raise UserError(f"label_mode must be one of {', '.join(get_args(LabelMode))}, got {label_mode!r}")
+        raise ValueError(f"label_mode must be one of {', '.join(get_args(LabelMode))}, got {label_mode!r}")
     _check_case(size, spacing, seed)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"folder must be new or empty, got {folder}; delete it or choose another name")

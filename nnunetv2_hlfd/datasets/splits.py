@@ -1,29 +1,16 @@
 """The folds of a converted data set."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
-from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
+from nnunetv2_hlfd.datasets.locations import preprocessed_folder
 from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.errors import UserError
 
 NNUNET_SEED = 12345  # of the split that nnU-Net makes where there is none
 _NUM_FOLDS = 5  # so that a fold of KiTS19's 210 cases has the paper's 168 and 42
-
-
-def preprocessed_folder() -> Path:
-    """nnUNet_preprocessed.
-
-    Raises:
-        UserError: where it is not set.
-    """
-    try:
-        return Path(str(nnUNet_preprocessed))
-    except RuntimeError as error:  # nnU-Net's message says which variable is missing
-        raise UserError(str(error)) from error
 
 
 def write_splits(dataset: str, cases: Sequence[str], seed: int = NNUNET_SEED) -> str:

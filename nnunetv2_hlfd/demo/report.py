@@ -1,6 +1,5 @@
 """The demo's result: a table of scores and sizes, and a picture of held-out slices."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +14,9 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from nnunetv2_hlfd.plans.identity import RECORD_FILE
+from nnunetv2_hlfd.models.fold import FINAL, FoldFolder
 from nnunetv2_hlfd.utilities.atomic import atomic_path, write_text
+from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.markdown import markdown_table
 
 Array = npt.NDArray[Any]
@@ -38,9 +38,9 @@ class Model:
     trainer: str
     title: str
 
-    def fold_folder(self, results: Path, plans: str) -> Path:
+    def fold_folder(self, results: Path, plans: str) -> FoldFolder:
         """Where nnU-Net writes fold 0."""
-        return results / f"{self.trainer}__{plans}__2d" / "fold_0"
+        return FoldFolder(results / f"{self.trainer}__{plans}__2d" / "fold_0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +67,9 @@ class PictureRow:
     captions: Sequence[str]
 
 
-def write_report(folder: Path, dataset: str, models: Sequence[Model], seconds: Mapping[str, float]) -> str:
+def write_report(folder: Path, dataset: str, plans: str, models: Sequence[Model], seconds: Mapping[str, float]) -> str:
     """Write result.md and result.png into the demo's folder; returns the text of result.md."""
-    results = read_results(folder, dataset, models, seconds)
+    results = read_results(folder, dataset, plans, models, seconds)
     num_cases = len(results[0].case_dice)
     text = (
         f"# nnUNetv2_hlfd demo\n\n**{CONDITION}**\n\n{result_table(results)}\n\n"
@@ -85,15 +85,17 @@ def write_report(folder: Path, dataset: str, models: Sequence[Model], seconds: M
     return text
 
 
-def read_results(folder: Path, dataset: str, models: Sequence[Model], seconds: Mapping[str, float]) -> list[Result]:
-    """Collect scores from nnU-Net's summary.json and sizes from distillation.json."""
-    [record] = (folder / "results" / dataset).glob(f"{models[-1].trainer}__*__2d/fold_0/{RECORD_FILE}")
+def read_results(
+    folder: Path, dataset: str, plans: str, models: Sequence[Model], seconds: Mapping[str, float]
+) -> list[Result]:
+    """Collect scores from nnU-Net's summary.json and sizes from the record of the distilled student."""
+    folds = [model.fold_folder(folder / "results" / dataset, plans) for model in models]
+    sizes = folds[-1].record()
     results = []
-    for model in models:
-        [checkpoint] = (folder / "results" / dataset).glob(f"{model.trainer}__*__2d/fold_0/checkpoint_final.pth")
-        size = _read(record)["teacher" if model is models[0] else "student"]
-        summary = _read(folder / "predictions" / model.name / "summary.json")
-        cases = {_case(each["reference_file"]): _dice(each["metrics"]) for each in summary["metric_per_case"]}
+    for model, fold in zip(models, folds, strict=True):
+        size = sizes["teacher" if model is models[0] else "student"]
+        summary = read_json(folder / "predictions" / model.name / "summary.json")
+        cases = {_case(case["reference_file"]): _dice(case["metrics"]) for case in summary["metric_per_case"]}
         results.append(
             Result(
                 title=model.title,
@@ -101,7 +103,7 @@ def read_results(folder: Path, dataset: str, models: Sequence[Model], seconds: M
                 case_dice=cases,
                 parameters=size["parameters"],
                 macs=size["macs"],
-                checkpoint_bytes=checkpoint.stat().st_size,
+                checkpoint_bytes=fold.file(FINAL).stat().st_size,
                 seconds_per_case=seconds[f"predict_{model.name}"] / len(cases),
             )
         )
@@ -202,11 +204,6 @@ def _dice(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 def _case(file: str) -> str:
     return Path(file).name.removesuffix(".nii.gz")
-
-
-def _read(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return content
 
 
 def _load(file: Path) -> Array:

@@ -16,7 +16,7 @@ from nnunetv2_hlfd import __version__
 from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
 from nnunetv2_hlfd.demo.process import Step, Workspace, run_steps
 from nnunetv2_hlfd.demo.report import Model, write_report
-from nnunetv2_hlfd.models.folder import continuation
+from nnunetv2_hlfd.models.fold import FINAL, FoldFolder
 from nnunetv2_hlfd.utilities.device import choose_device
 
 DATASET_ID = "900"
@@ -61,7 +61,7 @@ def run_demo(folder: Path, device: str | None = None) -> str:
     workspace = Workspace(folder.resolve(), made_with(device))
     steps = demo_steps(workspace.folder, device)
     run_steps(workspace, steps)
-    report = write_report(workspace.folder, DATASET, MODELS, workspace.seconds)
+    report = write_report(workspace.folder, DATASET, PLANS, MODELS, workspace.seconds)
     print(f"Finished in {time.perf_counter() - start:.0f} s\n\n{report}", flush=True)
     return report
 
@@ -145,18 +145,18 @@ def _training(folder: Path, model: Model, device: str) -> Step:
     return Step(
         name=f"train_{model.name}",
         title=f"Train: {model.title}",
-        product=fold / "checkpoint_final.pth",
+        product=fold.file(FINAL),
         command=command,
         total=int(SETTINGS["num_epochs"]),
     )
 
 
-def _continuation(fold: Path) -> list[str]:
-    """How to go on with a training that was interrupted, if it was."""
-    words = continuation(fold)
-    if not words:
-        shutil.rmtree(fold, ignore_errors=True)
-    return words
+def _continuation(fold: FoldFolder) -> list[str]:
+    """How to go on with a training that was interrupted, if it was; what is no training is removed."""
+    flags = fold.continuation()
+    if not flags:
+        shutil.rmtree(fold.path, ignore_errors=True)
+    return flags
 
 
 def _prediction(folder: Path, model: Model, device: str) -> Step:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nnunetv2_hlfd.deploy.runtime.description import Description, Normalization, Resampling
-from nnunetv2_hlfd.deploy.source import Source
+from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
@@ -18,16 +18,16 @@ _SCHEMES = (
 )
 
 
-def describe(source: Source, *, mirroring: bool) -> Description:
+def describe(model: ModelFolder, *, mirroring: bool) -> Description:
     """The part of the plans that prediction without nnU-Net needs.
 
     Raises:
         UserError: naming what only nnU-Net itself can do: a cascade, other readers, preprocessors, resampling.
     """
-    with refuse_damage(source.folder / "plans.json"):
-        plans, configuration = source.manager, source.configuration
-        _refuse_special(source)
-        labels = plans.get_label_manager(dict(source.dataset_json))
+    with refuse_damage(model.path / "plans.json"):
+        plans, configuration = model.plans, model.configuration_manager
+        _refuse_special(model)
+        labels = plans.get_label_manager(model.dataset_json)
         intensities = plans.foreground_intensity_properties_per_channel
         normalization = tuple(
             _normalization(scheme, use_mask, intensities[str(channel)])
@@ -36,8 +36,8 @@ def describe(source: Source, *, mirroring: bool) -> Description:
             )
         )
         return Description(
-            name=source.folder.name,
-            file_ending=source.dataset_json["file_ending"],
+            name=model.name,
+            file_ending=model.dataset_json["file_ending"],
             transpose=tuple(plans.transpose_forward),
             spacing=tuple(map(float, configuration.spacing)),
             patch_size=tuple(map(int, configuration.patch_size)),
@@ -46,14 +46,14 @@ def describe(source: Source, *, mirroring: bool) -> Description:
             resample_logits=_resampling(configuration.configuration, "probabilities"),
             heads=labels.num_segmentation_heads,
             regions_class_order=tuple(labels.regions_class_order) if labels.has_regions else None,
-            mirror_axes=source.mirror_axes if mirroring else None,
+            mirror_axes=model.mirror_axes if mirroring else None,
         )
 
 
-def _refuse_special(source: Source) -> None:
+def _refuse_special(model: ModelFolder) -> None:
     """Name what the runtime without nnU-Net cannot do."""
-    configuration = source.configuration
-    reader = source.plans["image_reader_writer"]
+    configuration = model.configuration_manager
+    reader = model.plans.plans["image_reader_writer"]
     found = []
     if configuration.previous_stage_name:
         found.append("a cascade, whose input holds another model's prediction")
@@ -69,7 +69,7 @@ def _refuse_special(source: Source) -> None:
             found.append(f"resampling by {name} (expected resample_data_or_seg_to_shape)")
     if found:
         raise UserError(
-            f"Only nnU-Net can prepare the images of {source.folder.name}: {'; '.join(found)}. Export it with -to "
+            f"Only nnU-Net can prepare the images of {model.name}: {'; '.join(found)}. Export it with -to "
             f"nnunet, or predict with nnUNetv2_hlfd predict."
         )
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nnunetv2_hlfd.deploy.package import Exported, copy_fingerprint, write_package
 from nnunetv2_hlfd.deploy.source import Source
-from nnunetv2_hlfd.models.checkpoints import write_checkpoint
+from nnunetv2_hlfd.models.checkpoints import read_checkpoint, write_checkpoint
 from nnunetv2_hlfd.settings.settings import PLANS_KEY
 from nnunetv2_hlfd.utilities.errors import UserError
 
@@ -31,10 +31,10 @@ def export_nnunet(source: Source, output: Path, *, half: bool = False, mirroring
 
     def fill(folder: Path) -> None:
         copy_fingerprint(source, folder)
-        for fold, content in source.checkpoints.items():
+        for fold in source.folds:
             file = folder / f"fold_{fold}" / source.checkpoint
             file.parent.mkdir()
-            write_checkpoint(_prediction_content(source, content, half=half, mirroring=mirroring), file)
+            write_checkpoint(_prediction_content(source, fold, half=half, mirroring=mirroring), file)
 
     choices = {"format": "nnunet", "weights": "float16" if half else "as trained", "mirroring": mirroring}
     return write_package(source, output, fill, choices, [])
@@ -42,20 +42,22 @@ def export_nnunet(source: Source, output: Path, *, half: bool = False, mirroring
 
 def needs_trainer(source: Source) -> str | None:
     """Name of the trainer that prediction needs beside stock nnU-Net, if any: no plans describe its network."""
-    return None if source.trainer_name == nnUNetTrainer.__name__ else source.trainer_name
+    trainer = source.model.network_trainer
+    return None if trainer == nnUNetTrainer.__name__ else trainer
 
 
-def _prediction_content(source: Source, content: Mapping[str, Any], *, half: bool, mirroring: bool) -> dict[str, Any]:
+def _prediction_content(source: Source, fold: str, *, half: bool, mirroring: bool) -> dict[str, Any]:
     """What nnU-Net's predictor reads, and the settings of the training where this package made it."""
-    ours = content.get(PLANS_KEY)
+    content = read_checkpoint(source.file(fold), optional=(PLANS_KEY,))
+    extras = content.get(PLANS_KEY)
     exported = {
         "network_weights": _halved(content["network_weights"]) if half else content["network_weights"],
         "trainer_name": content["trainer_name"],
         "init_args": {"configuration": content["init_args"]["configuration"]},
-        "inference_allowed_mirroring_axes": source.mirror_axes if mirroring else None,
+        "inference_allowed_mirroring_axes": source.model.mirror_axes if mirroring else None,
     }
-    if isinstance(ours, Mapping):
-        exported[PLANS_KEY] = {key: ours[key] for key in ("trainer", "settings") if key in ours}
+    if isinstance(extras, Mapping):
+        exported[PLANS_KEY] = {key: extras[key] for key in ("trainer", "settings") if key in extras}
     return exported
 
 

@@ -46,13 +46,13 @@ def export_onnx(source: Source, output: Path, options: Options) -> Exported:
     """
     if options.half or options.int8:
         raise UserError("--half and --int8 are for -to openvino; ONNX networks are written in float32.")
-    description = describe(source, mirroring=options.mirroring)
+    description = describe(source.model, mirroring=options.mirroring)
 
     def fill(folder: Path) -> None:
         for fold in source.folds:
             network, file = source.network(fold), _file(folder, fold, "onnxruntime")
-            dynamic = write_onnx(network, source.input_shape, file, description.to_json())
-            error = check_conversion(network, open_network(file).run, source.input_shape)
+            dynamic = write_onnx(network, source.model.input_shape, file, description.to_json())
+            error = check_conversion(network, open_network(file).run, source.model.input_shape)
             size = "any patch size its strides divide" if dynamic else f"patches of {description.patch_size} only"
             print(f"Fold {fold}: {size}; logits differ by {error:.0e} of the largest from PyTorch's.")
         write_program(folder)
@@ -69,15 +69,15 @@ def export_openvino(source: Source, output: Path, options: Options) -> Exported:
     """
     if options.half and options.int8:
         raise UserError("Choose --half or --int8: weights of 8 bits are stored as such.")
-    description = describe(source, mirroring=options.mirroring)
+    description = describe(source.model, mirroring=options.mirroring)
     choices: dict[str, object] = {"format": "openvino", "mirroring": options.mirroring, "half": options.half}
 
     openvino = needed("openvino", "openvino")
 
     def fill(folder: Path) -> None:
         for fold in source.folds:
-            model = to_openvino(network := source.network(fold), source.input_shape)
-            error = check_conversion(network, compile_openvino(model), source.input_shape)
+            model = to_openvino(network := source.network(fold), source.model.input_shape)
+            error = check_conversion(network, compile_openvino(model), source.model.input_shape)
             print(f"Fold {fold}: logits differ by {error:.0e} of the largest from PyTorch's.")
             if options.int8:
                 model = _quantized(model, source, fold, description, options, choices)
@@ -94,8 +94,8 @@ def _quantized(
 ) -> Any:
     from nnunetv2_hlfd.deploy.quantize import dice_cost, quantize
 
-    small = quantize(model, source, fold)
-    cost = dice_cost(model, small, source, fold, description)
+    small = quantize(model, source.model, fold)
+    cost = dice_cost(model, small, source.model, fold, description)
     words = f"Dice {cost.before:.4f} in float32, {cost.after:.4f} in 8 bits ({cost.cases} validation cases)"
     print(f"Fold {fold}: {words}")
     if not cost.drop <= options.max_dice_drop:

@@ -10,7 +10,8 @@ from typing import Any
 
 from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.models.checkpoints import sha256
-from nnunetv2_hlfd.plans.identity import RECORD_FILE
+from nnunetv2_hlfd.models.folder import ModelFolder, read_description
+from nnunetv2_hlfd.plans.plans_check import check_folder_name
 from nnunetv2_hlfd.utilities.atomic import partial_folder, publish, write_json, write_text
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
@@ -45,9 +46,9 @@ def write_package(
     Raises:
         UserError: for an export that is there already.
     """
-    plans = {**source.plans, "plans_name": str(source.plans["plans_name"]).removesuffix(SUFFIX) + SUFFIX}
-    dataset = str(plans["dataset_name"])
-    target = output / dataset / f"{source.trainer_name}__{plans['plans_name']}__{source.configuration_name}"
+    model = source.model
+    dataset, plans_name = model.plans.dataset_name, model.plans.plans_name.removesuffix(SUFFIX) + SUFFIX
+    target = output / dataset / f"{model.network_trainer}__{plans_name}__{model.configuration}"
     archive = output / f"{dataset}_{target.name}.zip"
     for existing in (target, archive):
         if existing.exists():
@@ -56,8 +57,8 @@ def write_package(
     with partial_folder(target) as temporary:
         folder = temporary / target.name
         folder.mkdir()
-        write_json(folder / "plans.json", plans)
-        write_json(folder / "dataset.json", source.dataset_json)
+        write_json(folder / "plans.json", {**model.plans.plans, "plans_name": plans_name})
+        write_json(folder / "dataset.json", model.dataset_json)
         fill(folder)
         write_json(folder / PROVENANCE_FILE, _provenance(source, choices, dependencies))
         _write_checksums(folder)
@@ -69,17 +70,15 @@ def write_package(
 
 def _provenance(source: Source, choices: Mapping[str, object], dependencies: list[str]) -> dict[str, Any]:
     """Where the model comes from: no absolute paths, because the export leaves the machine."""
-    records = {}
-    for fold in source.folds:
-        file = source.folder / f"fold_{fold}" / RECORD_FILE
-        if file.is_file():
-            records[fold] = _without_folders(read_json(file))
+    records = {fold: source.model.fold(fold).record() for fold in source.folds}
     return {
-        "source": source.folder.name,
+        "source": source.model.name,
+        "trainer": source.model.network_trainer,
+        "configuration": source.model.configuration,
         "source_checkpoints_sha256": {fold: sha256(source.file(fold)) for fold in source.folds},
         **choices,
         "versions": {name: version(name) for name in ("nnunetv2_hlfd", "nnunetv2", "torch", *dependencies)},
-        "records": records,
+        "records": {fold: _without_folders(record) for fold, record in records.items() if record},
     }
 
 
@@ -105,5 +104,30 @@ def _pack(folder: Path, dataset: str, archive: Path) -> Path:
 
 def copy_fingerprint(source: Source, folder: Path) -> None:
     """nnU-Net's installer expects the fingerprint where the model has one."""
-    if (source.folder / "dataset_fingerprint.json").is_file():
-        shutil.copyfile(source.folder / "dataset_fingerprint.json", folder / "dataset_fingerprint.json")
+    fingerprint = source.model.path / "dataset_fingerprint.json"
+    if fingerprint.is_file():
+        shutil.copyfile(fingerprint, folder / fingerprint.name)
+
+
+def read_exported(path: Path) -> ModelFolder:
+    """Read a folder that `nnUNetv2_hlfd export -to onnx` or `openvino` wrote: its networks are no checkpoints.
+
+    Raises:
+        UserError: for another folder or damaged files.
+    """
+    file = path / PROVENANCE_FILE
+    provenance = read_json(file) if file.is_file() else {}
+    if "configuration" not in provenance:  # written before 0.2
+        return ModelFolder.open(path)
+    plans, dataset_json = read_description(path)
+    for key in ("configuration", "trainer"):
+        check_folder_name(key, provenance.get(key), file)
+    return ModelFolder(
+        path=path,
+        plans=plans,
+        dataset_json=dataset_json,
+        configuration=provenance["configuration"],
+        trainer=provenance["trainer"],
+        network_trainer=provenance["trainer"],
+        mirror_axes=None,
+    )

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nnunetv2_hlfd.deploy.predictor import Predictor
+from nnunetv2_hlfd.deploy.runtime.errors import UserError as RuntimeUserError
 from nnunetv2_hlfd.deploy.runtime.images import check_complete, find_cases, is_complete
 from nnunetv2_hlfd.utilities.atomic import partial_folder, publish, write_json, writing
 from nnunetv2_hlfd.utilities.errors import UserError
@@ -144,7 +145,7 @@ def _write(predictor: Predictor, work: Work, case: str, logits: Any, properties:
             str(folder / case),
             work.save_probabilities,
         )
-        with writing(target, library_errors=(ValueError,)):
+        with writing(target, library_errors=(RuntimeUserError,)):
             check_complete(folder / target.name)  # SimpleITK writes half of a file onto a full disk and says nothing
         for file in sorted(folder.iterdir(), key=lambda file: file.name == target.name):
             publish(file, work.output / file.name)

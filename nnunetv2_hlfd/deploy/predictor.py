@@ -11,13 +11,14 @@ import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
 from nnunetv2_hlfd.deploy.convert import to_openvino, write_onnx
+from nnunetv2_hlfd.deploy.package import read_exported
 from nnunetv2_hlfd.deploy.runtime.network import FILES, Run, compile_openvino, find_networks, open_network, open_onnx
 from nnunetv2_hlfd.deploy.runtime.tiles import batch_size, predict_tiles
-from nnunetv2_hlfd.deploy.source import Source, read_exported, read_source
+from nnunetv2_hlfd.deploy.source import Source, read_source
+from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.utilities.errors import UserError
 
 BACKENDS = ("torch", *FILES)
@@ -74,23 +75,28 @@ class Predictor(nnUNetPredictor):
             raise UserError(f"{model} holds no torch networks. Choose -backend onnxruntime or openvino, as exported.")
         if backend != "torch" and device.type != "cpu":
             raise UserError(f"The backend {backend} runs on the processor. Choose -device cpu.")
-        source = read_exported(model) if exported else read_source(model, folds, checkpoint)
         self._bfloat16 = bfloat16
-        self.manual_initialization(
-            nn.Identity(),
-            PlansManager(dict(source.plans)),
-            source.configuration,
-            None,
-            dict(source.dataset_json),
-            source.trainer_name,
-            source.mirror_axes,
-        )
         if exported:
             networks = [open_network(file) for file in find_networks(model, list(folds) if folds else None)]
+            self._describe(read_exported(model))
             self.allowed_mirroring_axes = networks[0].description.mirror_axes
-            self.runs = [_on_tensors(each.run) for each in networks]
+            self.runs = [_on_tensors(network.run) for network in networks]
         else:
+            source = read_source(model, folds, checkpoint)
+            self._describe(source.model)
             self.runs = [_prepare(source, fold, backend, device) for fold in source.folds]
+
+    def _describe(self, model: ModelFolder) -> None:
+        """Tell nnU-Net's predictor everything but the network, which its own loop would run."""
+        self.manual_initialization(
+            nn.Identity(),
+            model.plans,
+            model.configuration_manager,
+            None,
+            model.dataset_json,
+            model.network_trainer,
+            model.mirror_axes,
+        )
 
     @torch.inference_mode()
     def predict_logits_from_preprocessed_data(self, data: Tensor) -> Tensor:
@@ -164,10 +170,10 @@ def _prepare(source: Source, fold: str, backend: str, device: torch.device) -> C
         compiled = os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t")  # as nnU-Net's predictor
         return torch.compile(network) if compiled else network
     if backend == "openvino":
-        return _on_tensors(compile_openvino(to_openvino(network, source.input_shape)))
+        return _on_tensors(compile_openvino(to_openvino(network, source.model.input_shape)))
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / FILES[backend]
-        write_onnx(network, source.input_shape, file)
+        write_onnx(network, source.model.input_shape, file)
         return _on_tensors(open_onnx(file)[0])
 
 

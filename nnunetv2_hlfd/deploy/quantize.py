@@ -16,7 +16,7 @@ from tqdm import tqdm
 from nnunetv2_hlfd.deploy.runtime.description import Description
 from nnunetv2_hlfd.deploy.runtime.network import Network, Run, compile_openvino
 from nnunetv2_hlfd.deploy.runtime.predict import predict_logits
-from nnunetv2_hlfd.deploy.source import Source
+from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.utilities.dice import dice
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
@@ -38,40 +38,40 @@ class DiceCost:
         return self.before - self.after
 
 
-def quantize(model: Any, source: Source, fold: str) -> Any:
+def quantize(network: Any, model: ModelFolder, fold: str) -> Any:
     """The OpenVINO model in 8 bits (weights and activations), by NNCF.
 
     Args:
-        model: float32.
-        source: tells the data set; its preprocessed cases are needed.
+        network: float32.
+        model: tells the data set; its preprocessed cases are needed.
         fold: whose training cases calibrate.
 
     Raises:
         UserError: without NNCF or preprocessed data.
     """
     nncf = needed("nncf", "openvino")
-    training, _ = _split(source, fold)
-    return nncf.quantize(model, nncf.Dataset(list(_patches(source, training))), subset_size=CALIBRATION_PATCHES)
+    training, _ = _split(model, fold)
+    return nncf.quantize(network, nncf.Dataset(list(_patches(model, training))), subset_size=CALIBRATION_PATCHES)
 
 
-def dice_cost(before: Any, after: Any, source: Source, fold: str, description: Description) -> DiceCost:
+def dice_cost(before: Any, after: Any, model: ModelFolder, fold: str, description: Description) -> DiceCost:
     """Compare two OpenVINO models on the validation cases of a fold."""
-    _, validation = _split(source, fold)
-    runs = [compile_openvino(model) for model in (before, after)]
+    _, validation = _split(model, fold)
+    runs = [compile_openvino(network) for network in (before, after)]
     scores: list[list[float]] = [[], []]
-    for data, truth in tqdm(_cases(source, validation), total=len(validation), desc=f"Dice in 8 bits, fold {fold}"):
+    for data, truth in tqdm(_cases(model, validation), total=len(validation), desc=f"Dice in 8 bits, fold {fold}"):
         for run, values in zip(runs, scores, strict=True):
-            values += _case_dice(run, data, truth, source, description)
+            values += _case_dice(run, data, truth, model, description)
     means = [float(np.nanmean(values)) for values in scores]
     return DiceCost(before=means[0], after=means[1], cases=len(validation))
 
 
 def _case_dice(
-    run: Run, data: NDArray[np.float32], truth: NDArray[Any], source: Source, description: Description
+    run: Run, data: NDArray[np.float32], truth: NDArray[Any], model: ModelFolder, description: Description
 ) -> list[float]:
     network = Network(run=run, description=description)
     logits = predict_logits(data, [network], step_size=0.5, mirroring=False)
-    labels = source.manager.get_label_manager(dict(source.dataset_json))
+    labels = model.plans.get_label_manager(model.dataset_json)
     valid = truth != labels.ignore_label if labels.has_ignore_label else np.ones_like(truth, bool)
     winners = logits.argmax(0)
     values = []
@@ -82,11 +82,11 @@ def _case_dice(
     return values
 
 
-def _split(source: Source, fold: str) -> tuple[list[str], list[str]]:
+def _split(model: ModelFolder, fold: str) -> tuple[list[str], list[str]]:
     """Training and validation cases of a fold; all of both for fold all."""
-    splits = _data_set(source) / "splits_final.json"
+    splits = _data_set(model) / "splits_final.json"
     if fold == "all":
-        names = list(infer_dataset_class(str(_preprocessed(source)))(str(_preprocessed(source))).identifiers)
+        names = list(infer_dataset_class(str(_preprocessed(model)))(str(_preprocessed(model))).identifiers)
         return names, names
     if not splits.is_file():
         raise UserError(f"Expected the split of the training in {splits}, found none.")
@@ -94,45 +94,45 @@ def _split(source: Source, fold: str) -> tuple[list[str], list[str]]:
     return list(split["train"]), list(split["val"])
 
 
-def _data_set(source: Source) -> Path:
+def _data_set(model: ModelFolder) -> Path:
     root = os.environ.get("nnUNet_preprocessed")
-    folder = Path(root or "") / source.plans["dataset_name"]
+    folder = Path(root or "") / model.plans.dataset_name
     if not root or not folder.is_dir():
         raise UserError(
-            f"8 bits are calibrated on preprocessed cases: expected {source.plans['dataset_name']} in the folder that "
+            f"8 bits are calibrated on preprocessed cases: expected {model.plans.dataset_name} in the folder that "
             f"the environment variable nnUNet_preprocessed names ({root or 'not set'})."
         )
     return folder
 
 
-def _preprocessed(source: Source) -> Path:
-    folder = _data_set(source) / source.configuration.data_identifier
+def _preprocessed(model: ModelFolder) -> Path:
+    folder = _data_set(model) / model.configuration_manager.data_identifier
     if not folder.is_dir():
         raise UserError(
             f"Expected preprocessed cases in {folder}. Make them with: nnUNetv2_preprocess -d "
-            f"{source.plans['dataset_name']} -c {source.configuration_name}"
+            f"{model.plans.dataset_name} -c {model.configuration}"
         )
     return folder
 
 
-def _cases(source: Source, names: Sequence[str]) -> Iterator[tuple[NDArray[np.float32], NDArray[Any]]]:
-    folder = str(_preprocessed(source))
+def _cases(model: ModelFolder, names: Sequence[str]) -> Iterator[tuple[NDArray[np.float32], NDArray[Any]]]:
+    folder = str(_preprocessed(model))
     data_set = infer_dataset_class(folder)(folder, list(names))
     for name in names:
         data, truth, *_ = data_set.load_case(name)
         yield np.asarray(data[:], np.float32), np.asarray(truth[:])[0]
 
 
-def _patches(source: Source, names: Sequence[str]) -> Iterator[NDArray[np.float32]]:
+def _patches(model: ModelFolder, names: Sequence[str]) -> Iterator[NDArray[np.float32]]:
     """Training patches (1, C, *patch) as nnU-Net's loader cuts them, a third around foreground, not augmented."""
-    folder = str(_preprocessed(source))
-    patch = source.configuration.patch_size
+    folder = str(_preprocessed(model))
+    patch = model.configuration_manager.patch_size
     loader = nnUNetDataLoader(
         infer_dataset_class(folder)(folder, list(names)),
         1,
         patch,
         patch,
-        source.manager.get_label_manager(dict(source.dataset_json)),
+        model.plans.get_label_manager(model.dataset_json),
         oversample_foreground_percent=0.33,
         probabilistic_oversampling=True,
     )

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
 from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps, nearest_stage, read_stages, teacher_taps, trained_heads
 from nnunetv2_hlfd.losses.attention import attention_distance
-from nnunetv2_hlfd.losses.divergence import kl_divergence, valid_cells
+from nnunetv2_hlfd.losses.divergence import class_weights, kl_divergence, valid_cells
 from nnunetv2_hlfd.losses.focal_dice import ignored_voxels
 from nnunetv2_hlfd.settings.settings import Settings
 
@@ -187,13 +187,19 @@ class DistillationMethod(nn.Module):
     def divergence(
         self, student_logits: Tensor, teacher_probabilities: Tensor, target: Tensor, temperature: float
     ) -> Tensor:
-        """T^2 KL(teacher || student) on the grid of the logits; voxels to ignore count unless distill_ignored."""
+        """T^2 KL(teacher || student) on the grid of the logits, voxels weighted as the setting voxel_weights says.
+
+        Voxels to ignore count unless distill_ignored is false.
+        """
+        regions, valid = self.task.regions, self.valid(target, tuple(student_logits.shape[2:]))
+        by_class = self.settings.voxel_weights == "class"
         return kl_divergence(
             student_logits,
             teacher_probabilities,
             temperature=temperature,
-            regions=self.task.regions,
-            valid=self.valid(target, tuple(student_logits.shape[2:])),
+            regions=regions,
+            valid=valid,
+            weights=class_weights(teacher_probabilities, regions, valid) if by_class else None,
         )
 
     def final_divergence(self, student: Outputs, teacher: TeacherOutputs, target: Tensor, temperature: float) -> Tensor:

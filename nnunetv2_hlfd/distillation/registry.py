@@ -17,6 +17,7 @@ GROUP = "nnunetv2_hlfd.methods"
 
 METHODS = {
     "HLFD": "nnunetv2_hlfd.methods.hlfd:HLFD",
+    "HLFD_balanced": "nnunetv2_hlfd.methods.hlfd_balanced:HLFDBalanced",
     "HLFD_noFeature": "nnunetv2_hlfd.methods.hlfd:HLFDNoFeature",
     "HLFD_noPixel": "nnunetv2_hlfd.methods.hlfd:HLFDNoPixel",
     "HLFD_pixelTruth": "nnunetv2_hlfd.methods.pixel_truth:PixelTruth",

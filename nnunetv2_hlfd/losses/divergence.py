@@ -30,6 +30,7 @@ def kl_divergence(
     temperature: float,
     regions: bool = False,
     valid: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     r"""KL(teacher || student) at a temperature, times T^2.
 
@@ -43,6 +44,7 @@ def kl_divergence(
         temperature: T > 0. T^2 keeps the gradient's size comparable over temperatures.
         regions: see `probabilities`.
         valid: (B, 1, *spatial), boolean; only these voxels count. Without a valid voxel the result is 0.
+        weights: (B, 1, *spatial) from `class_weights`, which replace the mean over the valid voxels by a weighted sum.
     """
     scaled = at_least_float32(student_logits) / temperature
     p = at_least_float32(teacher_probabilities)
@@ -53,7 +55,37 @@ def kl_divergence(
         cross_entropy = -p * scaled.log_softmax(dim=1)
         negative_entropy = torch.xlogy(p, p)
     divergence = (cross_entropy + negative_entropy).sum(dim=1, keepdim=True)
-    return temperature**2 * masked_mean(divergence, valid)
+    mean = masked_mean(divergence, valid) if weights is None else (weights * divergence).sum()
+    return temperature**2 * mean
+
+
+def class_weights(teacher_probabilities: Tensor, regions: bool, valid: Tensor | None) -> Tensor:
+    r"""Voxel weights that make a weighted sum the mean of the classes' means.
+
+    w(v) = 1/K sum_c m_c(v) / sum_v' m_c(v'), m_c the teacher's probability of class c: a voxel belongs to classes by
+    their shares of it. K counts the classes that have any. Regions overlap and leave voxels out, so what lies in none,
+    1 - max_c p_c, is a class of its own. So a small lesion weighs as much as the background.
+
+    Several processes divide by their mean sums, as in `masked_mean`.
+
+    Args:
+        teacher_probabilities: (B, C, *spatial), without graph.
+        regions: see `probabilities`.
+        valid: (B, 1, *spatial), boolean; other voxels get weight 0.
+
+    Returns:
+        (B, 1, *spatial).
+    """
+    members = at_least_float32(teacher_probabilities)
+    if regions:
+        members = torch.cat([members, 1 - members.amax(dim=1, keepdim=True)], dim=1)
+    if valid is not None:
+        members = torch.where(valid, members, 0)
+    axes = [axis for axis in range(members.ndim) if axis != 1]
+    sums = mean_over_processes(members.sum(dim=axes, keepdim=True))
+    present = sums > 0
+    shares = torch.where(present, members / torch.where(present, sums, 1), 0)
+    return shares.sum(dim=1, keepdim=True) / present.sum().clamp_min(1)
 
 
 def masked_mean(values: Tensor, valid: Tensor | None) -> Tensor:

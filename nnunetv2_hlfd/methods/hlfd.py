@@ -27,6 +27,7 @@ from nnunetv2_hlfd.losses.attention import (
     attention_distance,
 )
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
+from nnunetv2_hlfd.methods.soft_label import soft_label_loss
 from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.utilities.errors import UserError
 
@@ -42,8 +43,9 @@ class HLFD(DistillationMethod):
         ipd (Eq. 4) = 1/N sum_j KL to p_late^t, the teacher's final map.
 
     The student's pixel maps are learned 1x1 heads on its encoder stages (`pixel_maps="encoder"`, the paper's
-    "interpolated representation") or its own deep-supervision outputs ("decoder"). In decoder order, early is the
-    deepest map, the shallower ones are the mids.
+    "interpolated representation"), its own intermediate deep-supervision outputs ("decoder"), or all its outputs, the
+    final map included ("outputs"). In decoder order, early is the deepest map, the shallower ones are the mids. With
+    `pixel_loss="soft"` the soft-label segmentation loss at temperature 1 takes the place of the KL divergence.
 
     Raises:
         UserError: for a student without usable stages (or, for "decoder", intermediate outputs).
@@ -58,12 +60,15 @@ class HLFD(DistillationMethod):
         super().__init__(student_stages, teacher_shape, task, settings)
         self.weights = {"ufd": settings.beta, "ifd": settings.beta, "upd": settings.lambda_, "ipd": settings.lambda_}
         self.taps = student_taps(student_stages)
+        soft = settings.pixel_loss == "soft"
+        self.temperature = 1.0 if soft else settings.temperature
+        self.soft_loss = soft_label_loss(settings, task) if soft else None
         self.heads = nn.ModuleDict()
-        if settings.pixel_maps == "decoder":
+        if settings.pixel_maps != "encoder":
             if len(student_stages) < 4:
                 raise UserError(
-                    f"Expected a student with at least 4 stages for pixel_maps=decoder (its intermediate outputs are "
-                    f"taught), got {len(student_stages)}. Use pixel_maps=encoder."
+                    f"Expected a student with at least 4 stages for pixel_maps={settings.pixel_maps} (its "
+                    f"intermediate outputs are taught), got {len(student_stages)}. Use pixel_maps=encoder."
                 )
             return
         for stage in (self.taps.early, *self.taps.mids):
@@ -71,7 +76,8 @@ class HLFD(DistillationMethod):
 
     def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
         """Return ufd, ifd, upd and ipd, unweighted."""
-        return {**self._feature_terms(student, teacher), **self._pixel_terms(student, teacher, target)}
+        upd, ipd = self._upd(student, teacher, target), self._ipd(student, teacher, target)
+        return {**self._feature_terms(student, teacher), "upd": upd, "ipd": ipd}
 
     def roles(self) -> Roles:
         """Early, middle and late stages, and the teacher's outputs that make p_mid."""
@@ -98,25 +104,37 @@ class HLFD(DistillationMethod):
         ifd = [self.attention_distance(student, teacher, stage, taps.late) for stage in self.taps.mids]
         return {"ufd": attention_distance(early, teacher_mid), "ifd": torch.stack(ifd).sum()}
 
-    def _pixel_terms(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
-        temperature = self.settings.temperature
-        mid, late = self._pixel_targets(teacher, target)
-        early_logits, *mid_logits = self._student_maps(student)
-        upd = self.divergence(resize(at_least_float32(early_logits), mid.shape[2:]), mid, target, temperature)
+    def _upd(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> Tensor:
+        mid = self._teacher_mid(teacher, target)
+        early_logits = self._student_maps(student)[0]
+        return self._pixel_distance(resize(at_least_float32(early_logits), mid.shape[2:]), mid, target)
+
+    def _ipd(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> Tensor:
+        late = self._teacher_late(teacher, target)
+        mid_logits = self._student_maps(student)[1:]
         if self.settings.pixel_grid == "image":
             mid_logits = [resize(at_least_float32(logits), late.shape[2:]) for logits in mid_logits]
-        ipd = [self.divergence(logits, resize(late, logits.shape[2:]), target, temperature) for logits in mid_logits]
-        return {"upd": upd, "ipd": torch.stack(ipd).mean()}
+        distances = [self._pixel_distance(logits, resize(late, logits.shape[2:]), target) for logits in mid_logits]
+        return torch.stack(distances).mean()
 
-    def _pixel_targets(self, teacher: TeacherOutputs, _target: Tensor) -> tuple[Tensor, Tensor]:
-        """p_mid^t and p_late^t, (B, C, *spatial); where no intermediate output is trained both are the final map."""
-        of = self.settings.temperature, self.task.regions
-        return teacher.unified_probabilities(self.teacher_taps.heads or (0,), *of), teacher.probabilities(0, *of)
+    def _pixel_distance(self, logits: Tensor, probabilities: Tensor, target: Tensor) -> Tensor:
+        if self.soft_loss is None:
+            return self.divergence(logits, probabilities, target, self.temperature)
+        return self.soft_loss(logits, probabilities, self.valid(target, tuple(logits.shape[2:])))
+
+    def _teacher_mid(self, teacher: TeacherOutputs, _target: Tensor) -> Tensor:
+        """p_mid^t, (B, C, *spatial); the final map where no intermediate output is trained."""
+        return teacher.unified_probabilities(self.teacher_taps.heads or (0,), self.temperature, self.task.regions)
+
+    def _teacher_late(self, teacher: TeacherOutputs, _target: Tensor) -> Tensor:
+        """p_late^t, (B, C, *spatial)."""
+        return teacher.probabilities(0, self.temperature, self.task.regions)
 
     def _student_maps(self, student: Outputs) -> list[Tensor]:
         """Pixel logits in decoder order: deepest first."""
-        if self.settings.pixel_maps == "decoder":
-            return list(student.logits[1:])[::-1]
+        if self.settings.pixel_maps != "encoder":
+            first = 1 if self.settings.pixel_maps == "decoder" else 0
+            return list(student.logits[first:])[::-1]
         stages = (self.taps.early, *self.taps.mids)[::-1]
         return [self._head_logits(stage, student.features) for stage in stages]
 

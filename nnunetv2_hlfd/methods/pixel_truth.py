@@ -33,8 +33,9 @@ class PixelTruth(HLFD):
     ) -> None:
         super().__init__(student_stages, teacher_shape, task, replace(settings, temperature=1.0, distill_ignored=False))
 
-    def _pixel_targets(self, teacher: TeacherOutputs, target: Tensor) -> tuple[Tensor, Tensor]:
-        teacher_mid, _ = super()._pixel_targets(teacher, target)
+    def _teacher_mid(self, teacher: TeacherOutputs, target: Tensor) -> Tensor:
+        return resize(self._teacher_late(teacher, target), super()._teacher_mid(teacher, target).shape[2:])
+
+    def _teacher_late(self, teacher: TeacherOutputs, target: Tensor) -> Tensor:
         truth = class_membership(target, self.task)[:, -self.task.num_heads :]  # regions: without what lies in none
-        truth = truth.to(teacher_mid.dtype)
-        return resize(truth, teacher_mid.shape[2:]), truth
+        return truth.to(super()._teacher_late(teacher, target).dtype)

@@ -37,24 +37,35 @@ class SoftLabel(DistillationMethod):
     ) -> None:
         super().__init__(student_stages, teacher_shape, task, settings)
         self.weights = {"soft_label": settings.teacher_share}
-        self.loss = SoftLabelLoss(
-            recipe=settings.recipe,
-            regions=task.regions,
-            batch_dice=task.batch_dice,
-            has_ignore_label=task.ignore_label is not None,
-            ddp=task.ddp,
-            soft_dice_share=settings.soft_dice_share,
-        )
+        self.loss = soft_label_loss(settings, task)
 
     def forward(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> dict[str, Tensor]:
         """Return soft_label, unweighted."""
-        ignored = None
-        if not self.settings.distill_ignored:
-            ignored = ignored_voxels(target, self.task.ignore_label, self.task.regions)
-        probabilities = teacher.probabilities(0, 1.0, self.task.regions)
-        loss = deep_soft_label_loss(self.loss, student.logits, self.task.output_weights, probabilities, ignored)
-        return {"soft_label": loss}
+        return {"soft_label": soft_label_term(self, self.loss, student, teacher, target)}
 
     def roles(self) -> Roles:
         """No encoder stage plays a role."""
         return Roles(student={}, teacher={}, notes=["soft labels teach every output by the final map"])
+
+
+def soft_label_loss(settings: Settings, task: Task) -> SoftLabelLoss:
+    """The recipe's segmentation loss for soft labels on one output."""
+    return SoftLabelLoss(
+        recipe=settings.recipe,
+        regions=task.regions,
+        batch_dice=task.batch_dice,
+        has_ignore_label=task.ignore_label is not None,
+        ddp=task.ddp,
+        soft_dice_share=settings.soft_dice_share,
+    )
+
+
+def soft_label_term(
+    method: DistillationMethod, loss: SoftLabelLoss, student: Outputs, teacher: TeacherOutputs, target: Tensor
+) -> Tensor:
+    """The loss of every output of the student against the teacher's final map, with nnU-Net's weights."""
+    task, ignored = method.task, None
+    if not method.settings.distill_ignored:
+        ignored = ignored_voxels(target, task.ignore_label, task.regions)
+    probabilities = teacher.probabilities(0, 1.0, task.regions)
+    return deep_soft_label_loss(loss, student.logits, task.output_weights, probabilities, ignored)

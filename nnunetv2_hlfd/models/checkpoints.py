@@ -1,7 +1,7 @@
 """Checkpoints: read without running code, written so that a kill at any moment leaves a whole file."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,31 @@ from nnunetv2_hlfd.utilities.errors import UserError
 _REQUIRED = ("network_weights", "init_args", "trainer_name")
 
 
-def read_checkpoint(path: Path, *, required: Iterable[str] = _REQUIRED) -> dict[str, Any]:
+def read_checkpoint(
+    path: Path, *, required: Collection[str] = _REQUIRED, optional: Collection[str] | None = None
+) -> dict[str, Any]:
     """Load an nnU-Net checkpoint to the CPU without running code from it, in memory of about its file's size.
 
     nnU-Net's files hold NumPy scalars (in `logging`), which torch's restricted loader does not know; they, and
     nothing else, are allowed in addition. A legacy file (torch's format before 1.6, or one that needs full
     unpickling) is loaded only if the user trusts it through the environment.
 
+    Args:
+        path: The checkpoint.
+        required: Keys without which the file is refused.
+        optional: Other keys to load where they are there; the rest of the file takes no memory. Unset: all keys.
+
     Raises:
         UserError: for a missing, damaged or foreign file, or one that would need to run code.
     """
     if not path.is_file():
         raise UserError(f"Expected a checkpoint at {path}, found none.")
+    keys = None if optional is None else {*required, *optional}
     try:
-        content = torch.load(path, map_location="cpu", weights_only=False) if trust_checkpoints() else _restricted(path)
+        if trust_checkpoints():
+            content = _selected(torch.load(path, map_location="cpu", weights_only=False), keys)
+        else:
+            content = _restricted(path, keys)
     except ForeignObjectError as error:
         raise UserError(
             f"{path} holds objects that could run code or fill the memory when loaded: {error}. If you trust where it "
@@ -45,7 +56,14 @@ def read_checkpoint(path: Path, *, required: Iterable[str] = _REQUIRED) -> dict[
     return content
 
 
-def _restricted(path: Path) -> Any:
+def _selected(content: Any, keys: Collection[str] | None) -> Any:
+    """The entries of these keys, of a file that holds a dictionary; all of it for None."""
+    if keys is None or not isinstance(content, dict):
+        return content
+    return {key: value for key, value in content.items() if key in keys}
+
+
+def _restricted(path: Path, keys: Collection[str] | None) -> Any:
     """Load by torch's restricted loader, between our checks.
 
     With mmap a tensor that declares more than the file holds ends with the file, in every version of torch. The copy
@@ -55,7 +73,7 @@ def _restricted(path: Path) -> Any:
     with torch.serialization.safe_globals(numpy_stand_ins()):
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     check_tensors(content, path.stat().st_size)
-    return deepcopy(content)
+    return deepcopy(_selected(content, keys))
 
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:

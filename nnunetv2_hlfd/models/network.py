@@ -11,7 +11,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from torch import nn
+from torch import Tensor, nn
 
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
@@ -24,11 +24,13 @@ def restore_network(
     dataset_json: Mapping[str, Any],
     file: Path,
     *,
-    deep_supervision: bool = True,
+    deep_supervision: bool,
 ) -> nn.Module:
     """Build the network as nnU-Net's predictor does, with deep supervision or without, and freeze it.
 
     A network that nnU-Net builds from plans takes the checkpoint's own tensors: what the plans say allocates nothing.
+    One that a trainer of its own builds may have no deep supervision, or none that can be switched off; without deep
+    supervision it returns the logits in full resolution alone, whatever it is made of.
 
     Raises:
         UserError: for a trainer that is not found, plans that no network fits, or weights that do not fit it.
@@ -63,7 +65,13 @@ def restore_network(
         raise UserError(
             f"The weights in {file} do not fit the network of its plans.json: {_first_culprit(error)}"
         ) from error
+    if not deep_supervision and not from_plans:
+        network.register_forward_hook(_keep_full_resolution)
     return network.eval().requires_grad_(False)
+
+
+def _keep_full_resolution(_network: nn.Module, _inputs: Any, outputs: Any) -> Tensor:
+    return outputs[0] if isinstance(outputs, list | tuple) else outputs
 
 
 def _first_culprit(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """How large a network is, and building one from its `architecture` block."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,22 +37,37 @@ def build_network(
     )
 
 
-def measure_size(architecture: dict[str, Any], patch_size: list[int], num_input_channels: int, num_heads: int) -> Size:
+def measure_size(
+    architecture: dict[str, Any], patch_size: Sequence[int], num_input_channels: int, num_heads: int
+) -> Size:
     """Size of the network of an `architecture` block; nothing is allocated (meta device)."""
     with torch.device("meta"):
         network = build_network(architecture, num_input_channels, num_heads, deep_supervision=False)
     return measure_network(network, patch_size, num_input_channels)
 
 
-def measure_network(network: nn.Module, patch_size: list[int], num_input_channels: int) -> Size:
+def measure_network(network: nn.Module, patch_size: Sequence[int], num_input_channels: int) -> Size:
     """Size of a network on any device; for operations it is run once on one patch of zeros without gradient.
 
-    Deep-supervision outputs are left out, as in prediction.
+    Deep-supervision outputs are left out, as in prediction, where the network can switch them off.
     """
     device = next(network.parameters()).device
-    decoder: Any = network.decoder
-    supervised, decoder.deep_supervision = decoder.deep_supervision, False
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with _without_deep_supervision(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, num_input_channels, *patch_size, device=device))
-    decoder.deep_supervision = supervised
-    return Size(parameters=sum(each.numel() for each in network.parameters()), macs=counter.get_total_flops() // 2)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Size(parameters=parameters, macs=counter.get_total_flops() // 2)
+
+
+@contextmanager
+def _without_deep_supervision(network: nn.Module) -> Iterator[None]:
+    """Switch deep supervision off for a while, in networks that have that switch: those of nnU-Net's planners."""
+    decoder: Any = getattr(network, "decoder", None)
+    supervised = getattr(decoder, "deep_supervision", None)
+    if supervised is None:
+        yield
+        return
+    decoder.deep_supervision = False
+    try:
+        yield
+    finally:
+        decoder.deep_supervision = supervised

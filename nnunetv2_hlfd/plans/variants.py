@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.paths import nnUNet_preprocessed
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-
+from nnunetv2_hlfd.datasets.locations import find_dataset, preprocessed_folder
 from nnunetv2_hlfd.plans.identity import base_plans_name, different_settings
 from nnunetv2_hlfd.plans.plans_check import check_plans
 from nnunetv2_hlfd.plans.window import Window, clip_at
@@ -57,10 +55,7 @@ def write_variant(
             variant with other settings or another window, or a window for data that are not CT.
     """
     check_variant_name(name)
-    try:
-        folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(dataset)
-    except (RuntimeError, ValueError) as error:  # nnU-Net's message says which data set or variable is missing
-        raise UserError(str(error)) from error
+    folder = preprocessed_folder() / find_dataset(dataset)
     base_file = folder / f"{base}.json"
     if not base_file.is_file():
         raise UserError(f"Expected plans at {base_file}, found none. Make them with: nnUNetv2_plan_and_preprocess")

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_hlfd.plans.identity import base_plans_name
 from nnunetv2_hlfd.report.models import Model
-from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings
+from nnunetv2_hlfd.settings.settings import Settings
 
-_ALONE = "nnUNetTrainerStudent"
 _WITHOUT_EFFECT = ("save_every",)
 
 
@@ -22,7 +22,7 @@ class Arm:
     @property
     def is_student_alone(self) -> bool:
         """Whether no teacher took part."""
-        return self.models[0].trainer == _ALONE
+        return self.models[0].is_student_alone
 
 
 def group_models(models: Sequence[Model]) -> list[Arm]:
@@ -47,12 +47,11 @@ def _identity(model: Model) -> tuple[Any, ...]:
     """What makes two models runs of the same arm. A model without settings is one of its own."""
     settings = {name: value for name, value in model.settings.items() if name not in _WITHOUT_EFFECT}
     if not settings:
-        return (model.folder,)
-    base = model.plans.get(PLANS_KEY, {}).get("base_plans", model.plans_name)
+        return (model.folder.path,)
     return (
-        model.trainer,
-        model.configuration,
-        base,
+        model.folder.trainer,
+        model.folder.configuration,
+        base_plans_name(model.folder.plans.plans),
         _teachers(model),
         sorted(settings.items(), key=lambda pair: pair[0]),
     )
@@ -89,6 +88,8 @@ def _with_different_names(arms: Sequence[Arm]) -> list[Arm]:
     """Add the plans' name where two arms would be called the same."""
     names = [arm.name for arm in arms]
     return [
-        Arm(name=f"{arm.name} ({arm.models[0].plans_name})", models=arm.models) if names.count(arm.name) > 1 else arm
+        Arm(name=f"{arm.name} ({arm.models[0].folder.plans.plans_name})", models=arm.models)
+        if names.count(arm.name) > 1
+        else arm
         for arm in arms
     ]

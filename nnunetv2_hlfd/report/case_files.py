@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
-from nnunetv2_hlfd.report.models import LabelValue, Model
+from nnunetv2_hlfd.report.cases import LabelValue
+from nnunetv2_hlfd.report.models import Model
 
 Mask = npt.NDArray[np.bool_]
 
@@ -56,7 +56,7 @@ def list_case_files(models: Sequence[Model], folds: Sequence[int]) -> tuple[list
         folds: to look at.
     """
     first = models[0]
-    plans = PlansManager(dict(first.plans))
+    plans, dataset_json = first.folder.plans, first.folder.dataset_json
     predictions: dict[str, dict[str, Path]] = {}
     for model in models:
         rows = model.cases[model.cases["fold"].isin(folds)].drop_duplicates("case")
@@ -77,8 +77,8 @@ def list_case_files(models: Sequence[Model], folds: Sequence[int]) -> tuple[list
                 reference=reference,
                 predictions=predictions[case],
                 labels=first.labels,
-                ignore=first.dataset_json["labels"].get("ignore"),
-                slice_axis=first.plans.get("transpose_forward", (0,))[0],
+                ignore=dataset_json["labels"].get("ignore"),
+                slice_axis=plans.plans.get("transpose_forward", (0,))[0],
             )
         )
     return found, missing
@@ -91,8 +91,8 @@ def find_reference(recorded: Path, model: Model) -> Path:
     from nnunetv2.paths import nnUNet_preprocessed
 
     try:
-        return Path(str(nnUNet_preprocessed)) / model.plans["dataset_name"] / "gt_segmentations" / recorded.name
-    except (KeyError, RuntimeError):  # no such variable
+        return Path(str(nnUNet_preprocessed)) / model.folder.plans.dataset_name / "gt_segmentations" / recorded.name
+    except RuntimeError:  # no such variable
         return recorded
 
 

@@ -2,16 +2,15 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint
 from nnunetv2_hlfd.networks.size import Size, measure_network
 from nnunetv2_hlfd.report.models import Model
-from nnunetv2_hlfd.report.networks import find_checkpoint, restore
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.timing import seconds_of_each
 
 _CURVES = ("mean_fg_dice", "val_losses")
@@ -20,9 +19,18 @@ _PASSES = 7
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Size of the network, bytes of its checkpoint, seconds for one patch; None where not available, and why."""
+    """What was measured of one network; None where it is not available.
+
+    Attributes:
+        size: Parameters and operations.
+        checkpoint: Name of the file that was measured, after that of its fold.
+        checkpoint_bytes: Size of that file.
+        latency: Seconds for one patch.
+        missing: Why something is not available.
+    """
 
     size: Size | None = None
+    checkpoint: str | None = None
     checkpoint_bytes: int | None = None
     latency: float | None = None
     missing: str | None = None
@@ -38,31 +46,28 @@ class Curve:
 
 def measure_cost(model: Model) -> Cost:
     """Size and latency of a model's network: median of a few forward passes of one patch on this machine's CPU."""
-    file = find_checkpoint(model, model.folds[0])
+    file = model.checkpoints.get(model.folds[0])
     if file is None:
         return Cost(missing="no checkpoint")
-    bytes_ = file.stat().st_size
+    cost = Cost(checkpoint=f"{file.parent.name}/{file.name}", checkpoint_bytes=file.stat().st_size)
     try:
-        restored = restore(model, model.folds[0])
-    except ValueError as error:
-        return Cost(checkpoint_bytes=bytes_, missing=str(error))
-    network, configuration = restored.network, restored.configuration
-    channels = determine_num_input_channels(restored.plans, configuration, dict(model.dataset_json))
-    size = measure_network(network, configuration.patch_size, channels)
-    latency = _latency(network, torch.zeros(1, channels, *configuration.patch_size))
-    return Cost(size=size, checkpoint_bytes=bytes_, latency=latency)
+        network = model.folder.network(file)
+        channels, *patch_size = model.folder.input_shape
+    except UserError as error:
+        return replace(cost, missing=str(error))
+    size = measure_network(network, patch_size, channels)
+    return replace(cost, size=size, latency=_latency(network, torch.zeros(1, channels, *patch_size)))
 
 
 def read_curves(model: Model, folds: Sequence[int]) -> list[Curve]:
     """Training curves of the folds that have a readable checkpoint."""
     curves = []
     for fold in folds:
-        file = find_checkpoint(model, fold)
-        if file is None:
+        if fold not in model.checkpoints:
             continue
         try:
-            logging = read_checkpoint(file)["logging"]
-            values = {name: [float(each) for each in logging[name]] for name in _CURVES}
+            logging = read_checkpoint(model.checkpoints[fold], required=("logging",), optional=())["logging"]
+            values = {name: [float(value) for value in logging[name]] for name in _CURVES}
         except (ValueError, KeyError, TypeError):
             continue
         curves.append(Curve(fold=fold, values=values))

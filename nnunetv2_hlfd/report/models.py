@@ -1,4 +1,4 @@
-"""Finished model folders of nnU-Net as they lie on disk: validation results, settings, records."""
+"""Finished models as a report compares them: validation results, settings, records."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,43 +6,41 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from nnunetv2.evaluation.evaluate_predictions import key_to_label_or_region
 
-from nnunetv2_hlfd.plans.identity import RECORD_FILE
+from nnunetv2_hlfd.models.fold import BEST, FINAL, SUMMARY, folds_with
+from nnunetv2_hlfd.models.folder import ModelFolder
+from nnunetv2_hlfd.report.cases import LabelValue, read_cases, read_labels
 from nnunetv2_hlfd.settings.settings import PLANS_KEY
 from nnunetv2_hlfd.utilities.errors import UserError
-from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.text import some_names
 
-LabelValue = int | tuple[int, ...]
+STUDENT_ALONE = "nnUNetTrainerStudent"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """One model folder (TRAINER__PLANS__CONFIGURATION): one run, with one seed.
+    """One model folder: one run, with one seed.
 
     Attributes:
-        run: its name in the report: that of the folder, the whole path where several are called the same.
-        trainer: the class that trained it.
-        title: of its method, for the reader.
-        settings: those of the training, without the seed; empty for a stock nnU-Net model.
-        records: fold -> distillation.json; only folds of this package's trainers have one.
-        labels: name -> value, or values of a region.
-        cases: one row for each validation case and label: fold, case, label, dice, n_pred, n_ref, reference,
+        folder: What nnU-Net and this package have written.
+        run: Its name in the report: that of the folder, the whole path where several are called the same.
+        title: Of its method, for the reader.
+        settings: Those of the training, without the seed; empty for a stock nnU-Net model.
+        seed: Of the training; None for a stock nnU-Net model.
+        records: Fold -> distillation.json; only folds of this package's trainers have one.
+        checkpoints: Fold -> the checkpoint that is measured; folds without one are left out.
+        labels: Name -> value, or values of a region.
+        cases: One row for each validation case and label: fold, case, label, dice, n_pred, n_ref, reference,
             prediction. Dice is NaN where neither truth nor prediction has the label.
     """
 
-    folder: Path
+    folder: ModelFolder
     run: str
-    trainer: str
-    plans_name: str
-    configuration: str
     title: str
-    plans: Mapping[str, Any]
-    dataset_json: Mapping[str, Any]
     settings: Mapping[str, Any]
     seed: int | None
     records: Mapping[int, Mapping[str, Any]]
+    checkpoints: Mapping[int, Path]
     labels: Mapping[str, LabelValue]
     cases: pd.DataFrame
 
@@ -50,6 +48,17 @@ class Model:
     def folds(self) -> list[int]:
         """Folds that are validated."""
         return sorted(self.cases["fold"].unique().tolist())
+
+    def checkpoint_names(self, folds: Sequence[int]) -> list[str]:
+        """Names of the checkpoints that are measured in these folds, each once; `none` for a fold without one."""
+        return list(
+            dict.fromkeys(self.checkpoints[fold].name if fold in self.checkpoints else "none" for fold in folds)
+        )
+
+    @property
+    def is_student_alone(self) -> bool:
+        """Whether it was trained as a student without a teacher."""
+        return self.folder.trainer == STUDENT_ALONE
 
 
 def read_models(folders: Sequence[Path]) -> list[Model]:
@@ -64,43 +73,33 @@ def read_models(folders: Sequence[Path]) -> list[Model]:
         raise UserError(f"Expected different model folders, {twice} is given twice.")
     models = [read_model(folder) for folder in folders]
     runs = [model.run for model in models]
-    return [replace(model, run=str(model.folder)) if runs.count(model.run) > 1 else model for model in models]
+    return [replace(model, run=str(model.folder.path)) if runs.count(model.run) > 1 else model for model in models]
 
 
-def read_model(folder: Path) -> Model:
+def read_model(path: Path) -> Model:
     """Read a model folder.
 
     Raises:
         UserError: for another folder, one without a validated fold, or damaged files.
     """
-    words = folder.resolve().name.split("__")
-    if len(words) != 3:
-        raise UserError(
-            f"Expected a model folder of nnU-Net, named TRAINER__PLANS__CONFIGURATION, got {folder}. They lie in "
-            f"nnUNet_results/DATASET."
-        )
-    trainer, plans_name, configuration = words
-    plans, dataset_json = _read(folder, "plans.json"), _read(folder, "dataset.json")
-    folds = _validated_folds(folder, dataset_json, words)
-    records = {fold: read_json(file) for fold in folds if (file := folder / f"fold_{fold}" / RECORD_FILE).is_file()}
-    labels = _labels(dataset_json, folder)
+    folder = ModelFolder.open(path)
+    folds = _validated_folds(folder)
+    records = {fold: record for fold in folds if (record := folder.fold(fold).record())}
+    checkpoints = {fold: file for fold in folds if (file := folder.fold(fold).first_file(FINAL, BEST))}
+    labels = read_labels(folder)
     recorded = next(iter(records.values()), {})
-    settings = {**plans.get(PLANS_KEY, {}).get("settings", {}), **recorded.get("settings", {})}
+    settings = {**folder.plans.plans.get(PLANS_KEY, {}).get("settings", {}), **recorded.get("settings", {})}
     seed = settings.pop("seed", None)
     return Model(
         folder=folder,
-        run=folder.resolve().name,
-        trainer=trainer,
-        plans_name=plans_name,
-        configuration=configuration,
-        title=_title(trainer, recorded),
-        plans=plans,
-        dataset_json=dataset_json,
+        run=folder.name,
+        title=_title(folder.trainer, recorded),
         settings=settings,
         seed=seed,
         records=records,
+        checkpoints=checkpoints,
         labels=labels,
-        cases=_read_cases(folder, folds, labels),
+        cases=read_cases(folder, folds, labels),
     )
 
 
@@ -114,12 +113,12 @@ def check_same_cases(models: Sequence[Model]) -> list[int]:
     for model in models[1:]:
         if dict(model.labels) != dict(first.labels):
             raise UserError(
-                f"Expected models with the same labels, {first.folder} has {dict(first.labels)}, {model.folder} has "
-                f"{dict(model.labels)}."
+                f"Expected models with the same labels, {first.folder.path} has {dict(first.labels)}, "
+                f"{model.folder.path} has {dict(model.labels)}."
             )
     folds = sorted(set.intersection(*(set(model.folds) for model in models)))
     if not folds:
-        listed = "\n  ".join(f"{model.folder}: {', '.join(map(str, model.folds))}" for model in models)
+        listed = "\n  ".join(f"{model.folder.path}: {', '.join(map(str, model.folds))}" for model in models)
         raise UserError(f"Expected models with a common validated fold, got folds\n  {listed}")
     for fold in folds:
         expected = _cases_of(first, fold)
@@ -127,9 +126,9 @@ def check_same_cases(models: Sequence[Model]) -> list[int]:
             found = _cases_of(model, fold)
             if found != expected:
                 raise UserError(
-                    f"Fold {fold} of {model.folder} was validated on other cases than that of {first.folder}: only "
-                    f"there {some_names(found - expected)}, only here {some_names(expected - found)}. Train all models "
-                    f"with the same splits_final.json."
+                    f"Fold {fold} of {model.folder.path} was validated on other cases than that of "
+                    f"{first.folder.path}: only there {some_names(found - expected)}, only here "
+                    f"{some_names(expected - found)}. Train all models with the same splits_final.json."
                 )
     return folds
 
@@ -138,84 +137,25 @@ def _cases_of(model: Model, fold: int) -> set[str]:
     return set(model.cases.loc[model.cases["fold"] == fold, "case"])
 
 
-def _read(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        return read_json(folder / name)
-    except FileNotFoundError as error:
-        raise UserError(f"Expected a model folder of nnU-Net with {name}, got {folder}.") from error
-
-
-def _validated_folds(folder: Path, dataset_json: Mapping[str, Any], words: Sequence[str]) -> list[int]:
+def _validated_folds(folder: ModelFolder) -> list[int]:
     """Numbers of the folds with results; fold `all` is validated on its training cases and does not count."""
-    numbers = [each.name.removeprefix("fold_") for each in folder.glob("fold_*") if each.is_dir()]
-    folds = sorted(int(each) for each in numbers if each.isdigit() and _summary(folder, int(each)).is_file())
-    if folds:
-        return folds
-    if numbers == ["all"]:
+    validated = [int(fold) for fold in folds_with(folder.path, SUMMARY) if fold != "all"]
+    if validated:
+        return validated
+    folds = [found.name.removeprefix("fold_") for found in folder.path.glob("fold_*") if found.is_dir()]
+    if folds == ["all"]:
         raise UserError(
-            f"{folder} has fold_all alone, which is validated on its training cases. Expected folds of a "
+            f"{folder.path} has fold_all alone, which is validated on its training cases. Expected folds of a "
             f"cross-validation."
         )
-    trainer, plans_name, configuration = words
-    fold = min((int(each) for each in numbers if each.isdigit()), default=0)
+    fold = min((int(name) for name in folds if name.isdecimal()), default=0)
     raise UserError(
-        f"Expected validation results in {_summary(folder, fold)}, found none. Make them with: nnUNetv2_train "
-        f"{folder.resolve().parent.name} {configuration} {fold} -tr {trainer} -p {plans_name} --val"
+        f"Expected validation results in {folder.fold(fold).file(SUMMARY)}, found none. Make them with: "
+        f"{folder.train_command(fold, '--val')}"
     )
 
 
-def _summary(folder: Path, fold: int) -> Path:
-    return folder / f"fold_{fold}" / "validation" / "summary.json"
-
-
-def _labels(dataset_json: Mapping[str, Any], folder: Path) -> dict[str, LabelValue]:
-    """Name -> value of every label or region but background and ignore, as summary.json keys them."""
-    try:
-        return {
-            name: tuple(value) if isinstance(value, list | tuple) else int(value)
-            for name, value in dataset_json["labels"].items()
-            if name not in ("background", "ignore")
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder / 'dataset.json'} is damaged: {error!r}") from error
-
-
-def _read_cases(folder: Path, folds: Sequence[int], labels: Mapping[str, LabelValue]) -> pd.DataFrame:
-    names = {value: name for name, value in labels.items()}
-    rows = []
-    for fold in folds:
-        file = _summary(folder, fold)
-        try:
-            for case in read_json(file)["metric_per_case"]:
-                prediction = Path(case["prediction_file"]).name
-                for key, metrics in case["metrics"].items():
-                    rows.append(
-                        {
-                            "fold": fold,
-                            "case": prediction.split(".")[0],
-                            "label": names[_value(key)],
-                            "dice": float(metrics["Dice"]),
-                            "n_pred": int(metrics["n_pred"]),
-                            "n_ref": int(metrics["n_ref"]),
-                            "reference": case["reference_file"],
-                            "prediction": str(file.parent / prediction),
-                        }
-                    )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{file} is damaged or of another data set: {error!r}") from error
-    table = pd.DataFrame(rows)
-    twice = table[table.duplicated(["case", "label"])]
-    if len(twice):
-        raise UserError(f"{folder} was validated on {twice['case'].iloc[0]} in more than one fold.")
-    return table
-
-
-def _value(key: str) -> LabelValue:
-    value = key_to_label_or_region(key)
-    return value if isinstance(value, tuple) else int(value)
-
-
 def _title(trainer: str, record: Mapping[str, Any]) -> str:
-    if trainer == "nnUNetTrainerStudent":
+    if trainer == STUDENT_ALONE:
         return "student alone"
     return record.get("method", {}).get("title") or trainer.removeprefix("nnUNetTrainer") or "nnU-Net"

@@ -21,7 +21,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2_hlfd.losses.resize import resize
 from nnunetv2_hlfd.report.arms import Arm
 from nnunetv2_hlfd.report.case_files import Mask, find_reference
-from nnunetv2_hlfd.report.models import LabelValue, Model
+from nnunetv2_hlfd.report.cases import LabelValue
+from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.patches import lesion_center
 from nnunetv2_hlfd.report.target import Target
 from nnunetv2_hlfd.utilities.errors import UserError
@@ -65,7 +66,7 @@ def read_overlay(case: str, arms: Sequence[Arm], target: Target, preprocessed: A
         UserError: naming a missing or damaged file.
     """
     model = arms[0].models[0]
-    plans = PlansManager(dict(model.plans))
+    plans = model.folder.plans
     reference = find_reference(Path(_row(model, case, target)["reference"]), model)
     truth = _read_mask(reference, plans, target.value)
     if not truth.any():

@@ -46,8 +46,7 @@ def check_probabilities(models: Sequence[Model], folds: Sequence[int]) -> None:
             if missing:
                 raise UserError(
                     f"--paper_evaluation needs {missing}, found none. Make the fold's probabilities with: "
-                    f"nnUNetv2_train {model.folder.resolve().parent.name} {model.configuration} {fold} "
-                    f"-tr {model.trainer} -p {model.plans_name} --val --npz"
+                    f"{model.folder.train_command(fold, '--val', '--npz')}"
                 )
 
 

@@ -12,9 +12,9 @@ from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from torch import Tensor
 
+from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.plans.plans_check import check_folder_name
-from nnunetv2_hlfd.report.models import LabelValue, Model
-from nnunetv2_hlfd.report.networks import read_configuration
+from nnunetv2_hlfd.report.cases import LabelValue
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
@@ -38,7 +38,7 @@ class Patch:
     shown: int | None
 
 
-def open_cases(model: Model) -> Any:
+def open_cases(model: ModelFolder) -> Any:
     """nnU-Net's preprocessed cases of a model's configuration.
 
     Raises:
@@ -46,19 +46,19 @@ def open_cases(model: Model) -> Any:
     """
     from nnunetv2.paths import nnUNet_preprocessed
 
-    _, configuration = read_configuration(model)
+    configuration = model.configuration_manager
     if configuration.previous_stage_name is not None:
         raise UserError(
-            f"--pictures are not available for cascades, {model.folder} is one: its input is a previous stage's too."
+            f"--pictures are not available for cascades, {model.path} is one: its input is a previous stage's too."
         )
     if not nnUNet_preprocessed:
         raise UserError("--pictures needs the preprocessed data. Set the environment variable nnUNet_preprocessed.")
     name = configuration.data_identifier
-    check_folder_name("data_identifier", name, model.folder / "plans.json")
-    folder = Path(str(nnUNet_preprocessed)) / model.plans["dataset_name"] / name
+    check_folder_name("data_identifier", name, model.path / "plans.json")
+    folder = Path(str(nnUNet_preprocessed)) / model.plans.dataset_name / name
     if not folder.is_dir():
         raise UserError(
-            f"--pictures needs the preprocessed data of {model.folder}: expected {folder}. Set the environment "
+            f"--pictures needs the preprocessed data of {model.path}: expected {folder}. Set the environment "
             f"variable nnUNet_preprocessed, or make them with nnUNetv2_preprocess."
         )
     with refuse_damage(folder):

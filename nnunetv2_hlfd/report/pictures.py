@@ -13,9 +13,8 @@ from nnunetv2_hlfd.report.examples import cases_with, choose_examples
 from nnunetv2_hlfd.report.focus import focus_share, summarize_focus
 from nnunetv2_hlfd.report.formatting import format_number, format_spread
 from nnunetv2_hlfd.report.layers import View, draw_layers, make_view
-from nnunetv2_hlfd.report.maps import ATTENTION, CAM, PIXEL, Seen, see
+from nnunetv2_hlfd.report.maps import ATTENTION, CAM, PIXEL, Seen, TrainedFold, has_stages, restore_fold, see
 from nnunetv2_hlfd.report.models import Model
-from nnunetv2_hlfd.report.networks import find_checkpoint, restore
 from nnunetv2_hlfd.report.overlays import Overlay, draw_overlay, read_overlay
 from nnunetv2_hlfd.report.page import Picture, Section, Table
 from nnunetv2_hlfd.report.patches import Patch, check_cases, open_cases, read_patch
@@ -24,6 +23,7 @@ from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
 
+_FOCUS_COLUMNS = ["arm", "run", "seed", "fold", "case", "map", "stage", "stride", "share", "uniform", "largest"]
 _FOCUS_NOTE = (
     "Share of the mass of a map that lies inside the true label, on the patch with the lesion: mean ± standard "
     "deviation over the cases, each averaged over the seeds first; in parentheses the number of cases, where some have "
@@ -51,6 +51,7 @@ class Pictures:
         overlays: worst, median, best -> segmentations.
         views: worst, median, best -> arm -> maps of its first run.
         focus: a row for each run, case and map; `summary`: for each arm and map.
+        without_maps: arm -> class of its network, which has no encoder with stages.
     """
 
     target: Target
@@ -59,6 +60,7 @@ class Pictures:
     views: Mapping[str, Mapping[str, View]]
     focus: pd.DataFrame
     summary: pd.DataFrame
+    without_maps: Mapping[str, str]
 
 
 def check_pictures(models: Sequence[Model], folds: Sequence[int], label: str, device: str) -> None:
@@ -74,10 +76,10 @@ def check_pictures(models: Sequence[Model], folds: Sequence[int], label: str, de
         cases = model.cases[model.cases["fold"].isin(folds)]
         if not cases_with(cases, target.name):
             raise UserError(f"No validation case has the label '{target.name}', which --pictures is to show.")
-        check_cases(open_cases(model), cases["case"])
+        check_cases(open_cases(model.folder), cases["case"])
         for fold in folds:
-            if find_checkpoint(model, fold) is None:
-                raise UserError(f"--pictures needs a checkpoint in {model.folder / f'fold_{fold}'}, found none.")
+            if fold not in model.checkpoints:
+                raise UserError(f"--pictures needs a checkpoint in {model.folder.fold(fold).path}, found none.")
 
 
 def make_pictures(arms: Sequence[Arm], folds: Sequence[int], cases: pd.DataFrame, label: str, device: str) -> Pictures:
@@ -95,14 +97,19 @@ def make_pictures(arms: Sequence[Arm], folds: Sequence[int], cases: pd.DataFrame
     """
     target = choose_target(arms[0].models[0], label)
     examples = choose_examples(cases, target.name, arms[1:])
-    preprocessed = open_cases(arms[0].models[0])
+    preprocessed = open_cases(arms[0].models[0].folder)
     overlays = {name: read_overlay(case, arms, target, preprocessed) for name, (case, _) in examples.items()}
     wanted = {case: name for name, (case, _) in examples.items()}
     views: dict[str, dict[str, View]] = {name: {} for name in examples}
     rows: list[dict[str, Any]] = []
+    without_maps: dict[str, str] = {}
     jobs = [(arm, model, fold) for arm in arms for model in arm.models for fold in folds]
     for arm, model, fold in tqdm(jobs, desc="pictures", unit="network"):
-        for case, patch, seen, aspect in _see_cases(model, fold, target, torch.device(device)):
+        trained = restore_fold(model, fold)
+        if not has_stages(trained.network):
+            without_maps[arm.name] = type(trained.network).__name__
+            continue
+        for case, patch, seen, aspect in _see_cases(trained, model, fold, target, torch.device(device)):
             key = {"arm": arm.name, "run": model.run, "seed": model.seed, "fold": fold, "case": case}
             for each in seen.maps:
                 if each.kind != PIXEL:
@@ -111,7 +118,7 @@ def make_pictures(arms: Sequence[Arm], folds: Sequence[int], cases: pd.DataFrame
                     rows.append({**key, "map": each.kind, "stage": each.stage, "stride": stride, **vars(share)})
             if case in wanted and model is arm.models[0]:
                 views[wanted[case]][arm.name] = make_view(patch, seen, aspect)
-    focus = pd.DataFrame(rows)
+    focus = pd.DataFrame(rows, columns=_FOCUS_COLUMNS)
     return Pictures(
         target=target,
         examples=examples,
@@ -119,28 +126,30 @@ def make_pictures(arms: Sequence[Arm], folds: Sequence[int], cases: pd.DataFrame
         views=views,
         focus=focus,
         summary=summarize_focus(focus, [arm.name for arm in arms]),
+        without_maps=without_maps,
     )
 
 
 def _see_cases(
-    model: Model, fold: int, target: Target, device: torch.device
+    trained: TrainedFold, model: Model, fold: int, target: Target, device: torch.device
 ) -> Iterator[tuple[str, Patch, Seen, float]]:
     """Each case of a fold that has the label: its patch, what the network makes of it, and the aspect of a pixel."""
-    restored = restore(model, fold)
-    restored.network.to(device)
-    dataset = open_cases(model)
-    configuration = restored.configuration
+    trained.network.to(device)
+    dataset = open_cases(model.folder)
+    configuration = model.folder.configuration_manager
     aspect = configuration.spacing[-2] / configuration.spacing[-1]
     for case in cases_with(model.cases[model.cases["fold"] == fold], target.name):
         patch = read_patch(dataset, case, target.value, target.ignore, configuration.patch_size)
-        yield case, patch, see(restored, model, fold, patch, target), aspect
+        yield case, patch, see(trained, patch, target), aspect
 
 
 def picture_sections(pictures: Pictures) -> list[Section]:
     """What the report shows of them."""
     label = pictures.target.name
-    tables = [_focus_table(pictures, kind) for kind in (CAM, ATTENTION)]
-    sections = [Section(title=f"Focus on {label}", content=tables, note=_FOCUS_NOTE)]
+    focus: list[Table | Picture | str] = [_without_maps(pictures)] if pictures.without_maps else []
+    if len(pictures.focus):
+        focus += [_focus_table(pictures, kind) for kind in (CAM, ATTENTION)]
+    sections = [Section(title=f"Focus on {label}", content=focus, note=_FOCUS_NOTE)]
     for name, (case, dice) in pictures.examples.items():
         content: list[Table | Picture | str] = [
             f"{case}: Dice ({label}) {dice:.3f}, mean of the students.",
@@ -149,14 +158,21 @@ def picture_sections(pictures: Pictures) -> list[Section]:
                 name=f"overlay_{name}.png",
                 text=f"Segmentations of {label} in {case} by every arm over the image",
             ),
-            Picture(
+        ]
+        if pictures.views[name]:
+            layers = Picture(
                 figure=draw_layers(pictures.views[name]),
                 name=f"layers_{name}.png",
                 text=f"Grad-CAM, attention and pixel maps of every arm in {case}, patch around {label}",
-            ),
-        ]
+            )
+            content.append(layers)
         sections.append(Section(title=f"{name.capitalize()} case", content=content, note=_EXAMPLE_NOTE))
     return sections
+
+
+def _without_maps(pictures: Pictures) -> str:
+    networks = ", ".join(f"{arm} ({network})" for arm, network in pictures.without_maps.items())
+    return f"Without maps, because the network has no encoder that describes its stages: {networks}."
 
 
 def _focus_table(pictures: Pictures, kind: str) -> Table:

@@ -56,7 +56,7 @@ def compose(found: Findings) -> Page:
         *_pictures(found),
         *found.more,
     ]
-    title = f"{model.plans.get('dataset_name', 'Comparison')}, {model.configuration}: teacher and students"
+    title = f"{model.folder.plans.dataset_name}, {model.folder.configuration}: teacher and students"
     return Page(title=title, warnings=_warnings(found), sections=sections)
 
 
@@ -94,7 +94,17 @@ def _conditions(found: Findings) -> Section:
             if "versions" in record
         }
         seeds = ", ".join(str(model.seed) for model in arm.models if model.seed is not None) or "not recorded"
-        rows.append([arm.name, str(len(arm.models)), seeds, arm.models[0].trainer, ", ".join(sorted(versions)) or "-"])
+        checkpoints = dict.fromkeys(name for model in arm.models for name in model.checkpoint_names(found.folds))
+        rows.append(
+            [
+                arm.name,
+                str(len(arm.models)),
+                seeds,
+                arm.models[0].folder.trainer,
+                ", ".join(sorted(versions)) or "-",
+                ", ".join(checkpoints),
+            ]
+        )
     folds = ", ".join(map(str, found.folds))
     left_out = sorted({fold for arm in found.arms for model in arm.models for fold in model.folds} - set(found.folds))
     text = f"nnU-Net's own validation of fold {folds}, {_num_cases(found)} cases, each predicted once a run."
@@ -102,8 +112,9 @@ def _conditions(found: Findings) -> Section:
         text += f" Left out: fold {', '.join(map(str, left_out))}, which not every model has."
     return Section(
         title="Conditions",
-        content=[text, Table(head=["", "Runs", "Seeds", "Trainer", "nnunetv2_hlfd"], rows=rows)],
-        note="A run is one model folder with one seed.",
+        content=[text, Table(head=["", "Runs", "Seeds", "Trainer", "nnunetv2_hlfd", "Checkpoint"], rows=rows)],
+        note="A run is one model folder with one seed. Checkpoint: what sizes, curves and pictures are made from, the "
+        "one of the end of the training, else the best one; results are those that nnU-Net has written.",
     )
 
 
@@ -216,6 +227,7 @@ def _networks(found: Findings) -> Section:
         rows.append(
             [
                 name,
+                cost.checkpoint or "-",
                 f"{parameters / 1e6:.3g} M" if parameters else "-",
                 f"{cost.size.macs / 1e9:.3g}" if cost.size else "-",
                 f"{parameters * _BYTES_PER_PARAMETER / 1e6:.1f} MB" if parameters else "-",
@@ -229,7 +241,7 @@ def _networks(found: Findings) -> Section:
     note += "checkpoint also holds the optimizer's state; nnUNetv2_hlfd export leaves it out."
     if missing:
         note += f" Not available: {'; '.join(missing)}"
-    head = ["", "Parameters", "GMAC", "Weights, fp32", "Checkpoint", "Latency"]
+    head = ["", "Measured", "Parameters", "GMAC", "Weights, fp32", "Checkpoint", "Latency"]
     return Section(title="Networks", content=[Table(head=head, rows=rows)], note=note)
 
 

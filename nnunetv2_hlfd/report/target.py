@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from nnunetv2_hlfd.report.models import LabelValue, Model
+from nnunetv2_hlfd.report.cases import LabelValue
+from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.utilities.errors import UserError
 
 
@@ -35,5 +36,5 @@ def choose_target(model: Model, name: str | None) -> Target:
         value=value,
         channel=names.index(name) if regions else number,
         regions=regions,
-        ignore=model.dataset_json["labels"].get("ignore"),
+        ignore=model.folder.dataset_json["labels"].get("ignore"),
     )

@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from nnunetv2_hlfd.report.arms import Arm, group_models
-from nnunetv2_hlfd.report.costs import Cost, measure_cost, read_curves
+from nnunetv2_hlfd.report.costs import measure_cost, read_curves
 from nnunetv2_hlfd.report.extras import Extras, check_extras, make_extras
 from nnunetv2_hlfd.report.lesions import lesion_recall, measure_lesions
 from nnunetv2_hlfd.report.models import check_same_cases, read_models
 from nnunetv2_hlfd.report.page import to_html, to_markdown, to_png
 from nnunetv2_hlfd.report.sections import Findings, compose
-from nnunetv2_hlfd.report.summary import Summary, summarize
+from nnunetv2_hlfd.report.summary import summarize
 from nnunetv2_hlfd.utilities.atomic import write_bytes, write_text
 
 
@@ -43,7 +43,7 @@ def write_report(
     folds = check_same_cases(models)
     extras = extras or Extras()
     check_extras(models, folds, extras)
-    by_folder = {model.folder: model for model in models}
+    by_folder = {model.folder.path: model for model in models}
     if arms is None:
         groups = group_models(models[1:])
     else:
@@ -58,36 +58,36 @@ def write_report(
     recall = lesion_recall(lesions)
     costs = {arm.name: measure_cost(arm.models[0]) for arm in everyone}
     curves = {arm.name: [curve for model in arm.models for curve in read_curves(model, folds)] for arm in everyone}
-    page = compose(
-        Findings(
-            teacher=first,
-            students=groups,
-            folds=folds,
-            summary=summary,
-            recall=recall,
-            without_lesions=missing,
-            costs=costs,
-            curves={name: each for name, each in curves.items() if each},
-            more=sections,
-        )
+    found = Findings(
+        teacher=first,
+        students=groups,
+        folds=folds,
+        summary=summary,
+        recall=recall,
+        without_lesions=missing,
+        costs=costs,
+        curves={name: curves_of_arm for name, curves_of_arm in curves.items() if curves_of_arm},
+        more=sections,
     )
+    page = compose(found)
 
     for picture in page.pictures:
         write_bytes(output / picture.name, to_png(picture.figure))
     write_text(output / "report.md", to_markdown(page))
     html = output / "report.html"
     write_text(html, to_html(page))
-    tables |= tables_of(summary, recall, lesions, costs)
+    tables |= tables_of(found, lesions)
     for name, table in tables.items():
         write_text(output / f"{name}.csv", table.to_csv(index=False))
     return html
 
 
-def tables_of(
-    summary: Summary, recall: pd.DataFrame, lesions: pd.DataFrame, costs: Mapping[str, Cost]
-) -> dict[str, pd.DataFrame]:
+def tables_of(found: Findings, lesions: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The tables of every report by the name of their CSV file."""
-    runs = summary.runs.merge(recall, on=["run", "label"], how="left")
+    summary = found.summary
+    runs = summary.runs.merge(found.recall, on=["run", "label"], how="left")
+    names = {model.run: model.checkpoint_names(found.folds) for arm in found.arms for model in arm.models}
+    runs["checkpoint"] = runs["run"].map({run: ", ".join(checkpoints) for run, checkpoints in names.items()})
     comparisons = pd.DataFrame(
         [
             {
@@ -103,13 +103,14 @@ def tables_of(
         [
             {
                 "arm": name,
+                "checkpoint": cost.checkpoint,
                 "parameters": cost.size and cost.size.parameters,
                 "macs": cost.size and cost.size.macs,
                 "checkpoint_bytes": cost.checkpoint_bytes,
                 "latency_seconds": cost.latency,
                 "missing": cost.missing,
             }
-            for name, cost in costs.items()
+            for name, cost in found.costs.items()
         ]
     )
     return {

@@ -1,114 +1,124 @@
 """What a setting accepts: its rule, the check of a value, and the words for both."""
 
+import contextlib
 import difflib
 import math
-from collections.abc import Mapping
-from dataclasses import field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_hlfd.utilities.errors import UserError
 
 
-def setting(
-    default: Any,
-    text: str,
-    kinds: tuple[type, ...],
-    *,
-    choices: tuple[str, ...] = (),
-    texts: tuple[str, ...] = (),
-    form: str = "",
-    least: float | None = None,
-    above: float | None = None,
-    most: float | None = None,
-) -> Any:
-    """One setting: default, one line of help, the types it accepts and its limits.
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What one setting accepts.
 
-    Of a text: `choices` or `texts` are the only ones (beside values of the other types), `form` is a folder's name with
-    as many parts between `__`.
+    Attributes:
+        text: one line of help.
+        kinds: the types that it accepts; an integer stands for a float, too.
+        choices: the only texts that it accepts.
+        texts: the only texts that it accepts beside values of its other types.
+        form: its texts are folders' names with as many parts between `__` as this one.
+        least: its numbers are at least this.
+        above: its numbers are above this.
+        most: its numbers are at most this.
     """
-    return field(
-        default=default,
-        metadata={
-            "text": text,
-            "kinds": kinds,
-            "choices": choices,
-            "texts": texts,
-            "form": form,
-            "least": least,
-            "above": above,
-            "most": most,
-        },
-    )
 
+    text: str
+    kinds: tuple[type, ...]
+    choices: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    form: str = ""
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
 
-def check_value(name: str, value: Any, rule: Mapping[str, Any]) -> Any:
-    """The value of a setting as it is kept (an integer stands for a float).
+    def check(self, name: str, value: Any) -> Any:
+        """The value of the setting of that name as it is kept: an integer as a float where floats are meant.
 
-    Raises:
-        UserError: naming the setting, what it accepts and what it got.
-    """
-    kinds = rule["kinds"]
-    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if dict in kinds and isinstance(value, Mapping):
-        value = dict(value)
-        wrong = not all(isinstance(key, str) and key and _is_number(each, rule) for key, each in value.items())
-    else:
-        wrong = not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
-        if not wrong and isinstance(value, int | float) and not isinstance(value, bool):
-            wrong = not _is_number(value, rule)
-    choices = rule["choices"]
-    if not wrong and choices and value not in choices:
-        raise UserError(
-            f"Expected {expected_value(rule)} for setting '{name}', got '{value}'.{nearest(value, choices)}"
+        Raises:
+            UserError: naming the setting, what it accepts and what it got.
+        """
+        if float in self.kinds and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if dict in self.kinds and isinstance(value, Mapping):
+            value = dict(value)
+        if self.choices and isinstance(value, str) and value not in self.choices:
+            raise UserError(f"Expected {self} for setting '{name}', got '{value}'.{nearest(value, self.choices)}")
+        if not self._accepts(value):
+            raise UserError(f"Expected {self} for setting '{name}', got {value!r}.")
+        return value
+
+    def parse(self, name: str, text: str) -> Any:
+        """Turn a command line's text into a value of the setting of that name (`null` or `none` unsets it).
+
+        Raises:
+            UserError: where the text is none.
+        """
+        if type(None) in self.kinds and text.lower() in ("null", "none"):
+            return None
+        if bool in self.kinds and text.lower() in ("true", "false", "1", "0"):
+            return text.lower() in ("true", "1")
+        for kind in (int, float):
+            if kind in self.kinds:
+                with contextlib.suppress(ValueError):
+                    return kind(text)
+        if str in self.kinds:
+            return text
+        if dict in self.kinds:
+            with contextlib.suppress(ValueError):
+                return {key.strip(): float(number) for key, number in (pair.split("=") for pair in text.split(","))}
+        raise UserError(f"Expected {self} for setting '{name}', got '{text}'.")
+
+    def __str__(self) -> str:
+        """What the setting accepts, in words."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        words: dict[type, str] = {
+            dict: "NAME=FACTOR,... with numbers",
+            int: "an integer",
+            float: "a number",
+            str: " or ".join(f"'{text}'" for text in self.texts) or self.form or "a text",
+            bool: "true or false",
+            type(None): "null",
+        }
+        expected = " or ".join(words[kind] for kind in self.kinds)
+        if self.least is not None:
+            expected += f" of at least {self.least}"
+        if self.above is not None:
+            expected += f" above {self.above}"
+        if self.most is not None:
+            expected += f", at most {self.most}"
+        return expected
+
+    def _accepts(self, value: Any) -> bool:
+        if not isinstance(value, self.kinds) or (isinstance(value, bool) and bool not in self.kinds):
+            return False
+        if isinstance(value, dict):
+            return all(isinstance(key, str) and key and self._has_number(number) for key, number in value.items())
+        if isinstance(value, str):
+            return (not self.texts or value in self.texts) and self._has_form(value)
+        return isinstance(value, bool | None) or self._has_number(value)
+
+    def _has_number(self, value: Any) -> bool:
+        """Whether it is a finite number within the limits."""
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            return False
+        return (
+            (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
         )
-    if isinstance(value, str):
-        wrong = wrong or bool(rule["texts"] and value not in rule["texts"]) or not _has_form(value, rule["form"])
-    if wrong:
-        raise UserError(f"Expected {expected_value(rule)} for setting '{name}', got {value!r}.")
-    return value
+
+    def _has_form(self, value: str) -> bool:
+        """Whether it is the name of a folder with as many parts as the form, as nnU-Net makes its folders' names."""
+        parts = value.split("__")
+        return not self.form or (len(parts) == len(self.form.split("__")) and all(parts) and Path(value).name == value)
 
 
-def _has_form(value: str, form: str) -> bool:
-    """Whether it is the name of a folder made of as many parts as the form, as nnU-Net makes its folders' names."""
-    parts = value.split("__")
-    return not form or (len(parts) == len(form.split("__")) and all(parts) and Path(value).name == value)
-
-
-def _is_number(value: Any, rule: Mapping[str, Any]) -> bool:
-    """Whether it is a finite number within the rule's limits."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        return False
-    if rule["most"] is not None and value > rule["most"]:
-        return False
-    return (rule["least"] is None or value >= rule["least"]) and (rule["above"] is None or value > rule["above"])
-
-
-def expected_value(rule: Mapping[str, Any]) -> str:
-    """What a setting accepts, in words."""
-    if rule["choices"]:
-        return "one of " + ", ".join(rule["choices"])
-    words: dict[type, str] = {
-        dict: "NAME=FACTOR,... with numbers",
-        int: "an integer",
-        float: "a number",
-        str: "a text",
-        bool: "true or false",
-        type(None): "null",
-    }
-    words[str] = " or ".join(f"'{each}'" for each in rule["texts"]) or rule["form"] or words[str]
-    expected = " or ".join(words[kind] for kind in rule["kinds"])
-    if rule["least"] is not None:
-        expected += f" of at least {rule['least']}"
-    if rule["above"] is not None:
-        expected += f" above {rule['above']}"
-    if rule["most"] is not None:
-        expected += f", at most {rule['most']}"
-    return expected
-
-
-def nearest(name: str, valid: "tuple[str, ...] | list[str]") -> str:
+def nearest(name: str, valid: Sequence[str]) -> str:
     """' Did you mean ...?' with the nearest valid name, else the list of all."""
     close = difflib.get_close_matches(name, valid, n=1)
     return f" Did you mean '{close[0]}'?" if close else f" Valid are: {', '.join(valid)}."

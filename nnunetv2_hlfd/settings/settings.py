@@ -4,15 +4,14 @@ Settings come from a trainer's class defaults and from the `hlfd` block of the p
 the machine only (`nnUNet_hlfd_teacher`, `nnUNet_hlfd_trust_checkpoint`).
 """
 
-import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_hlfd.networks.students import CHOICES as STUDENT_CHOICES
-from nnunetv2_hlfd.settings.rules import check_value, expected_value, nearest, setting
+from nnunetv2_hlfd.settings.rules import Rule, nearest
 from nnunetv2_hlfd.utilities.errors import UserError
 
 PLANS_KEY = "hlfd"
@@ -22,6 +21,19 @@ TRUST_VARIABLE = "nnUNet_hlfd_trust_checkpoint"
 RECIPES = ("paper", "nnunet")
 _LEARNING_RATE = {"paper": 1e-3, "nnunet": 1e-2}
 _EPOCHS = {"paper": 120, "nnunet": 1000}
+_RULE = "rule"  # of a field's metadata
+
+
+def setting(default: Any, text: str, kinds: tuple[type, ...], **limits: Any) -> Any:
+    """A field of `Settings` with its default and its rule.
+
+    Args:
+        default: of the setting.
+        text: see `Rule`.
+        kinds: see `Rule`.
+        limits: the rest of the `Rule`.
+    """
+    return field(default=default, metadata={_RULE: Rule(text=text, kinds=kinds, **limits)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +81,18 @@ class Settings:
     )
     pixel_maps: str = setting(
         "encoder",
-        "the student's pixel maps: learned heads on its encoder, or its decoder's own outputs",
+        "the student's pixel maps: heads on its encoder, its decoder's intermediate outputs, or all its outputs",
         (str,),
-        choices=("encoder", "decoder"),
+        choices=("encoder", "decoder", "outputs"),
+    )
+    pixel_loss: str = setting(
+        "kl", "HLFD's pixel terms: KL divergence, or the soft-label loss of SoftLabel", (str,), choices=("kl", "soft")
+    )
+    voxel_weights: str = setting(
+        "uniform",
+        "of the KL divergences: every voxel the same, or every class (mean of class means)",
+        (str,),
+        choices=("uniform", "class"),
     )
     pixel_grid: str = setting(
         "tap",
@@ -144,42 +165,12 @@ class Settings:
         for name, value in values.items():
             if name not in _ATTRIBUTES:
                 raise UserError(f"Unknown setting '{name}'.{nearest(name, list(_ATTRIBUTES))}")
-            checked[_ATTRIBUTES[name]] = check_value(name, value, _METADATA[name])
+            checked[_ATTRIBUTES[name]] = RULES[name].check(name, value)
         return cls(**checked)
 
 
-_ATTRIBUTES = {each.name.rstrip("_"): each.name for each in fields(Settings)}
-_METADATA: dict[str, Mapping[str, Any]] = {each.name.rstrip("_"): each.metadata for each in fields(Settings)}
-
-
-def setting_help() -> dict[str, Mapping[str, Any]]:
-    """Public name -> metadata (see `setting`) of every setting, in order."""
-    return dict(_METADATA)
-
-
-def parse_value(name: str, text: str) -> Any:
-    """Turn a command line's text into the value of a setting (`null` or `none` unsets it).
-
-    Raises:
-        UserError: where the text is no value of that setting.
-    """
-    kinds = _METADATA[name]["kinds"]
-    if type(None) in kinds and text.lower() in ("null", "none"):
-        return None
-    if bool in kinds and text.lower() in ("true", "false", "1", "0"):
-        return text.lower() in ("true", "1")
-    for kind in (int, float):
-        if kind in kinds:
-            try:
-                return kind(text)
-            except ValueError:
-                continue
-    if str in kinds:
-        return text
-    if dict in kinds:
-        with contextlib.suppress(ValueError):
-            return {key.strip(): float(number) for key, number in (pair.split("=") for pair in text.split(","))}
-    raise UserError(f"Expected {expected_value(_METADATA[name])} for setting '{name}', got '{text}'.")
+_ATTRIBUTES = {attribute.name.rstrip("_"): attribute.name for attribute in fields(Settings)}
+RULES: Mapping[str, Rule] = {attribute.name.rstrip("_"): attribute.metadata[_RULE] for attribute in fields(Settings)}
 
 
 def given_settings(plans: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,7 +191,7 @@ def given_settings(plans: Mapping[str, Any]) -> dict[str, Any]:
 
 def teacher_folders_from_environment() -> list[Path]:
     """Model folders named by the environment, separated as those of PATH; several teach together."""
-    return [Path(each) for each in os.environ.get(TEACHER_VARIABLE, "").split(os.pathsep) if each]
+    return [Path(folder) for folder in os.environ.get(TEACHER_VARIABLE, "").split(os.pathsep) if folder]
 
 
 def trust_checkpoints() -> bool:

@@ -10,7 +10,8 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_preprocessed
 
 from nnunetv2_hlfd.models.checkpoints import sha256
-from nnunetv2_hlfd.plans.identity import RECORD_FILE, check_folder_is_ours
+from nnunetv2_hlfd.models.fold import FINAL
+from nnunetv2_hlfd.plans.identity import check_folder_is_ours
 from nnunetv2_hlfd.plans.variants import variant_differences
 from nnunetv2_hlfd.settings.rules import nearest
 from nnunetv2_hlfd.study.runs import Run, splits_file
@@ -78,7 +79,7 @@ def check_existing_teacher(folder: Path, fold: int, dataset: str, *, probabiliti
     Raises:
         UserError: where it is not or did not, or lacks the probabilities.
     """
-    checkpoint = folder / f"fold_{fold}" / "checkpoint_final.pth"
+    checkpoint = folder / f"fold_{fold}" / FINAL
     if not checkpoint.is_file():
         raise UserError(
             f"Expected the teacher's checkpoint {checkpoint}, found none. Train that fold, or leave it out."
@@ -127,12 +128,12 @@ def _check_recorded_teacher(run: Run, checksum: Callable[[Path], str]) -> None:
     """A trained run learned from the teacher that the study names, as far as both are there."""
     if not run.teacher or not run.is_trained:
         return
-    checkpoint = run.teacher / run.fold_folder.name / run.settings.teacher_checkpoint
+    checkpoint = run.teacher / f"fold_{run.fold}" / run.settings.teacher_checkpoint
     networks = _recorded_networks(run)
     if networks and checkpoint.is_file() and [each["sha256"] for each in networks] != [checksum(checkpoint)]:
         raise UserError(
-            f"{run.fold_folder} learned from another teacher ({networks[0]['folder']}, {networks[0]['checkpoint']}) "
-            f"than {checkpoint} is now. Give the arm another name, or remove that run."
+            f"{run.fold_folder.path} learned from another teacher ({networks[0]['folder']}, "
+            f"{networks[0]['checkpoint']}) than {checkpoint} is now. Give the arm another name, or remove that run."
         )
 
 
@@ -153,8 +154,5 @@ def check_teachers_were_blind(runs: Sequence[Run]) -> None:
 
 
 def _recorded_networks(run: Run) -> list[dict[str, Any]]:
-    record = run.fold_folder / RECORD_FILE
-    networks: list[dict[str, Any]] = (
-        read_json(record).get("teacher", {}).get("networks", []) if record.is_file() else []
-    )
+    networks: list[dict[str, Any]] = run.fold_folder.record().get("teacher", {}).get("networks", [])
     return networks

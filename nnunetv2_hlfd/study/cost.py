@@ -76,7 +76,9 @@ class Estimator:
 
 def _step(network: nn.Module, data: Tensor) -> None:
     network.zero_grad(set_to_none=True)
-    torch.stack([each.float().square().mean() for each in network(data)]).sum().backward()
+    outputs = network(data)
+    maps = outputs if isinstance(outputs, list | tuple) else [outputs]  # with deep supervision or without
+    torch.stack([logits.float().square().mean() for logits in maps]).sum().backward()
 
 
 @torch.no_grad()

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
+from nnunetv2_hlfd.datasets.locations import find_dataset, preprocessed_folder, results_folder
 from nnunetv2_hlfd.plans.variants import write_variant
 from nnunetv2_hlfd.settings.settings import given_settings
 from nnunetv2_hlfd.study.checks import (
@@ -36,12 +36,9 @@ def plan_runs(study: Study) -> list[Run]:
         UserError: for a data set, plans, trainer or teacher that is not there, or folders with other settings.
     """
     extend_trainer_search()
-    try:
-        str(nnUNet_preprocessed), str(nnUNet_results)
-        dataset = maybe_convert_to_dataset_name(int(study.dataset) if study.dataset.isdigit() else study.dataset)
-    except RuntimeError as error:  # nnU-Net's message says which data set or variable is missing
-        raise UserError(str(error)) from error
-    file = Path(str(nnUNet_preprocessed)) / dataset / f"{study.plans}.json"
+    results_folder()  # is set: rather now than in every run
+    dataset = find_dataset(study.dataset)
+    file = preprocessed_folder() / dataset / f"{study.plans}.json"
     if not file.is_file():
         raise UserError(
             f"Expected plans {study.plans} of {dataset}, found none. Make them with: nnUNetv2_plan_and_preprocess"

@@ -10,7 +10,7 @@ from typing import Any
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
-from nnunetv2_hlfd.models.folder import continuation
+from nnunetv2_hlfd.models.fold import FoldFolder
 from nnunetv2_hlfd.settings.settings import TEACHER_VARIABLE, Settings
 from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
 
@@ -69,29 +69,28 @@ class Run:
         return Path(get_output_folder(self.dataset, self.trainer.__name__, self.plans_name, self.configuration))
 
     @property
-    def fold_folder(self) -> Path:
+    def fold_folder(self) -> FoldFolder:
         """Where nnU-Net writes this fold."""
-        return self.model_folder / f"fold_{self.fold}"
+        return FoldFolder(self.model_folder / f"fold_{self.fold}")
 
     @property
     def is_finished(self) -> bool:
         """Whether it is trained and validated, with the probabilities where they are wanted."""
-        validation = self.fold_folder / "validation"
-        probabilities = not self.save_probabilities or any(validation.glob("*.npz"))
-        return (validation / "summary.json").is_file() and probabilities
+        probabilities = not self.save_probabilities or any(self.fold_folder.path.glob("validation/*.npz"))
+        return self.fold_folder.is_validated and probabilities
 
     @property
     def is_trained(self) -> bool:
         """Whether no epochs remain."""
-        return self.is_finished or continuation(self.fold_folder) == ["--val"]
+        return self.is_finished or self.fold_folder.continuation() == ["--val"]
 
     @property
     def epochs_done(self) -> int:
         """All once it is trained, else by the end of nnU-Net's newest log; 0 where nothing can be continued."""
         if self.is_trained:
             return self.settings.epochs
-        logs = sorted(self.fold_folder.glob("training_log_*.txt"), key=lambda log: log.stat().st_mtime)
-        if not logs or not continuation(self.fold_folder):
+        logs = sorted(self.fold_folder.path.glob("training_log_*.txt"), key=lambda log: log.stat().st_mtime)
+        if not logs or not self.fold_folder.continuation():
             return 0
         with logs[-1].open("rb") as opened:
             opened.seek(max(0, logs[-1].stat().st_size - _TAIL_BYTES))
@@ -103,7 +102,7 @@ class Run:
         """In words."""
         if self.is_finished:
             return "finished"
-        return {"--val": "to be validated", "--c": "interrupted"}.get("".join(continuation(self.fold_folder)), "new")
+        return {"--val": "to be validated", "--c": "interrupted"}.get("".join(self.fold_folder.continuation()), "new")
 
     def command(self, device: str) -> list[str]:
         """What a user would type; continues what was interrupted."""
@@ -119,7 +118,7 @@ class Run:
             self.plans_name,
             "-device",
             device,
-            *continuation(self.fold_folder),
+            *self.fold_folder.continuation(),
             *(["--npz"] if self.save_probabilities else []),
         ]
 

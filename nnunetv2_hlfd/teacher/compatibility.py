@@ -6,8 +6,8 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_hlfd.models.fold import FoldFolder
 from nnunetv2_hlfd.utilities.errors import UserError
-from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.text import some_names
 
 
@@ -87,16 +87,15 @@ def check_validation_cases(student_cases: Sequence[str], fold_folder: Path, file
 
 
 def validated_cases(fold_folder: Path, file_ending: str) -> list[str]:
-    """Case names in a finished validation of nnU-Net, from summary.json, else from its files."""
-    summary = fold_folder / "validation" / "summary.json"
-    if summary.is_file():
-        try:
-            files = [Path(each["prediction_file"]).name for each in read_json(summary)["metric_per_case"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{summary} is damaged ({error!r}). Run nnUNetv2_train again with --val.") from error
-    else:
-        files = [each.name for each in (fold_folder / "validation").glob(f"*{file_ending}")]
-    return sorted(each.removesuffix(file_ending) for each in files)
+    """Case names in a finished validation of nnU-Net, from summary.json, else from its files.
+
+    Raises:
+        UserError: for a damaged summary.json.
+    """
+    fold = FoldFolder(fold_folder)
+    predictions = fold.file("validation").glob(f"*{file_ending}")
+    names = fold.results() if fold.is_validated else [prediction.name for prediction in predictions]
+    return sorted(name.removesuffix(file_ending) for name in names)
 
 
 def _contract(plans: PlansManager, configuration: str, dataset_json: Mapping[str, Any]) -> dict[str, Any]:

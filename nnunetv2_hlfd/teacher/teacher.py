@@ -6,21 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
 from nnunetv2_hlfd.distillation.method import TeacherShape
 from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
-from nnunetv2_hlfd.models.checkpoints import read_checkpoint, sha256
-from nnunetv2_hlfd.models.network import restore_network
-from nnunetv2_hlfd.plans.plans_check import check_configuration, check_plans
+from nnunetv2_hlfd.models.checkpoints import sha256
+from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.teacher.compatibility import check_compatible, check_validation_cases, validated_cases
 from nnunetv2_hlfd.teacher.search import StudentSide, find_teacher
 from nnunetv2_hlfd.teacher.shape import final_map, read_shape
 from nnunetv2_hlfd.utilities.errors import UserError
-from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
+from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,50 +134,37 @@ def _place(origin: Mapping[str, Any]) -> str:
 
 
 def _load_network(
-    checkpoint_file: Path, student: StudentSide, settings: Settings, needs: Mapping[str, frozenset[str]]
+    checkpoint: Path, student: StudentSide, settings: Settings, needs: Mapping[str, frozenset[str]]
 ) -> TeacherNetwork:
-    folder = checkpoint_file.parent.parent
-    plans = PlansManager(_read_json(folder / "plans.json"))
-    dataset_json = _read_json(folder / "dataset.json")
-    checkpoint = read_checkpoint(checkpoint_file)
-    with refuse_damage(f"A file in {folder} (plans.json, dataset.json or {checkpoint_file.name})"):
-        check_plans(plans.plans, folder / "plans.json")
-        configuration_name = checkpoint["init_args"]["configuration"]
-        configuration = plans.get_configuration(configuration_name)
-        check_configuration(plans, configuration_name, folder / "plans.json")
+    folder = checkpoint.parent.parent
+    model = ModelFolder.open(folder, checkpoint)
+    with refuse_damage(f"A file in {folder} (plans.json, dataset.json or {checkpoint.name})"):
         check_compatible(
             student.plans,
-            plans,
-            (student.configuration, configuration_name),
-            (student.dataset_json, dataset_json),
+            model.plans,
+            (student.configuration, model.configuration),
+            (student.dataset_json, model.dataset_json),
             folder,
         )
-    network = restore_network(checkpoint, plans, configuration, dataset_json, checkpoint_file)
+    network = model.network(checkpoint, deep_supervision=True)
     with refuse_damage(folder / "plans.json"):
         shape = read_shape(
             network,
             needs,
             folder,
             patch_size=student.plans.get_configuration(student.configuration).patch_size,
-            num_input_channels=determine_num_input_channels(plans, configuration, dataset_json),
+            num_input_channels=model.input_shape[0],
             late_max_stride=settings.late_max_stride,
         )
     held_out = set(student.validation_cases)
-    validated = set(validated_cases(checkpoint_file.parent, student.dataset_json["file_ending"]))
+    validated = set(validated_cases(checkpoint.parent, student.dataset_json["file_ending"]))
     origin = {
         "folder": str(folder),
-        "checkpoint": f"{checkpoint_file.parent.name}/{checkpoint_file.name}",
-        "sha256": sha256(checkpoint_file),
-        "trainer": checkpoint["trainer_name"],
-        "plans_name": plans.plans_name,
-        "mirroring_axes": checkpoint.get("inference_allowed_mirroring_axes"),
+        "checkpoint": f"{checkpoint.parent.name}/{checkpoint.name}",
+        "sha256": sha256(checkpoint),
+        "trainer": model.network_trainer,
+        "plans_name": model.plans.plans_name,
+        "mirroring_axes": model.mirror_axes,
         "may_have_seen_validation_cases": student.fold != "all" and not held_out <= validated,
     }
     return TeacherNetwork(network=network, shape=shape, origin=origin)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except FileNotFoundError as error:
-        raise UserError(f"Expected a model folder of nnU-Net with plans.json and dataset.json, no {path}.") from error

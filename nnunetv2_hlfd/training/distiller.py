@@ -12,8 +12,9 @@ from nnunetv2_hlfd.distillation.combined import CombinedMethod
 from nnunetv2_hlfd.distillation.log import DistillationLog
 from nnunetv2_hlfd.distillation.method import TeacherShape
 from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
+from nnunetv2_hlfd.distillation.restore import restore_teacher_shape
 from nnunetv2_hlfd.distillation.tap_table import tap_table
-from nnunetv2_hlfd.distillation.taps import EncoderCapture, Stage, TeacherTaps, read_stages
+from nnunetv2_hlfd.distillation.taps import EncoderCapture, read_stages
 from nnunetv2_hlfd.networks.size import Size, measure_network
 from nnunetv2_hlfd.teacher.teacher import Teacher, check_same_teacher
 
@@ -49,14 +50,7 @@ class Distiller:
 
         Adapters are built for the shape of the teacher that the run was started with.
         """
-        shape = state["teacher_shape"]
-        return cls(
-            TeacherShape(
-                stages=tuple(Stage(**stage) for stage in shape["stages"]),
-                taps=None if shape["taps"] is None else TeacherTaps(**shape["taps"]),
-                networks=shape["networks"],
-            )
-        )
+        return cls(restore_teacher_shape(state["teacher_shape"]))
 
     def attach(self, network: nn.Module, method: CombinedMethod) -> None:
         """Take the method, and capture the encoder maps of the student (below DDP and torch.compile)."""

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args
 
+from nnunetv2_hlfd.datasets.locations import find_dataset
+from nnunetv2_hlfd.training.fold import parse_fold
 from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
 from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.errors import UserError
@@ -24,15 +26,13 @@ def throwaway_trainer(
         UserError: for what nnU-Net does not find, a device that is not there, or another package's trainer.
     """
     device = choose_device(device_name)
-    if not fold.isdigit() and fold != "all":
-        raise UserError(f"Expected a fold number or 'all', got '{fold}'.")
+    number = parse_fold(fold)
     if device.type == "cpu":
         torch.set_num_threads(os.cpu_count() or 1)
-    number = fold if fold == "all" else int(fold)
     try:
         with _without_wandb():
-            trainer = get_trainer_from_args(dataset, configuration, number, name, plans, device=device)
-    except (RuntimeError, FileNotFoundError) as error:  # nnU-Net's words for a data set, trainer or file it lacks
+            trainer = get_trainer_from_args(find_dataset(dataset), configuration, number, name, plans, device=device)
+    except (RuntimeError, FileNotFoundError) as error:  # nnU-Net's words for a trainer, configuration or file it lacks
         raise UserError(str(error)) from error
     try:
         if not isinstance(trainer, ScheduledTrainer):

@@ -109,7 +109,7 @@ def finished_demo(tmp_path):
     write_phantom_dataset(raw, num_training=1, num_test=2, size=(8, 32, 32), spacing=(10, 10, 10))
     metrics = {"1": {"Dice": 0.75}, "2": {"Dice": 0.25}}
     for model in demo.MODELS:
-        fold = model.fold_folder(tmp_path / "results" / demo.DATASET, demo.PLANS)
+        fold = model.fold_folder(tmp_path / "results" / demo.DATASET, demo.PLANS).path
         fold.mkdir(parents=True)
         (fold / "checkpoint_final.pth").write_bytes(bytes(2_000_000))
         sizes = {"student": {"parameters": 1_000_000, "macs": 10**9}, "teacher": {"parameters": 10**7, "macs": 10**10}}
@@ -126,7 +126,7 @@ def finished_demo(tmp_path):
 
 def test_report_reads_scores_sizes_and_times(finished_demo):
     seconds = {f"predict_{model.name}": 5.0 for model in demo.MODELS}
-    text = write_report(finished_demo, demo.DATASET, demo.MODELS, seconds)
+    text = write_report(finished_demo, demo.DATASET, demo.PLANS, demo.MODELS, seconds)
     assert (finished_demo / "result.md").read_text() == text
     assert CONDITION in text
     teacher, student, hlfd = (next(line for line in text.splitlines() if each.title in line) for each in demo.MODELS)
@@ -181,7 +181,7 @@ def test_steps_are_the_commands_a_user_types(tmp_path):
 )
 def test_interrupted_training_goes_on(tmp_path, checkpoint, flag):
     teacher = demo.MODELS[0]
-    fold = teacher.fold_folder(tmp_path / "results" / demo.DATASET, demo.PLANS)
+    fold = teacher.fold_folder(tmp_path / "results" / demo.DATASET, demo.PLANS).path
     fold.mkdir(parents=True)
     (fold / checkpoint).touch()
     [step] = [each for each in demo.demo_steps(tmp_path, "cpu") if each.name == "train_teacher"]

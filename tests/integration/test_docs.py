@@ -33,7 +33,7 @@ from nnunetv2_hlfd.distillation.registry import METHODS, PREFIX
 from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps
 from nnunetv2_hlfd.methods.hlfd import HLFD
 from nnunetv2_hlfd.networks.students import CHOICES as STUDENTS
-from nnunetv2_hlfd.settings.settings import Settings, setting_help
+from nnunetv2_hlfd.settings.settings import RULES, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -267,34 +267,34 @@ def rows(page, first_column):
 
 def allowed(rule):
     """What a setting accepts, as the table says it."""
-    if rule["choices"]:
-        return ", ".join(rule["choices"])
+    if rule.choices:
+        return ", ".join(rule.choices)
     words = {
-        dict: f"NAME=number ≥ {rule['least']}, ...",
+        dict: f"NAME=number ≥ {rule.least}, ...",
         int: "integer",
         float: "number",
         bool: "true, false",
         type(None): "null",
     }
-    words[str] = ", ".join(rule["texts"]) or rule["form"] or "text"
-    limits = dict.fromkeys(rule["kinds"], "")
+    words[str] = ", ".join(rule.texts) or rule.form or "text"
+    limits = dict.fromkeys(rule.kinds, "")
     for kind in (int, float):
-        if kind in limits and rule["least"] is not None:
-            limits[kind] = f" ≥ {rule['least']}"
-        elif kind in limits and rule["above"] is not None:
-            limits[kind] = f" > {rule['above']}"
+        if kind in limits and rule.least is not None:
+            limits[kind] = f" ≥ {rule.least}"
+        elif kind in limits and rule.above is not None:
+            limits[kind] = f" > {rule.above}"
     return ", ".join(words[kind] + limit for kind, limit in limits.items())
 
 
 def test_settings_table_equals_the_code():
-    defaults, rules = Settings().to_dict(), setting_help()
+    defaults, rules = Settings().to_dict(), RULES
     table = {row[0]: row[1:] for row in rows("reference/settings.md", "Setting")}
     assert list(table) == list(rules)
     for setting, (default, values, meaning, _paper) in table.items():
         shown = defaults[setting] if isinstance(defaults[setting], str) else json.dumps(defaults[setting])
         assert (setting, default) == (setting, shown)
         assert (setting, values) == (setting, allowed(rules[setting]))
-        assert (setting, meaning) == (setting, rules[setting]["text"])
+        assert (setting, meaning) == (setting, rules[setting].text)
 
 
 def test_table_of_students_names_every_student():

@@ -1,6 +1,7 @@
 """`nnUNetv2_hlfd export -to onnx | openvino`: networks that run without torch and without nnU-Net."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys

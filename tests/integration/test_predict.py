@@ -1,6 +1,8 @@
 """`nnUNetv2_hlfd predict` beside nnUNetv2_predict: the same files, faults of one case, kills, cascades."""
 
 import os
+import re
+import shlex
 import shutil
 import sys
 import time
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from faults import run_on_disk
 from helpers import PREDICT, prediction, stock, train_once
 from phantom_data import REGIONS_DATASET
 from processes import Process, run_script
@@ -166,6 +169,39 @@ def test_after_a_kill_it_goes_on_with_what_is_missing(model, images, tmp_path, e
     assert not [each for each in output.iterdir() if each.name.startswith(".")]
 
 
+def test_on_a_full_disk_cases_fail_and_every_segmentation_that_is_there_is_whole(model, images, tmp_path, expected):
+    """SimpleITK itself leaves half of a file and says nothing."""
+    cases, output, copy = tmp_path / "cases", tmp_path / "out", tmp_path / "copy"
+    for folder in (cases, output):
+        folder.mkdir()
+    source = sorted(images.glob("*.nii.gz"))[0]
+    for number in range(20):
+        (cases / f"case{number:03d}_0000.nii.gz").symlink_to(source)
+    program = Path(sys.executable).parent / "nnUNetv2_hlfd"
+    command = shlex.join(map(str, [program, "predict", "-m", model, "-i", cases, "-o", output, *CPU]))
+    script = f"{command}; code=$?; cp -r {shlex.quote(str(output))} {shlex.quote(str(copy))}; exit $code"
+    process = run_on_disk(output, "size=64k", ["sh", "-c", script])
+    assert process.returncode == 1, process.stderr
+    written = list(copy.glob("*.nii.gz"))
+    assert 0 < len(written) < 20
+    for file in written:
+        np.testing.assert_array_equal(labels(file), labels(expected / source.name.replace("_0000", "")))
+    reason = rf"^case\d+ FAILED: Could not write {output}/case\d+\.nii\.gz: .*The previous file, if any, is intact\.$"
+    assert len(re.findall(reason, process.stderr, re.MULTILINE)) == 20 - len(written)
+    assert not [file.name for file in copy.iterdir() if file.name.startswith(".")]
+
+
+def test_a_segmentation_that_is_not_whole_is_predicted_again(model, images, tmp_path, expected):
+    """As nnUNetv2_predict leaves it on a full disk."""
+    assert predict(model, images, tmp_path) == 0
+    whole, cut = sorted(tmp_path.glob("*.nii.gz"))[:2]
+    cut.write_bytes(cut.read_bytes()[:-20])
+    before = whole.stat().st_mtime_ns
+    assert predict(model, images, tmp_path, "--continue_prediction") == 0
+    np.testing.assert_array_equal(labels(cut), labels(expected / cut.name))
+    assert whole.stat().st_mtime_ns == before
+
+
 def test_parts_share_the_work(model, images, tmp_path):
     for part in (0, 1):
         assert predict(model, images, tmp_path / str(part), "-num_parts", 2, "-part_id", part) == 0
@@ -209,7 +245,9 @@ def test_bad_arguments_are_refused_before_anything_is_loaded(model, images, tmp_
     refused("Expected a configuration with -d, such as -c 2d.", "-d", "901", "-device", "cpu")
     refused("Expected a -step_size above 0, at most 1, got 2.0.", *one, "-step_size", "2")
     refused("Expected -part_id from 0 to 1 (-num_parts - 1), got 2.", *one, "-num_parts", "2", "-part_id", "2")
-    refused("No data set 555 in the folders", "-d", "555", "-c", "2d", "-device", "cpu")
+    for given in ("555", "Phantom"):
+        unknown = f"Expected the name or ID of a data set, got '{given}'. nnU-Net says: "
+        refused(unknown, "-d", given, "-c", "2d", "-device", "cpu")
     refused("Expected a checkpoint at", *one, "-f", "4")
     refused("Expected a model folder of nnU-Net", "-m", str(tmp_path), "-device", "cpu")
     if not torch.cuda.is_available():

@@ -159,8 +159,8 @@ def test_many_cases_runs_and_folds(tmp_path):
     ("arguments", "message"),
     [
         (["teacher"], "Expected the teacher's model folder and at least one student's for -m, got one folder."),
-        (["teacher", "nowhere"], "named TRAINER__PLANS__CONFIGURATION, got "),
-        (["teacher", "a__b__2d"], "Expected a model folder of nnU-Net with plans.json, got "),
+        (["teacher", "nowhere"], "Expected a model folder of nnU-Net with plans.json and dataset.json, no "),
+        (["teacher", "a__b__2d"], "Expected a model folder of nnU-Net with plans.json and dataset.json, no "),
     ],
 )
 def test_what_cannot_be_compared_is_refused(arguments, message, tmp_path, capsys):

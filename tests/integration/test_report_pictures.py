@@ -19,9 +19,8 @@ from PIL import Image
 
 from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.report.arms import group_models
-from nnunetv2_hlfd.report.maps import see
+from nnunetv2_hlfd.report.maps import restore_fold, see
 from nnunetv2_hlfd.report.models import read_model
-from nnunetv2_hlfd.report.networks import restore
 from nnunetv2_hlfd.report.overlays import original_slice, read_overlay
 from nnunetv2_hlfd.report.patches import open_cases, read_patch
 from nnunetv2_hlfd.report.target import choose_target
@@ -128,9 +127,10 @@ def test_shares_are_those_of_hooks_on_nnunets_own_network(models, written):
 
 def test_pixel_maps_are_the_probabilities_of_the_heads_that_were_trained(models, nnunet):
     model = read_model(models[3])
-    target, restored = choose_target(model, None), restore(model, 0)
-    patch = read_patch(open_cases(model), sorted(model.cases["case"])[0], 2, None, restored.configuration.patch_size)
-    trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", model.plans_name)
+    target, trained = choose_target(model, None), restore_fold(model, 0)
+    case = sorted(model.cases["case"])[0]
+    patch = read_patch(open_cases(model.folder), case, 2, None, model.folder.configuration_manager.patch_size)
+    trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", model.folder.plans.plans_name)
     trainer.load_checkpoint(str(models[3] / "fold_0/checkpoint_final.pth"))
     trainer.network.eval()
     with torch.no_grad():
@@ -138,19 +138,20 @@ def test_pixel_maps_are_the_probabilities_of_the_heads_that_were_trained(models,
         heads = trainer.distiller.method.methods["HLFD"].heads
         expected = [heads[str(stage)](features[stage]).softmax(dim=1)[0, 2] for stage in (1, 2, 3)]
 
-    def seen(upd, ipd):
-        record = {"method": {"weights": {"upd": upd, "ipd": ipd}}}
-        maps = see(restored, replace(model, records={0: record}), 0, patch, target).maps
-        return {each.stage: each.values for each in maps if each.kind == "pixel map"}
+    def seen(**factors):
+        settings = {**trained.checkpoint["settings"], "weights": factors}
+        changed = replace(trained, checkpoint={**trained.checkpoint, "settings": settings})
+        maps = see(changed, patch, target).maps
+        return {pixel_map.stage: pixel_map.values for pixel_map in maps if pixel_map.kind == "pixel map"}
 
     stages = ["early stage", "middle stage 1", "middle stage 2"]
-    found = seen(0.1, 0.1)
+    found = seen()
     assert list(found) == stages
     for stage, values in zip(stages, expected, strict=True):
         assert torch.allclose(found[stage], values, atol=1e-6)
-    assert list(seen(0.1, 0)) == stages[:1]
-    assert list(seen(0, 0.1)) == stages[1:]
-    assert seen(0, 0) == {}
+    assert list(seen(ipd=0)) == stages[2:], "Eq. 3 teaches the deepest map"
+    assert list(seen(upd=0)) == stages[:2]
+    assert seen(HLFD=0) == {}
 
 
 def test_pictures_stand_in_the_page_and_beside_it(written):
@@ -189,7 +190,7 @@ def test_overlays_show_image_truth_and_segmentation_on_the_same_grid(models, nnu
     teacher, student = (read_model(folder) for folder in models[:2])
     case = sorted(teacher.cases["case"])[0]
     arms = group_models([teacher, student])
-    overlay = read_overlay(case, arms, choose_target(teacher, "tumor"), open_cases(teacher))
+    overlay = read_overlay(case, arms, choose_target(teacher, "tumor"), open_cases(teacher.folder))
 
     def array(file):
         return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file)))
@@ -198,11 +199,11 @@ def test_overlays_show_image_truth_and_segmentation_on_the_same_grid(models, nnu
     index = truth.sum(axis=(1, 2)).argmax()
     raw = array(nnunet / "raw" / LABELS / "imagesTr" / f"{case}_0000.nii.gz")[index]
     assert np.array_equal(overlay.truth, truth[index])
-    window = teacher.plans["foreground_intensity_properties_per_channel"]["0"]
+    window = teacher.folder.plans.plans["foreground_intensity_properties_per_channel"]["0"]
     clipped = np.clip(raw, window["percentile_00_5"], window["percentile_99_5"])  # as nnU-Net normalizes CT
     assert np.corrcoef(overlay.image.ravel(), clipped.ravel())[0, 1] > 0.999
     for model, (_, mask, dice) in zip((teacher, student), overlay.predictions, strict=True):
-        segmentation = array(model.folder / "fold_0/validation" / f"{case}.nii.gz")
+        segmentation = array(model.folder.path / "fold_0/validation" / f"{case}.nii.gz")
         assert np.array_equal(mask, segmentation[index] == 2)
         both = (segmentation == 2) & truth
         assert dice == pytest.approx(2 * both.sum() / ((segmentation == 2).sum() + truth.sum()))

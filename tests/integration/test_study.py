@@ -190,10 +190,10 @@ def test_a_trained_run_that_learned_from_another_teacher_is_refused(study, teach
     (folder / "fold_0").symlink_to(teacher_2d)
     file = study("taught", ARMS, seeds=[1], teachers={"there": {"folder": str(folder)}})
     run = plan_runs(read_study(file))[1]
-    run.fold_folder.mkdir(parents=True)
-    (run.fold_folder / "checkpoint_final.pth").touch()
+    run.fold_folder.path.mkdir(parents=True)
+    (run.fold_folder.path / "checkpoint_final.pth").touch()
     network = {"sha256": sha256(teacher_2d / "checkpoint_final.pth"), "folder": "f", "checkpoint": "c"}
-    record = run.fold_folder / "distillation.json"
+    record = run.fold_folder.path / "distillation.json"
     record.write_text(json.dumps({"teacher": {"networks": [network]}, "given": {}}))
     assert plan_runs(read_study(file))[1].is_trained
     record.write_text(json.dumps({"teacher": {"networks": [{**network, "sha256": "0"}]}, "given": {}}))
@@ -225,7 +225,7 @@ def test_an_existing_teacher_of_another_split_is_refused(study, teacher_2d, tmp_
 
 def test_a_finished_run_whose_teacher_may_have_seen_its_cases_is_named(study, nnunet):
     runs = plan_runs(read_study(study("seen", ARMS, seeds=[1])))
-    fold = runs[2].fold_folder
+    fold = runs[2].fold_folder.path
     (fold / "validation").mkdir(parents=True)
     (fold / "validation" / "summary.json").write_text("{}")
     for seen in (False, True):
@@ -240,9 +240,9 @@ def test_a_finished_run_whose_teacher_may_have_seen_its_cases_is_named(study, nn
 def test_a_report_of_the_papers_evaluation_asks_every_run_for_its_probabilities(study, capsys):
     file = study("wanted", ARMS, seeds=[1], report={"paper_evaluation": "tumor"})
     run = plan_runs(read_study(file))[1]
-    validation = run.fold_folder / "validation"
+    validation = run.fold_folder.path / "validation"
     validation.mkdir(parents=True)
-    (run.fold_folder / "checkpoint_final.pth").touch()
+    (run.fold_folder.path / "checkpoint_final.pth").touch()
     (validation / "summary.json").write_text("{}")
     assert not run.is_finished  # was validated without
     assert run.is_trained
@@ -259,17 +259,17 @@ def test_a_report_of_the_papers_evaluation_asks_every_run_for_its_probabilities(
 def test_epochs_are_counted_from_nnunets_newest_log_where_a_run_can_be_continued(study, nnunet):
     run = plan_runs(read_study(study("epochs", ARMS, settings={"num_epochs": 40})))[0]
     assert run.epochs_done == 0
-    run.fold_folder.mkdir(parents=True)
-    (run.fold_folder / "training_log_1.txt").write_text("00:00: Epoch 31 \n")
-    log = run.fold_folder / "training_log_2.txt"
+    run.fold_folder.path.mkdir(parents=True)
+    (run.fold_folder.path / "training_log_1.txt").write_text("00:00: Epoch 31 \n")
+    log = run.fold_folder.path / "training_log_2.txt"
     log.write_text(
         "00:00: Epoch 0 \n" + "00:00: train_loss 0.5 \n" * 2000 + "00:00: Epoch 17 \n00:00: Epoch time: 2 s \n"
     )
-    os.utime(run.fold_folder / "training_log_1.txt", (1, 1))
+    os.utime(run.fold_folder.path / "training_log_1.txt", (1, 1))
     assert run.epochs_done == 0  # without a checkpoint it starts anew
-    (run.fold_folder / "checkpoint_best.pth").touch()
+    (run.fold_folder.path / "checkpoint_best.pth").touch()
     assert run.epochs_done == 17
-    (run.fold_folder / "checkpoint_final.pth").touch()
+    (run.fold_folder.path / "checkpoint_final.pth").touch()
     assert run.epochs_done == 40
 
 
@@ -280,8 +280,8 @@ def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(study, monke
     with progress.Progress(runs) as shown:
         shown.update(running=2, waiting=1, failed=0)
         now[0] += 700
-        runs[0].fold_folder.mkdir(parents=True)
-        (runs[0].fold_folder / "checkpoint_final.pth").touch()
+        runs[0].fold_folder.path.mkdir(parents=True)
+        (runs[0].fold_folder.path / "checkpoint_final.pth").touch()
         shown.update(running=2, waiting=1, failed=0)
         shown.say("finished teacher")
     assert capsys.readouterr().out == (
@@ -293,8 +293,8 @@ def test_progress_is_one_bar_on_a_terminal(study, monkeypatch, capsys):
     runs = plan_runs(read_study(study("bar", ARMS, seeds=[1])))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     with progress.Progress(runs) as shown:
-        runs[0].fold_folder.mkdir(parents=True)
-        (runs[0].fold_folder / "checkpoint_final.pth").touch()
+        runs[0].fold_folder.path.mkdir(parents=True)
+        (runs[0].fold_folder.path / "checkpoint_final.pth").touch()
         shown.update(running=1, waiting=1, failed=1)
     last = capsys.readouterr().out.split("\r")[-1]
     assert "2/6" in last

@@ -152,8 +152,13 @@ class Scene:
         self.ignored = self._ignored() if ignore else None
         self.target = self._target()
         taps = TeacherTaps(mids=tuple(range(1, geometry.late)), late=geometry.late, heads=(1,))
+        outputs = len(geometry.student) - 1
         task = Task(
-            num_heads=CLASSES, regions=regions, dimension=len(geometry.image), ignore_label=IGNORE if ignore else None
+            num_heads=CLASSES,
+            regions=regions,
+            dimension=len(geometry.image),
+            ignore_label=IGNORE if ignore else None,
+            output_weights=tuple(2.0 ** (outputs - index) - 1 for index in range(1, outputs + 1)),  # nnU-Net's form
         )
         shape = TeacherShape(
             stages=self._stages(self.teachers[0], geometry.teacher_strides), taps=taps, networks=teachers

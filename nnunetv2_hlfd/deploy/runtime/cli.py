@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from .errors import UserError
 from .images import find_cases, is_complete, read_image, write_segmentation
 from .network import find_networks, open_network
 from .predict import predict_labels
@@ -16,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return _predict(options)
-    except ValueError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return 2
 
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _predict(options: argparse.Namespace) -> int:
     if not 0 < options.step_size <= 1:
-        raise ValueError(f"Expected a -step_size above 0, at most 1, got {options.step_size}.")
+        raise UserError(f"Expected a -step_size above 0, at most 1, got {options.step_size}.")
     networks = [open_network(file, options.threads) for file in find_networks(options.m, options.f)]
     model = networks[0].description
     cases = find_cases(options.i, model.file_ending)

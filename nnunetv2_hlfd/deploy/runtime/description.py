@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from .errors import UserError
+
 KEY = "nnunet"  # of the metadata in ONNX and OpenVINO files
 FORMAT = 1
 
@@ -60,20 +62,20 @@ def read_description(text: str | None, source: object) -> Description:
     """Inverse of `Description.to_json`.
 
     Raises:
-        ValueError: for a file that carries none, or one that this version does not know.
+        UserError: for a file that carries none, or one that this version does not know.
     """
     if not text:
-        raise ValueError(f"{source} says nothing about preprocessing. Expected a file made by nnUNetv2_hlfd export.")
+        raise UserError(f"{source} says nothing about preprocessing. Expected a file made by nnUNetv2_hlfd export.")
     try:
         content = json.loads(text)
         if content.pop("format") != FORMAT:
-            raise ValueError(f"{source} was written by another version. Export it again.")
+            raise UserError(f"{source} was written by another version. Export it again.")
         content["normalization"] = tuple(Normalization(**each) for each in content["normalization"])
         for key in ("resample_image", "resample_logits"):
             content[key] = Resampling(**content[key])
         return Description(**{name: _tuple(content[name]) for name in (each.name for each in fields(Description))})
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(f"The description of preprocessing in {source} is damaged: {error!r:.200}") from error
+        raise UserError(f"The description of preprocessing in {source} is damaged: {error!r:.200}") from error
 
 
 def _tuple(value: Any) -> Any:

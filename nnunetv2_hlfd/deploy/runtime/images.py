@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
 
+from .errors import UserError
 from .whole_file import whole_file
 
 
@@ -29,7 +30,7 @@ def find_cases(folder: Path, file_ending: str) -> dict[str, list[Path]]:
     """Case name to its image files CASE_0000, CASE_0001, ... in order.
 
     Raises:
-        ValueError: where there is none.
+        UserError: where there is none.
     """
     pattern = re.compile(rf"(.+)_\d{{4}}{re.escape(file_ending)}")
     cases: dict[str, list[Path]] = {}
@@ -37,7 +38,7 @@ def find_cases(folder: Path, file_ending: str) -> dict[str, list[Path]]:
         if match := pattern.fullmatch(file.name):
             cases.setdefault(match[1], []).append(file)
     if not cases:
-        raise ValueError(f"Expected images named CASE_0000{file_ending} in {folder}, found none.")
+        raise UserError(f"Expected images named CASE_0000{file_ending} in {folder}, found none.")
     return cases
 
 
@@ -47,7 +48,7 @@ def check_complete(file: Path) -> None:
     SimpleITK reads a truncated one without a word. Other formats are left to SimpleITK.
 
     Raises:
-        ValueError: for a damaged file.
+        UserError: for a damaged file.
     """
     if not file.name.endswith((".nii", ".nii.gz")):
         return
@@ -59,16 +60,16 @@ def check_complete(file: Path) -> None:
                 size += len(block)
         complete = size >= _promised_size(header)
     except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise ValueError(f"{file.name} is damaged: {error}") from error
+        raise UserError(f"{file.name} is damaged: {error}") from error
     if not complete:
-        raise ValueError(f"{file.name} is truncated")
+        raise UserError(f"{file.name} is truncated")
 
 
 def is_complete(file: Path) -> bool:
     """Whether an image or segmentation is there and passes `check_complete`."""
     try:
         check_complete(file)
-    except ValueError:
+    except UserError:
         return False
     return file.is_file()
 
@@ -92,25 +93,25 @@ def read_image(files: Sequence[Path], channels: int) -> Image:
     """Read a case.
 
     Raises:
-        ValueError: for missing channels, damaged files, or channels of different shape or spacing.
+        UserError: for missing channels, damaged files, or channels of different shape or spacing.
         RuntimeError: for a file that SimpleITK cannot read.
     """
     if len(files) != channels:
-        raise ValueError(f"expected {channels} channels, got {len(files)}: {', '.join(each.name for each in files)}")
+        raise UserError(f"expected {channels} channels, got {len(files)}: {', '.join(each.name for each in files)}")
     for file in files:
         check_complete(file)
     images = [SimpleITK.ReadImage(str(file)) for file in files]
     first = images[0]
     for file, image in zip(files, images, strict=True):
         if image.GetSize() != first.GetSize() or image.GetSpacing() != first.GetSpacing():
-            raise ValueError(f"{file.name} has another shape or spacing than {files[0].name}")
+            raise UserError(f"{file.name} has another shape or spacing than {files[0].name}")
     arrays = [SimpleITK.GetArrayFromImage(image).astype(np.float32) for image in images]
     spacing = tuple(abs(each) for each in reversed(first.GetSpacing()))
     if arrays[0].ndim == 2:
         spacing = (max(spacing) * 999, *spacing)
         arrays = [each[None] for each in arrays]
     if arrays[0].ndim != 3:
-        raise ValueError(f"expected images of 2 or 3 dimensions, got {arrays[0].ndim} in {files[0].name}")
+        raise UserError(f"expected images of 2 or 3 dimensions, got {arrays[0].ndim} in {files[0].name}")
     return Image(data=np.stack(arrays), spacing=spacing, geometry=first)
 
 
@@ -118,7 +119,7 @@ def write_segmentation(labels: NDArray[np.integer], image: Image, file: Path) ->
     """Write (z, y, x) labels in the image's geometry, whole or not at all.
 
     Raises:
-        ValueError: where the file cannot be written.
+        UserError: where the file cannot be written.
         RuntimeError: where SimpleITK says so.
     """
     flat = image.geometry.GetDimension() == 2

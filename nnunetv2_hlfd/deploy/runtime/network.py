@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .description import KEY, Description, read_description
+from .errors import UserError
 
 FILES = {"onnxruntime": "network.onnx", "openvino": "network.xml"}  # in the folder of a fold
 
@@ -26,7 +27,7 @@ def find_networks(model: Path, folds: list[str] | None = None) -> list[Path]:
     """The network files of a model folder, one for each fold.
 
     Raises:
-        ValueError: where a fold has none, or there is no fold.
+        UserError: where a fold has none, or there is no fold.
     """
     names = [f"fold_{fold}" for fold in folds] if folds else sorted(each.name for each in model.glob("fold_*"))
     files = [
@@ -35,7 +36,7 @@ def find_networks(model: Path, folds: list[str] | None = None) -> list[Path]:
     ]
     found = [file for file in files if file]
     if not names or len(found) < len(names):
-        raise ValueError(
+        raise UserError(
             f"Expected {' or '.join(FILES.values())} in {', '.join(names) or 'fold_*'} of {model}, made "
             f"by nnUNetv2_hlfd export -to onnx or openvino."
         )
@@ -50,13 +51,13 @@ def open_network(file: Path, threads: int | None = None) -> Network:
         threads: of the processor; unset: all cores.
 
     Raises:
-        ValueError: for a missing runtime, a damaged file, or one that was not made by `nnUNetv2_hlfd export`.
+        UserError: for a missing runtime, a damaged file, or one that was not made by `nnUNetv2_hlfd export`.
     """
     try:
         run, text = (open_onnx if file.suffix == ".onnx" else _openvino)(file, threads)
     except ImportError as error:
         package = "onnxruntime" if file.suffix == ".onnx" else "openvino"
-        raise ValueError(f"{file.name} needs {package}: pip install {package}") from error
+        raise UserError(f"{file.name} needs {package}: pip install {package}") from error
     return Network(run=run, description=read_description(text, file))
 
 
@@ -69,7 +70,7 @@ def open_onnx(file: Path, threads: int | None = None) -> tuple[Run, str | None]:
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises kinds of its own
-        raise ValueError(f"{file} is damaged or no ONNX file: {str(error)[:200]}") from error
+        raise UserError(f"{file} is damaged or no ONNX file: {str(error)[:200]}") from error
     name = session.get_inputs()[0].name
     return lambda batch: session.run(None, {name: batch})[0], session.get_modelmeta().custom_metadata_map.get(KEY)
 
@@ -82,7 +83,7 @@ def _openvino(file: Path, threads: int | None) -> tuple[Run, str | None]:
         text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
         run = compile_openvino(model, threads)
     except RuntimeError as error:
-        raise ValueError(f"{file} is damaged or no OpenVINO file: {str(error)[:200]}") from error
+        raise UserError(f"{file} is damaged or no OpenVINO file: {str(error)[:200]}") from error
     return run, text
 
 

@@ -7,6 +7,7 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from .description import Description, Normalization
+from .errors import UserError
 from .images import Image
 from .resample import new_shape, resample
 
@@ -48,7 +49,7 @@ def normalize(channel: NDArray[np.float32], mask: NDArray[np.bool_], how: Normal
     """One of nnU-Net's intensity normalizations.
 
     Raises:
-        ValueError: for RGB values outside 0..255, or a scheme that is not nnU-Net's own.
+        UserError: for RGB values outside 0..255, or a scheme that is not nnU-Net's own.
     """
     if how.scheme == "CTNormalization":
         return (channel.clip(how.lower, how.upper) - np.float32(how.mean)) / np.float32(max(how.std, _EPSILON))
@@ -63,9 +64,9 @@ def normalize(channel: NDArray[np.float32], mask: NDArray[np.bool_], how: Normal
         return shifted / max(shifted.max(), _EPSILON)
     if how.scheme == "RGBTo01Normalization":
         if channel.min() < 0 or channel.max() > 255:
-            raise ValueError(f"expected RGB values of 0 to 255, got {channel.min()} to {channel.max()}")
+            raise UserError(f"expected RGB values of 0 to 255, got {channel.min()} to {channel.max()}")
         return channel / np.float32(255)
-    raise ValueError(f"expected one of nnU-Net's normalizations, got {how.scheme}")
+    raise UserError(f"expected one of nnU-Net's normalizations, got {how.scheme}")
 
 
 def to_labels(logits: NDArray[np.float32], prepared: Prepared, model: Description) -> NDArray[np.integer]:

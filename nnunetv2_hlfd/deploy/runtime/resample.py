@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .description import Resampling
+from .errors import UserError
 
 Array = NDArray[np.float32]
 
@@ -88,7 +89,7 @@ def _resize_axis(volume: Array, axis: int, count: int, order: int) -> Array:
         weights = _cubic_weights(position % 1)
         position = position + _PAD - 1
     else:
-        raise ValueError(f"Expected spline order 1 or 3, got {order}.")
+        raise UserError(f"Expected spline order 1 or 3, got {order}.")
     first = np.floor(position).astype(int)
     resized = np.zeros((count, *lines.shape[1:]), np.float32)
     for tap, weight in enumerate(weights):

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import UserError
+
 _PREFIX = ".partial-"
 _ABANDONED_SECONDS = 3600  # no segmentation takes as long to write
 
@@ -20,7 +22,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     beside it, so no two processes share it; what processes that were killed have left there is removed after an hour.
 
     Raises:
-        ValueError: where the file cannot be written, or a check in the block says so.
+        UserError: where the file cannot be written, or a check in the block says so.
     """
     try:
         for leftover in path.parent.glob(f"{_PREFIX}*"):
@@ -35,5 +37,5 @@ def whole_file(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"could not write {path}: {error}") from error
+    except (OSError, UserError) as error:
+        raise UserError(f"could not write {path}: {error}") from error

@@ -7,10 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from faults import run_on_disk
 
 from nnunetv2_hlfd import __version__
 from nnunetv2_hlfd.cli.main import main
-from nnunetv2_hlfd.settings.settings import setting_help
+from nnunetv2_hlfd.settings.settings import RULES
 from nnunetv2_hlfd.training.trainers_path import trainers_path
 
 DATASET = "Dataset901_Phantom"
@@ -55,10 +56,10 @@ def test_help_shows_the_way_from_teacher_to_prediction_and_every_subcommand(caps
 
 def test_help_of_plan_has_every_setting_with_its_text_and_choices(capsys):
     text = help_of(capsys, "plan")
-    for name, rule in setting_help().items():
+    for name, rule in RULES.items():
         assert f"-{name} VALUE" in text
-        assert rule["text"] in text
-        for choice in rule["choices"]:
+        assert rule.text in text
+        for choice in rule.choices:
             assert choice in text
 
 
@@ -157,6 +158,24 @@ def test_an_existing_variant_is_kept_unless_overwrite_is_given(folder, capsys):
     assert "(beta: 0.5 here, 1.8 there). Choose another -name, or add --overwrite." in capsys.readouterr().err
     assert main([*plan, "0.5", "--overwrite"]) == 0
     assert json.loads((folder / "nnUNetPlans_x.json").read_text())["hlfd"]["settings"] == {"beta": 0.5}
+
+
+def test_a_full_disk_leaves_the_variant_that_overwrite_was_to_replace(nnunet, tmp_path):
+    plans = nnunet / "preprocessed" / DATASET / "nnUNetPlans.json"
+    program = f"{sys.executable} -m nnunetv2_hlfd.cli.main plan -d {DATASET} -name x -beta"
+    script = f"""
+        mkdir {tmp_path}/{DATASET} && cp {plans} {tmp_path}/{DATASET} && {program} 1.8 || exit 99
+        cd {tmp_path}/{DATASET} && cp nnUNetPlans_x.json before.json
+        head -c 1000000 /dev/zero > fill 2> /dev/null
+        {program} 0.5 --overwrite; code=$?
+        cmp nnUNetPlans_x.json before.json && ls -A && exit $code"""
+    process = run_on_disk(tmp_path, "size=256k", ["env", f"nnUNet_preprocessed={tmp_path}", "sh", "-c", script])
+    assert process.returncode == 2, process.stderr
+    assert process.stdout.split()[-4:] == ["before.json", "fill", "nnUNetPlans.json", "nnUNetPlans_x.json"]
+    assert process.stderr == (
+        f"nnUNetv2_hlfd plan: Could not write {tmp_path}/{DATASET}/nnUNetPlans_x.json: [Errno 28] No space left on "
+        f"device. The previous file, if any, is intact.\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,13 @@ from nnunetv2_hlfd.training.method_trainers import find_trainer
 from nnunetv2_hlfd.training.trainers_path import trainers_path
 from nnunetv2_hlfd.utilities.errors import UserError
 
-VARIANTS = {"HLFD_noFeature": "HLFD", "HLFD_noPixel": "HLFD", "HLFD_pixelTruth": "HLFD", "EMKD_region": "EMKD"}
+VARIANTS = {
+    "HLFD_balanced": "HLFD",
+    "HLFD_noFeature": "HLFD",
+    "HLFD_noPixel": "HLFD",
+    "HLFD_pixelTruth": "HLFD",
+    "EMKD_region": "EMKD",
+}
 
 
 # This package's methods

@@ -147,6 +147,23 @@ def test_other_keys_can_be_required(path):
         read_checkpoint(path, required=["a", "b"])
 
 
+@pytest.mark.parametrize("trusted", ["", "1"])
+def test_only_the_keys_that_are_asked_for_are_loaded(path, monkeypatch, trusted):
+    monkeypatch.setenv(TRUST, trusted)
+    saved(path, content())
+    read = read_checkpoint(path, required=["trainer_name"], optional=["init_args", "hlfd"])
+    assert read == {"trainer_name": "nnUNetTrainer", "init_args": {"configuration": "2d", "fold": 0}}
+    with pytest.raises(ValueError, match="missing: hlfd"):
+        read_checkpoint(path, required=["hlfd"], optional=["init_args"])
+
+
+def test_tensors_that_are_not_asked_for_are_checked_all_the_same(path):
+    tensor = torch.zeros(2)
+    saved(path, content(other=torch.as_strided(tensor, (2,), (1,)).expand(10**6, 2)))
+    with pytest.raises(ValueError, match="damaged"):
+        read_checkpoint(path, required=["trainer_name"], optional=[])
+
+
 # Files that would run code
 
 

@@ -19,7 +19,11 @@ def test_every_case_and_label_of_every_fold_is_read(tmp_path):
     dice[3] = {"other": (0.75, 0.0)}
     folder = write_model(tmp_path, "nnUNetTrainer", dice, kind="labels", folds=(0, 3), n_pred=30, n_ref=40)
     model = read_model(folder)
-    assert (model.trainer, model.plans_name, model.configuration) == ("nnUNetTrainer", "nnUNetPlans", "2d")
+    assert (model.folder.trainer, model.folder.plans.plans_name, model.folder.configuration) == (
+        "nnUNetTrainer",
+        "nnUNetPlans",
+        "2d",
+    )
     assert (model.title, model.seed, model.settings, model.records) == ("nnU-Net", None, {}, {})
     assert model.folds == [0, 3]
     rows = [(row.fold, row.case, row.label, row.dice) for row in model.cases.itertuples()]
@@ -55,8 +59,8 @@ def test_fold_all_alone_is_refused_and_beside_others_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: folder.rename(folder.with_name("model")), "named TRAINER__PLANS__CONFIGURATION, got "),
-        (lambda folder: (folder / "plans.json").unlink(), "Expected a model folder of nnU-Net with plans.json, got "),
+        (lambda folder: folder.rename(folder.with_name("model")), "Expected a readable checkpoint in a fold of "),
+        (lambda folder: (folder / "plans.json").unlink(), "Expected a model folder of nnU-Net with plans.json and "),
         (lambda folder: (folder / "dataset.json").write_text("{}"), "dataset.json is damaged"),
         (lambda folder: (folder / "dataset.json").write_text("["), "dataset.json is damaged"),
         (lambda folder: (folder / "fold_0/validation/summary.json").write_text("{}"), "summary.json is damaged"),
@@ -126,7 +130,9 @@ def test_a_case_in_two_folds_is_refused(tmp_path):
 
 
 def arms(*models):
-    return {arm.name: [model.plans_name for model in arm.models] for arm in group_models(read_models(models))}
+    return {
+        arm.name: [model.folder.plans.plans_name for model in arm.models] for arm in group_models(read_models(models))
+    }
 
 
 def model(parent, plans, trainer="nnUNetTrainerHLFD", title="HLFD", seed=1, teacher=None, **settings):
@@ -181,7 +187,7 @@ def test_the_student_alone_is_the_first_without_a_teacher(tmp_path):
     ]
     found = group_models(read_models(models))
     assert [arm.name for arm in found] == ["HLFD", "student alone, num_epochs 20", "student alone, num_epochs 60"]
-    assert student_alone(found).models[0].plans_name == "b"
+    assert student_alone(found).models[0].folder.plans.plans_name == "b"
     assert student_alone(found[:1]) is None
 
 

@@ -27,7 +27,7 @@ def write_probabilities(model, tumor, *, channel=2, channels=3):
     tumor = np.asarray(tumor, dtype=np.float32)
     array = np.repeat((1 - tumor)[None] / (channels - 1), channels, axis=0)
     array[channel] = tumor
-    np.savez_compressed(model.folder / FILE, probabilities=array)
+    np.savez_compressed(model.folder.path / FILE, probabilities=array)
 
 
 def measure(models, name="tumor"):
@@ -79,7 +79,7 @@ def test_ignored_voxels_count_for_nothing(scene):
 def test_slices_lie_across_the_axis_that_nnunet_takes_first(scene):
     """KiTS19's files have their slices along the last axis of the array: the tumor fills 4 of them."""
     [model] = scene(volume(TUMOR), volume(TUMOR), kind="labels")
-    model.plans["transpose_forward"] = [2, 0, 1]
+    model.folder.plans.plans["transpose_forward"] = [2, 0, 1]
     write_probabilities(model, volume(TUMOR) == 2)
     assert measure([model])["slices"].tolist() == [4]
 
@@ -114,11 +114,11 @@ def test_missing_probabilities_are_refused_with_nnunets_command_before_anything_
     models = scene(volume(TUMOR), volume(TUMOR), volume(TUMOR), kind="labels")
     write_probabilities(models[0], volume(TUMOR) == 2)
     check_probabilities(models[:1], [0])
-    folders = [str(model.folder) for model in models]
+    folders = [str(model.folder.path) for model in models]
     assert main(["report", "-m", *folders, "-o", str(tmp_path / "out"), "--paper_evaluation"]) == 2
     message = capsys.readouterr().err
-    assert f"needs {models[1].folder / FILE}, found none." in message
-    assert f"nnUNetv2_train {tmp_path.name} 2d 0 -tr nnUNetTrainer -p p1 --val --npz" in message
+    assert f"needs {models[1].folder.path / FILE}, found none." in message
+    assert "nnUNetv2_train Dataset901_Made 2d 0 -tr nnUNetTrainer -p p1 --val --npz" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -141,9 +141,9 @@ def test_probabilities_lie_beside_the_label_map_whatever_its_name(case, tmp_path
 def test_damaged_probabilities_are_refused(scene, content, message):
     [model] = scene(volume(TUMOR), volume(TUMOR), kind="labels")
     if isinstance(content, bytes):
-        (model.folder / FILE).write_bytes(content)
+        (model.folder.path / FILE).write_bytes(content)
     else:
-        np.savez_compressed(model.folder / FILE, probabilities=content)
+        np.savez_compressed(model.folder.path / FILE, probabilities=content)
     with pytest.raises(ValueError, match=message):
         measure([model])
 

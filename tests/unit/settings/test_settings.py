@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_hlfd.settings.settings import (
+    RULES,
     Settings,
     given_settings,
-    parse_value,
-    setting_help,
     teacher_folders_from_environment,
     trust_checkpoints,
 )
@@ -33,6 +32,8 @@ DEFAULTS = {
     "attention_exponent": 1.0,
     "late_max_stride": 16,
     "pixel_maps": "encoder",
+    "pixel_loss": "kl",
+    "voxel_weights": "uniform",
     "pixel_grid": "tap",
     "distill_ignored": True,
     "warmup_epochs": 0,
@@ -75,8 +76,8 @@ def test_settings_are_frozen():
 
 
 def test_every_setting_is_described_in_the_same_order():
-    assert list(setting_help()) == list(DEFAULTS)
-    assert all(rule["text"] for rule in setting_help().values())
+    assert list(RULES) == list(DEFAULTS)
+    assert all(rule.text for rule in RULES.values())
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,9 @@ def test_learning_rate_and_epochs_follow_the_recipe_unless_given(given, learning
             for name, choices in {
                 "recipe": ("paper", "nnunet"),
                 "augmentation": ("paper", "nnunet"),
-                "pixel_maps": ("encoder", "decoder"),
+                "pixel_maps": ("encoder", "decoder", "outputs"),
+                "pixel_loss": ("kl", "soft"),
+                "voxel_weights": ("uniform", "class"),
                 "pixel_grid": ("tap", "image"),
             }.items()
             for choice in choices
@@ -186,7 +189,7 @@ def test_whole_numbers_stand_for_floats():
         ),
         *(("recipe", value, "one of paper, nnunet") for value in (None, 1)),
         *(("augmentation", value, "one of nnunet, paper") for value in (None, True)),
-        *(("pixel_maps", value, "one of encoder, decoder") for value in (None, 1)),
+        *(("pixel_maps", value, "one of encoder, decoder, outputs") for value in (None, 1)),
         *(("pixel_grid", value, "one of tap, image") for value in (None, 1)),
     ],
 )
@@ -215,7 +218,7 @@ def test_a_teacher_fold_is_a_number_or_all_and_the_message_says_so(value):
     ],
 )
 def test_a_near_miss_of_a_choice_is_answered_with_the_nearest_valid_one(name, value, nearest):
-    choices = ", ".join(setting_help()[name]["choices"])
+    choices = ", ".join(RULES[name].choices)
     message = f"Expected one of {choices} for setting '{name}', got '{value}'. Did you mean '{nearest}'?"
     assert refusal(name, value) == message
 
@@ -274,7 +277,7 @@ def test_lambda_has_an_underscore_in_python_only():
     ],
 )
 def test_text_of_the_command_line_becomes_a_value_of_the_settings_type(name, text, value):
-    parsed = parse_value(name, text)
+    parsed = RULES[name].parse(name, text)
     assert parsed == value
     assert type(parsed) is type(value)
 
@@ -296,7 +299,7 @@ def test_text_of_the_command_line_becomes_a_value_of_the_settings_type(name, tex
 )
 def test_text_that_is_no_value_of_the_setting_is_refused(name, text, expected):
     with pytest.raises(ValueError, match=r"^Expected") as caught:
-        parse_value(name, text)
+        RULES[name].parse(name, text)
     assert str(caught.value) == f"Expected {expected} for setting '{name}', got '{text}'."
 
 

@@ -14,7 +14,7 @@ from nnunetv2_hlfd.deploy.describe import describe
 from nnunetv2_hlfd.deploy.runtime.description import Normalization
 from nnunetv2_hlfd.deploy.runtime.images import read_image
 from nnunetv2_hlfd.deploy.runtime.preprocess import normalize, prepare, to_labels
-from nnunetv2_hlfd.deploy.source import Source
+from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.utilities.json_file import read_json
 
 SCHEMES = ["CTNormalization", "ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization"]
@@ -22,7 +22,7 @@ NUMBERS = {"mean": 40.0, "std": 90.0, "percentile_00_5": -80.0, "percentile_99_5
 
 
 @pytest.fixture
-def make_source(nnunet, tmp_path):
+def make_model(nnunet, tmp_path):
     """A model of the tiny data set with other plans; only plans and dataset.json are read."""
 
     def make(
@@ -46,15 +46,14 @@ def make_source(nnunet, tmp_path):
         plans["transpose_forward"] = list(transpose)
         plans["transpose_backward"] = [int(each) for each in np.argsort(transpose)]
         dataset_json["channel_names"] = {str(each): f"channel {each}" for each in range(channels)}
-        return Source(
-            folder=tmp_path / f"nnUNetTrainer__nnUNetPlans__{configuration}",
-            plans=plans,
+        return ModelFolder(
+            path=tmp_path / f"nnUNetTrainer__nnUNetPlans__{configuration}",
+            plans=PlansManager(plans),
             dataset_json=dataset_json,
-            configuration_name=configuration,
-            trainer_name="nnUNetTrainer",
+            configuration=configuration,
+            trainer="nnUNetTrainer",
+            network_trainer="nnUNetTrainer",
             mirror_axes=(0, 1),
-            checkpoint="checkpoint_final.pth",
-            checkpoints={},
         )
 
     return make
@@ -78,14 +77,14 @@ def write_case(folder, shape, spacing, channels=1):
     return files
 
 
-def preprocess(source, files):
-    plans = PlansManager(copy.deepcopy(dict(source.plans)))
+def preprocess(trained, files):
+    plans = PlansManager(copy.deepcopy(trained.plans.plans))
     data, _, properties = DefaultPreprocessor(verbose=False).run_case(
         [str(file) for file in files],
         None,
         plans,
-        plans.get_configuration(source.configuration_name),
-        dict(source.dataset_json),
+        plans.get_configuration(trained.configuration),
+        trained.dataset_json,
     )
     return data, properties
 
@@ -103,40 +102,40 @@ CASES = [
 
 
 @pytest.mark.parametrize("options", CASES, ids=str)
-def test_the_networks_input_and_the_labels_are_nnunets(make_source, tmp_path, options):
-    source = make_source(**options)
+def test_the_networks_input_and_the_labels_are_nnunets(make_model, tmp_path, options):
+    trained = make_model(**options)
     files = write_case(tmp_path, (9, 40, 46), (8, 6, 5), options.get("channels", 1))
-    model = describe(source, mirroring=True)
+    model = describe(trained, mirroring=True)
     image = read_image(files, model.channels)
     prepared = prepare(image, model)
-    expected, properties = preprocess(source, files)
+    expected, properties = preprocess(trained, files)
     np.testing.assert_allclose(prepared.data, expected, atol=1e-4 * max(1, np.abs(expected).max()))
 
     logits = np.random.default_rng(2).normal(size=(model.heads, *prepared.data.shape[1:])).astype(np.float32)
-    plans = source.manager
+    plans = trained.plans
     wanted = convert_predicted_logits_to_segmentation_with_correct_shape(
-        logits, plans, source.configuration, plans.get_label_manager(source.dataset_json), properties
+        logits, plans, trained.configuration_manager, plans.get_label_manager(trained.dataset_json), properties
     )
     labels = to_labels(logits, prepared, model)
     assert labels.shape == wanted.shape == (9, 40, 46)
     assert (labels == wanted).mean() > 0.9999
 
 
-def test_a_flat_image_is_one_slice(make_source, tmp_path):
-    source = make_source("2d")
+def test_a_flat_image_is_one_slice(make_model, tmp_path):
+    trained = make_model("2d")
     files = write_case(tmp_path, (40, 46), (6, 5))
-    expected, properties = preprocess(source, files)
+    expected, properties = preprocess(trained, files)
     image = read_image(files, 1)
     np.testing.assert_allclose(image.spacing, properties["spacing"])
-    np.testing.assert_allclose(prepare(image, describe(source, mirroring=True)).data, expected, atol=1e-4)
+    np.testing.assert_allclose(prepare(image, describe(trained, mirroring=True)).data, expected, atol=1e-4)
 
 
-def test_an_empty_image_is_not_cropped(make_source, tmp_path):
+def test_an_empty_image_is_not_cropped(make_model, tmp_path):
     file = tmp_path / "case_0000.nii.gz"
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((4, 30, 30), np.float32)), str(file))
-    source = make_source("2d")
-    expected, _ = preprocess(source, [file])
-    assert prepare(read_image([file], 1), describe(source, mirroring=True)).data.shape == expected.shape
+    trained = make_model("2d")
+    expected, _ = preprocess(trained, [file])
+    assert prepare(read_image([file], 1), describe(trained, mirroring=True)).data.shape == expected.shape
 
 
 def test_reading_is_nnunets(tmp_path):

@@ -1,0 +1,64 @@
+"""`nnUNetv2_hlfd export`."""
+
+import argparse
+from pathlib import Path
+
+from nnunetv2_hlfd.cli.subcommand import Subcommand
+from nnunetv2_hlfd.utilities.errors import UserError
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-m", type=Path, required=True, metavar="MODEL_FOLDER", help=".../TRAINER__PLANS__CONFIGURATION"
+    )
+    parser.add_argument("-o", type=Path, required=True, metavar="OUTPUT", help="folder to write to")
+    parser.add_argument(
+        "-to", default="nnunet", choices=("nnunet", "onnx", "openvino"), help="format (default: nnunet)"
+    )
+    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all that are finished)")
+    parser.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint (default: checkpoint_final.pth)")
+    parser.add_argument("--half", action="store_true", help="store the weights in float16: half the size")
+    parser.add_argument("--int8", action="store_true", help="quantize to 8 bits (openvino); needs preprocessed cases")
+    parser.add_argument(
+        "-max_dice_drop",
+        type=float,
+        default=0.01,
+        metavar="DICE",
+        help="refuse 8 bits that cost more validation Dice (default: 0.01)",
+    )
+    parser.add_argument("--no_mirroring", action="store_true", help="predict without test-time mirroring")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from nnunetv2_hlfd.deploy.export import export_nnunet, needs_trainer
+    from nnunetv2_hlfd.deploy.network_export import Options, export_onnx, export_openvino
+    from nnunetv2_hlfd.deploy.source import read_source
+
+    source = read_source(options.m, options.f, options.chk)
+    if options.to == "nnunet":
+        if options.int8:
+            raise UserError("--int8 is for -to openvino; nnU-Net itself has no 8-bit networks.")
+        exported = export_nnunet(source, options.o, half=options.half, mirroring=not options.no_mirroring)
+        if trainer := needs_trainer(source):
+            print(f"Prediction needs the trainer {trainer}: no plans describe its network.")
+    else:
+        how = Options(
+            half=options.half,
+            int8=options.int8,
+            max_dice_drop=options.max_dice_drop,
+            mirroring=not options.no_mirroring,
+        )
+        exported = (export_onnx if options.to == "onnx" else export_openvino)(source, options.o, how)
+    print(f"Wrote {exported.folder}\nand {exported.archive}: {exported.archive.stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+EXPORT = Subcommand(
+    help="a trained model as small files for stock nnU-Net, ONNX or OpenVINO",
+    description="Writes OUTPUT/DATASET/TRAINER__{PLANS}HLFD__CONFIGURATION and a zip of it: weights and what "
+    "prediction needs, nothing of the training. -to nnunet: nnUNetv2_install_pretrained_model_from_zip installs "
+    "it, nnUNetv2_predict uses it, without this package. -to onnx, -to openvino: python predict.pyz, which lies "
+    "in the folder, uses it without torch and without nnU-Net.",
+    add_arguments=_add_arguments,
+    run=_run,
+)

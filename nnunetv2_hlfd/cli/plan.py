@@ -1,0 +1,78 @@
+"""`nnUNetv2_hlfd plan`."""
+
+import argparse
+from collections.abc import Sequence
+
+from nnunetv2_hlfd.cli.subcommand import Subcommand
+from nnunetv2_hlfd.settings.rules import nearest
+from nnunetv2_hlfd.settings.settings import RULES
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", required=True, help="data set name or ID")
+    parser.add_argument("-p", default="nnUNetPlans", help="plans to start from (default: nnUNetPlans)")
+    parser.add_argument("-name", required=True, help="the variant's name, appended to that of the plans")
+    parser.add_argument(
+        "-window",
+        metavar="WINDOW",
+        help="clip CT at kidney (-200,300), liver (-40,160) or LOW,HIGH HU "
+        "in place of nnU-Net's percentiles; needs preprocessing of its own",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a variant of that name with other settings")
+    settings = parser.add_argument_group("settings (docs/reference/settings.md)")
+    for name, rule in RULES.items():
+        choices = f" ({', '.join(rule.choices)})" if rule.choices else ""
+        settings.add_argument(f"-{name}", dest=f"setting_{name}", metavar="VALUE", help=rule.text + choices)
+
+
+def _prepare(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    arguments = _bind_window(arguments)
+    _check_setting_names(parser, arguments[1:])
+    return arguments
+
+
+def _bind_window(arguments: Sequence[str]) -> list[str]:
+    """Join -window and its value by '=': argparse takes -200,300 for an option."""
+    bound: list[str] = []
+    for argument in arguments:
+        if bound and bound[-1] == "-window":
+            bound[-1] += f"={argument}"
+        else:
+            bound.append(argument)
+    return bound
+
+
+def _check_setting_names(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Name the nearest setting; argparse would read -distil_ignored as -d istil_ignored."""
+    known = ["-d", "-p", "-name", "-window", *(f"-{name}" for name in RULES)]
+    for name in (argument.split("=")[0] for argument in arguments):
+        if name[:1] == "-" and name[1:2].isalpha() and name not in known and name != "-h":
+            parser.error(f"unknown setting '{name}'.{nearest(name, known)}")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from nnunetv2_hlfd.plans.variants import write_variant
+    from nnunetv2_hlfd.plans.window import parse_window, preprocess_command
+    from nnunetv2_hlfd.utilities.json_file import read_json
+
+    texts = {name: getattr(options, f"setting_{name}") for name in RULES}
+    settings = {name: RULES[name].parse(name, text) for name, text in texts.items() if text is not None}
+    window = parse_window(options.window) if options.window is not None else None
+    file = write_variant(options.d, options.p, options.name, settings, window=window, overwrite=options.overwrite)
+    print(f"Wrote {file}\nUse it with -p {file.stem}")
+    if window:
+        print(
+            f"It clips at {window[0]:g} and {window[1]:g} HU; mean and std stay those of the foreground. It needs a "
+            f"teacher and preprocessed data of its own:\n{preprocess_command(read_json(file))}"
+        )
+    return 0
+
+
+PLAN = Subcommand(
+    help="make a variant of plans with other settings",
+    description="Write PLANS_NAME.json beside the plans: the same preprocessed data under another plans name, with "
+    "settings of its own. Train it with: nnUNetv2_train D C F -tr nnUNetTrainerHLFD -p PLANS_NAME",
+    add_arguments=_add_arguments,
+    run=_run,
+    prepare=_prepare,
+)

@@ -1,0 +1,58 @@
+"""`nnUNetv2_hlfd report`."""
+
+import argparse
+from pathlib import Path
+
+from nnunetv2_hlfd.cli.subcommand import Subcommand, add_device
+from nnunetv2_hlfd.utilities.errors import UserError
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-m",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="MODEL_FOLDER",
+        help=".../TRAINER__PLANS__CONFIGURATION, the teacher first, then students",
+    )
+    parser.add_argument("-o", type=Path, required=True, metavar="FOLDER", help="where to write the report")
+    parser.add_argument(
+        "--pictures",
+        nargs="?",
+        const="",
+        metavar="LABEL",
+        help="add segmentations over images, Grad-CAM and attention maps, and how much of them lies in "
+        "LABEL (default: the last of dataset.json); needs the preprocessed data",
+    )
+    add_device(parser, default="cpu", text="where --pictures runs the networks (default: cpu)")
+    parser.add_argument(
+        "--paper_evaluation",
+        nargs="?",
+        const="",
+        metavar="LABEL",
+        help="add Dice and RVD on slices that contain LABEL (default: the last of dataset.json), at a "
+        "threshold of 0.4; needs probabilities (nnUNetv2_train ... --val --npz)",
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    from nnunetv2_hlfd.report.extras import Extras
+    from nnunetv2_hlfd.report.write import write_report
+
+    teacher, *students = options.m
+    if not students:
+        raise UserError("Expected the teacher's model folder and at least one student's for -m, got one folder.")
+    extras = Extras(pictures=options.pictures, paper_evaluation=options.paper_evaluation, device=options.device)
+    print(f"Wrote {write_report(teacher, students, options.o, extras=extras)}")
+    return 0
+
+
+REPORT = Subcommand(
+    help="compare finished models",
+    description="Compares finished nnU-Net model folders by nnU-Net's own validation: Dice, RVD, lesions, paired "
+    "tests, bootstrap intervals, sizes, curves. Folders that differ in nothing but the seed are runs of one arm. "
+    "Writes report.html, report.md and CSV tables.",
+    add_arguments=_add_arguments,
+    run=_run,
+)

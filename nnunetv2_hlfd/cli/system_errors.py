@@ -1,0 +1,49 @@
+"""Errors of the system that the user can mend, and a reader of the output that is gone."""
+
+import errno
+import os
+import select
+
+BROKEN_PIPE = 141  # exit code of a program that SIGPIPE ends
+_STANDARD_OUTPUT = 1
+
+_MENDED_BY = {
+    errno.EACCES: "Choose a place that you may read and write.",
+    errno.EPERM: "Choose a place that you may read and write.",
+    errno.EROFS: "Choose a place that you may write.",
+    errno.ENOSPC: "Free some space, or choose another disk.",
+    errno.EDQUOT: "Free some space, or choose another disk.",
+    errno.EFBIG: "Choose another disk, or raise the limit: ulimit -f",
+    errno.EMFILE: "Use fewer processes and threads, or raise the limit: ulimit -n",
+    errno.ENFILE: "Close other programs, or ask for a higher limit of the system.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.ENOTDIR: "A part of this path is a file, expected a folder.",
+    errno.EISDIR: "This is a folder, expected a file.",
+    errno.EEXIST: "This is there already. Choose another name.",
+    errno.EIO: "The disk or its network fails.",
+    errno.ESTALE: "The disk or its network fails.",
+}
+
+
+def describe(error: OSError) -> str | None:
+    """What is wrong with the user's disk or rights, where, and what mends it; None for another kind of error."""
+    mended_by = _MENDED_BY.get(error.errno or 0)
+    if mended_by is None:
+        return None
+    place = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+    return f"{error.strerror or error}{place}. {mended_by}"
+
+
+def stop_printing() -> bool:
+    """Whether nobody reads the standard output any more, as after `| head`; then nothing more is printed.
+
+    A broken pipe may also be that of a child process, which is a fault.
+    """
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(_STANDARD_OUTPUT, select.POLLERR)
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), _STANDARD_OUTPUT)
+    return True
