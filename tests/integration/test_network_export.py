@@ -1,7 +1,6 @@
 """`nnUNetv2_hlfd export -to onnx | openvino`: networks that run without torch and without nnU-Net."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys

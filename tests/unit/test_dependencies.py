@@ -17,12 +17,13 @@ EXTRAS = {
 }
 NEEDED = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
 OPTIONAL = set().union(*(names for extra, names in EXTRAS.items() if extra != "dev"))
+DISTRIBUTIONS = packages_distributions()  # reads the metadata of all that is installed
 OURS = {PACKAGE.name, *(file.stem for file in (ROOT / "tests/support").glob("*.py"))}
 
 
 def distribution(package: str) -> str:
     """Name of what has to be installed for a package to be imported."""
-    [name] = set(packages_distributions()[package])
+    [name] = set(DISTRIBUTIONS[package])
     return canonicalize_name(name)
 
 
