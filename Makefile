@@ -1,20 +1,32 @@
-# make demo, make test: on a fresh clone with nothing but Python. PYTHON chooses the interpreter of the environment.
+# A fresh clone with nothing but Python needs no more than `make demo` or `make test`.
+# PYTHON is the interpreter of the environment, WORKERS the number of test processes (each also uses memory: 2 GB).
 PYTHON ?= python3
+WORKERS ?= 2
+SEED ?= $(shell date +%s)
 BIN := .venv/bin
 SOURCES := nnunetv2_hlfd trainers tests
+# Files go to the workers one by one in their order: the long ones of tests/integration come first.
+PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+COVERAGE := --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
 
-.PHONY: demo test test-all check clean
+.PHONY: help demo test test-all test-shuffled check clean
 
-demo: .venv/installed  ## teacher, student alone and HLFD on a built-in phantom, in minutes
+help:  ## show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /' | awk -F': ' '{printf "make %-14s %s\n", $$1, $$2}'
+
+demo: .venv/installed  ## compare a teacher, the student alone and HLFD on a built-in phantom, in minutes
 	$(BIN)/nnUNetv2_hlfd demo $(DEMO)
 
-test: check  ## lint, types and quick tests with coverage
-	$(BIN)/pytest -m "not slow" --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+test: check  ## lint, check types and run the quick tests with coverage, in minutes
+	$(PYTEST) -m "not slow" $(COVERAGE)
 
-test-all: check  ## lint, types and all tests
-	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+test-all: check  ## the same with all tests, the slow ones too, in an hour or more
+	$(PYTEST) $(COVERAGE)
 
-check: .venv/installed-dev
+test-shuffled: .venv/installed-dev  ## run the quick tests in random order and without cache; SEED=N repeats an order
+	$(PYTEST) -m "not slow" -p no:cacheprovider --random-order --random-order-seed=$(SEED)
+
+check: .venv/installed-dev  ## lint and check types
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy

@@ -20,22 +20,25 @@ _PACKAGES = ("nnunetv2_hlfd", "nnunetv2", "torch", "openvino", "nncf")
 def write_ladder(
     output: Path, timings: Mapping[str, Timing], dice: Mapping[str, float], about: Mapping[str, Any]
 ) -> Path:
-    """Write ladder.md, ladder.csv (every case), ladder.json (the rest) and ladder.png; returns the first.
+    """Write ladder.md, ladder.csv (every case), ladder.json (the rest) and ladder.png, and print the first.
 
     Args:
         output: folder.
         timings: of each rung.
         dice: mean Dice of each rung; empty without labels.
         about: models, patch, device, threads, and the networks' rooflines.
+
+    Returns:
+        ladder.md.
     """
     about = {
         **about,
         "processor": _processor(),
-        "versions": {each: version(each) for each in _PACKAGES},
+        "versions": {package: version(package) for package in _PACKAGES},
         "cases": len(next(iter(timings.values())).cases),
         "rungs": {
-            name: {"start_up": each.start_up, "peak_memory": each.peak_memory, "dice": dice.get(name)}
-            for name, each in timings.items()
+            name: {"start_up": timing.start_up, "peak_memory": timing.peak_memory, "dice": dice.get(name)}
+            for name, timing in timings.items()
         },
     }
     write_json(output / "ladder.json", about)
@@ -54,7 +57,7 @@ def write_ladder(
 
 
 def _markdown(about: Mapping[str, Any], timings: Mapping[str, Timing], dice: Mapping[str, float]) -> str:
-    first = _mean_total(next(iter(timings.values())))
+    first = _mean_total(next(iter(timings.values())))  # what the others are faster than
     head = [
         "Rung",
         "Start-up",
@@ -69,7 +72,7 @@ def _markdown(about: Mapping[str, Any], timings: Mapping[str, Timing], dice: Map
     for name, timing in timings.items():
         total = _mean_total(timing)
         memory = f"{timing.peak_memory / 2**30:.2f} GiB" if timing.peak_memory else "-"
-        means = [f"{np.mean([each[stage] for each in timing.cases.values()]):.3f}" for stage in STAGES]
+        means = [f"{_mean(timing, stage):.3f}" for stage in STAGES]
         rows.append(
             [
                 name,
@@ -84,7 +87,7 @@ def _markdown(about: Mapping[str, Any], timings: Mapping[str, Timing], dice: Map
         )
     parts = [
         f"{about['processor']}, {about['threads']} threads, device {about['device']}; "
-        + ", ".join(f"{name} {each}" for name, each in about["versions"].items())
+        + ", ".join(f"{package} {number}" for package, number in about["versions"].items())
         + f"; patch {about['patch']}, {about['cases']} cases. Seconds are means over the cases.",
         markdown_table(head, rows),
     ]
@@ -94,15 +97,15 @@ def _markdown(about: Mapping[str, Any], timings: Mapping[str, Timing], dice: Map
 def _networks(lines: list[dict[str, Any]]) -> list[str]:
     rows = [
         [
-            each["network"],
-            each["backend"],
-            f"{each['gflops']:.2f}",
-            f"{each['mbytes']:.0f}",
-            f"{each['bound_ms']:.1f}",
-            f"{each['measured_ms']:.1f}",
-            f"{each['measured_ms'] / each['bound_ms']:.2f}",
+            line["network"],
+            line["backend"],
+            f"{line['gflops']:.2f}",
+            f"{line['mbytes']:.0f}",
+            f"{line['bound_ms']:.1f}",
+            f"{line['measured_ms']:.1f}",
+            f"{line['measured_ms'] / line['bound_ms']:.2f}",
         ]
-        for each in lines
+        for line in lines
     ]
     head = ["Network", "Backend", "GFLOP", "MB moved", "Bound, ms", "Measured, ms", "Ratio"]
     machine = lines[0]
@@ -114,7 +117,11 @@ def _networks(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def _mean_total(timing: Timing) -> float:
-    return float(np.mean([sum(each.values()) for each in timing.cases.values()]))
+    return float(np.mean([sum(seconds.values()) for seconds in timing.cases.values()]))
+
+
+def _mean(timing: Timing, stage: str) -> float:
+    return float(np.mean([seconds[stage] for seconds in timing.cases.values()]))
 
 
 def _plot(file: Path, timings: Mapping[str, Timing]) -> None:
@@ -125,11 +132,11 @@ def _plot(file: Path, timings: Mapping[str, Timing]) -> None:
     names = list(timings)
     left = np.zeros(len(names))
     for stage in STAGES:
-        width = np.array([np.mean([each[stage] for each in timing.cases.values()]) for timing in timings.values()])
+        width = np.array([_mean(timing, stage) for timing in timings.values()])
         axes.barh(names, width, left=left, label=stage)
         left += width
-    for place, total in enumerate(left):
-        axes.annotate(f" {total:.2f} s", (total, place), va="center", fontsize=8)
+    for row, total in enumerate(left):
+        axes.annotate(f" {total:.2f} s", (total, row), va="center", fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel="seconds per case", xlim=(0, left.max() * 1.12))
     axes.legend(loc="lower right")

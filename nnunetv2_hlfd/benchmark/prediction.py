@@ -37,7 +37,7 @@ def benchmark_prediction(
     device: str = "cpu",
     max_dice_drop: float = 0.01,
 ) -> Path:
-    """Run the ladder; write ladder.md, ladder.csv, ladder.png and ladder.json.
+    """Measure every rung; write ladder.md, ladder.csv, ladder.png and ladder.json.
 
     Every rung is a process of its own, and runs the cases one after the other.
 
@@ -93,14 +93,14 @@ def _rungs(teacher: Path, student: Path, small: Mapping[str, Path]) -> list[Rung
     return [
         Rung(name="nnU-Net, teacher", model=teacher, how="nnunet", mirroring=True),
         Rung(name="no mirroring", model=teacher, how="nnunet"),
-        Rung(name="our tile loop", model=teacher, how="ours"),
-        Rung(name="student", model=student, how="ours"),
+        Rung(name="our tile loop", model=teacher, how="predictor"),
+        Rung(name="student", model=student, how="predictor"),
         Rung(name="student, nnU-Net's tile loop", model=student, how="nnunet"),
-        Rung(name="student, OpenVINO", model=student, how="ours", backend="openvino"),
-        Rung(name="student, 8 bits", model=small["student"], how="ours", backend="openvino"),
+        Rung(name="student, OpenVINO", model=student, how="predictor", backend="openvino"),
+        Rung(name="student, 8 bits", model=small["student"], how="predictor", backend="openvino"),
         Rung(name="student, 8 bits, predict.pyz", model=small["student"], how="program"),
-        Rung(name="teacher, OpenVINO", model=teacher, how="ours", backend="openvino"),
-        Rung(name="teacher, 8 bits", model=small["teacher"], how="ours", backend="openvino"),
+        Rung(name="teacher, OpenVINO", model=teacher, how="predictor", backend="openvino"),
+        Rung(name="teacher, 8 bits", model=small["teacher"], how="predictor", backend="openvino"),
         Rung(name="teacher, 8 bits, predict.pyz", model=small["teacher"], how="program"),
     ]
 
@@ -120,12 +120,12 @@ def _check_truth(truth: Path | None, cases: Mapping[str, Sequence[Path]], source
 
 
 def _mean_dice(folder: Path, truth: Path, source: Source) -> float:
-    """Over cases, and foreground labels or regions that the truth or the prediction of a case has."""
+    """Mean Dice over cases, and labels or regions that the truth or the prediction of a case has."""
     manager = source.model.plans.get_label_manager(source.model.dataset_json)
     values = []
     for file in folder.glob(f"*{source.model.dataset_json['file_ending']}"):
         predicted, wanted = (
-            SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(each / file.name))) for each in (folder, truth)
+            SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path / file.name))) for path in (folder, truth)
         )
         for label in manager.foreground_regions if manager.has_regions else manager.foreground_labels:
             values.append(dice(np.isin(predicted, label), np.isin(wanted, label)))
@@ -133,7 +133,7 @@ def _mean_dice(folder: Path, truth: Path, source: Source) -> float:
 
 
 def _network_lines(sources: Mapping[str, Source], fold: str) -> list[dict[str, Any]]:
-    """Forward passes of one patch beside their roofline."""
+    """Measure forward passes of one patch, and give each a line beside its roofline."""
     shape = next(iter(sources.values())).model.input_shape
     machine = Machine.measure(len(shape) - 1)
     lines = []

@@ -31,14 +31,14 @@ class Roofline:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Measured: best of a few runs."""
+    """What this machine can do at most, measured as the best of a few runs."""
 
     flops_per_second: float  # of a convolution with many channels, float32
     bytes_per_second: float  # of copying memory, read and write counted
 
     @classmethod
     def measure(cls, dimensions: int) -> "Machine":
-        """Peak of a 3x3(x3) convolution of 256 channels, and bandwidth of a copy of 256 MiB."""
+        """Measure a 3x3(x3) convolution of 256 channels and a copy of 256 MiB."""
         size = [64, 64] if dimensions == 2 else [12, 32, 32]
         layer = (nn.Conv2d if dimensions == 2 else nn.Conv3d)(256, 256, 3, padding=1).requires_grad_(False)
         image = torch.randn(1, 256, *size)
@@ -59,10 +59,10 @@ def roofline(network: nn.Module, image: torch.Tensor, machine: Machine) -> Roofl
 
     def count(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         nonlocal moved
-        tensors = [each for each in (*inputs, output, *layer.parameters(False)) if isinstance(each, torch.Tensor)]
-        moved += sum(each.numel() * each.element_size() for each in tensors)
+        values = (*inputs, output, *layer.parameters(recurse=False))
+        moved += sum(value.numel() * value.element_size() for value in values if isinstance(value, torch.Tensor))
 
-    hooks = [each.register_forward_hook(count) for each in network.modules() if not list(each.children())]
+    hooks = [module.register_forward_hook(count) for module in network.modules() if not list(module.children())]
     with FlopCounterMode(display=False) as counter:
         network(image)
     for hook in hooks:
@@ -74,5 +74,5 @@ def roofline(network: nn.Module, image: torch.Tensor, machine: Machine) -> Roofl
 
 @torch.inference_mode()
 def best_seconds(run: Callable[..., object], *arguments: object) -> float:
-    """The quickest of a few calls, warmed up."""
+    """Seconds of the quickest of a few calls, after one that is not counted."""
     return float(seconds_of_each(lambda: run(*arguments), _REPEATS).min())

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nnunetv2_hlfd.utilities.memory import peak_memory
 
@@ -15,12 +14,12 @@ STAGES = ("read", "preprocess", "network", "resample", "write")
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
-    """What to run.
+    """One way to predict.
 
     Attributes:
         name: for the table.
         model: model folder of nnU-Net, or an export.
-        how: nnunet (nnUNetPredictor itself), ours (`Predictor`), or program (`predict.pyz`'s code).
+        how: nnunet (nnUNetPredictor itself), predictor (this package's `Predictor`), or program (`predict.pyz`'s code).
         backend: of `Predictor`.
         mirroring: test-time mirroring.
     """
@@ -34,18 +33,24 @@ class Rung:
 
 @dataclass(kw_only=True)
 class Timing:
-    """What came out: seconds of each stage and case, the rest in total."""
+    """What a rung took.
+
+    Attributes:
+        start_up: seconds of imports, loading and a first case.
+        cases: case -> stage -> seconds.
+        peak_memory: bytes; None on systems that do not tell.
+    """
 
     start_up: float = 0.0
     cases: dict[str, dict[str, float]] = field(default_factory=dict)
-    peak_memory: int | None = None  # bytes; None on systems that do not tell
+    peak_memory: int | None = None
 
 
 Step = Callable[[Sequence[Path], Path, "_Clock"], None]
 
 
 class _Clock:
-    """Seconds of each stage of a case."""
+    """A stopwatch for the stages of a case."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -60,7 +65,7 @@ class _Clock:
 def run_rung(
     rung: Rung, cases: Mapping[str, Sequence[Path]], output: Path, fold: str, device: str, threads: int
 ) -> Timing:
-    """Predict the cases one after the other. The first is run once more before, not counted: start-up.
+    """Predict the cases one after the other; the first one is run once more before, as part of the start-up.
 
     Called in a fresh process, so that start-up includes the imports and the peak of the memory is this rung's.
     """
@@ -89,20 +94,22 @@ def _with_nnunet(rung: Rung, fold: str, device: str, threads: int) -> Step:
 
     extend_trainer_search()
     torch.set_num_threads(threads)
-    place = torch.device(device if rung.backend == "torch" else "cpu")
-    predictor: Any
+    rung_device = torch.device(device if rung.backend == "torch" else "cpu")
+    predictor: nnUNetPredictor
     if rung.how == "nnunet":
-        predictor = nnUNetPredictor(use_mirroring=rung.mirroring, device=place, allow_tqdm=False)
+        predictor = nnUNetPredictor(use_mirroring=rung.mirroring, device=rung_device, allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(str(rung.model), [fold])
     else:
-        predictor = Predictor(rung.model, folds=[fold], device=place, backend=rung.backend, mirroring=rung.mirroring)
+        predictor = Predictor(
+            rung.model, folds=[fold], device=rung_device, backend=rung.backend, mirroring=rung.mirroring
+        )
     plans, configuration = predictor.plans_manager, predictor.configuration_manager
     images, preprocessor = plans.image_reader_writer_class(), configuration.preprocessor_class(verbose=False)
     dataset_json, labels = predictor.dataset_json, predictor.label_manager
 
     def step(files: Sequence[Path], target: Path, clock: _Clock) -> None:
         with clock("read"):
-            data, properties = images.read_images([str(each) for each in files])
+            data, properties = images.read_images([str(file) for file in files])
         with clock("preprocess"):
             data, _, properties = preprocessor.run_case_npy(data, None, properties, plans, configuration, dataset_json)
         with clock("network"):
@@ -118,7 +125,7 @@ def _with_nnunet(rung: Rung, fold: str, device: str, threads: int) -> Step:
 
 
 def _program(rung: Rung, fold: str, _device: str, threads: int) -> Step:
-    """What `predict.pyz` does."""
+    """The steps of `predict.pyz`."""
     from nnunetv2_hlfd.deploy.runtime.images import read_image, write_segmentation
     from nnunetv2_hlfd.deploy.runtime.network import find_networks, open_network
     from nnunetv2_hlfd.deploy.runtime.predict import predict_logits

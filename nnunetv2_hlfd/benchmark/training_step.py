@@ -17,6 +17,7 @@ from tqdm import tqdm
 from nnunetv2_hlfd.teacher.teacher import Teacher
 from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 from nnunetv2_hlfd.training.distiller import STEP_PARTS
+from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
 from nnunetv2_hlfd.training.throwaway import real_batches, throwaway_trainer
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 from nnunetv2_hlfd.utilities.atomic import atomic_path
@@ -72,11 +73,11 @@ def benchmark_training(
     extend_trainer_search()
     with contextlib.ExitStack() as stack:
 
-        def build(name: str) -> Any:
+        def build(name: str) -> ScheduledTrainer:
             return stack.enter_context(throwaway_trainer(dataset, configuration, fold, name, plans, device))
 
         student = build("nnUNetTrainerStudent")
-        distilling = {name: build(name) for name in trainers}
+        distilling = {name: _distilling(build(name)) for name in trainers}
         _start(student, distilling)
         [batch] = real_batches(student, 1)
         rows = _measure(student, distilling, batch)
@@ -87,13 +88,18 @@ def benchmark_training(
     return rows
 
 
-def _start(student: Any, distilling: Mapping[str, Any]) -> None:
-    """Make all checks, build the networks; the teacher is loaded once."""
+def _distilling(trainer: ScheduledTrainer) -> DistillationTrainer:
+    if not isinstance(trainer, DistillationTrainer):
+        name = type(trainer).__name__
+        raise UserError(f"Expected distillation trainers for -tr, such as nnUNetTrainerHLFD, got {name}.")
+    return trainer
+
+
+def _start(student: ScheduledTrainer, distilling: Mapping[str, DistillationTrainer]) -> None:
+    """Make all checks and build the networks; the teacher is loaded once."""
     student.check_start()
     teacher: Teacher | None = None
-    for name, trainer in distilling.items():
-        if not isinstance(trainer, DistillationTrainer):
-            raise UserError(f"Expected distillation trainers for -tr, such as nnUNetTrainerHLFD, got {name}.")
+    for trainer in distilling.values():
         if teacher is not None:
             trainer.learn_from(teacher)
         trainer.check_start()
@@ -102,16 +108,22 @@ def _start(student: Any, distilling: Mapping[str, Any]) -> None:
     student.network.train()
 
 
-def _measure(student: Any, distilling: Mapping[str, Any], batch: dict[str, Any]) -> list[Row]:
+def _measure(
+    student: ScheduledTrainer, distilling: Mapping[str, DistillationTrainer], batch: dict[str, Any]
+) -> list[Row]:
+    """Measure the student alone, the teacher's forward pass, and every distilling trainer's step, on one batch."""
     device = student.device
-    teacher, data = next(iter(distilling.values())).distiller.teacher, batch["data"].to(device)
-    steps: dict[str, Callable[[], Any]] = {STUDENT: partial(student.train_step, batch), TEACHER: partial(teacher, data)}
+    distiller, data = next(iter(distilling.values())).distiller, batch["data"].to(device)
+    steps: dict[str, Callable[[], object]] = {
+        STUDENT: partial(student.train_step, batch),
+        TEACHER: partial(distiller.ask_teacher, data),
+    }
     steps |= {name: partial(trainer.train_step, batch) for name, trainer in distilling.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in tqdm(range(_WARM_UP + _ROUNDS), desc="rounds"):
         for name, step in steps.items():
             seconds[name].append(seconds_of(step, device))
-    times = {name: np.array(each[_WARM_UP:]) for name, each in seconds.items()}
+    times = {name: np.array(rounds[_WARM_UP:]) for name, rounds in seconds.items()}
     return [
         Row(
             name=name,
@@ -130,7 +142,7 @@ def _adapters(trainer: DistillationTrainer) -> int:
     return sum(parameter.numel() for parameter in trainer.distiller.method.parameters())
 
 
-def _parts(step: Callable[[], Any], device: torch.device) -> dict[str, float]:
+def _parts(step: Callable[[], object], device: torch.device) -> dict[str, float]:
     """Share of each part of the step in percent, by torch's profiler."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with profile(activities=activities) as profiler:
@@ -142,7 +154,7 @@ def _parts(step: Callable[[], Any], device: torch.device) -> dict[str, float]:
         part: events[part].device_time_total if device.type == "cuda" else events[part].cpu_time_total
         for part in STEP_PARTS
     }
-    return {part: 100 * each / sum(spent.values()) for part, each in spent.items()}
+    return {part: 100 * time / sum(spent.values()) for part, time in spent.items()}
 
 
 def _machine(device: torch.device) -> str:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
-from nnunetv2_hlfd.datasets.conversion import REPORT_FILE, Challenge, Conversion
+from nnunetv2_hlfd.datasets.challenge import Challenge
+from nnunetv2_hlfd.datasets.conversion import REPORT_FILE, Conversion
 from nnunetv2_hlfd.datasets.kits19 import KITS19
 from nnunetv2_hlfd.datasets.lits import LITS
 
-CHALLENGES: Mapping[str, Challenge] = {each.name: each for each in (KITS19, LITS)}
+CHALLENGES: Mapping[str, Challenge] = {challenge.name: challenge for challenge in (KITS19, LITS)}
 
 
 def summary(conversion: Conversion) -> str:

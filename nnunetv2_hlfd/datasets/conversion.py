@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_j
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 from tqdm import tqdm
 
+from nnunetv2_hlfd.datasets.challenge import Challenge, SourceCase
 from nnunetv2_hlfd.datasets.locations import raw_folder
 from nnunetv2_hlfd.datasets.volumes import compare_grids, read_volume, to_int16, to_labels, write_volume
 from nnunetv2_hlfd.utilities.atomic import atomic_path, write_json
@@ -19,42 +20,6 @@ from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
 
 REPORT_FILE = "conversion_report.json"
 _LABELS = (0, 1, 2)  # background, organ, tumor: in all data sets here
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceCase:
-    """A case as it lies in a download; `problem` says why it is ambiguous."""
-
-    name: str
-    image: Path | None
-    label: Path | None
-    problem: str = ""
-
-    def stamp(self) -> str:
-        """Sizes and times of its files: a converted case with another stamp is converted again."""
-        stats = [file.stat() for file in (self.image, self.label) if file]
-        return " ".join(f"{each.st_size}@{each.st_mtime_ns}" for each in stats)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Challenge:
-    """A public data set of CT scans with the labels 1 (an organ) and 2 (its tumors).
-
-    Attributes:
-        name: on the command line.
-        dataset: nnU-Net's name for it unless another one is given.
-        organ: name of label 1.
-        find_cases: a folder's cases, by name.
-        layout: what that folder should hold, in words.
-        reference: where it comes from.
-    """
-
-    name: str
-    dataset: str
-    organ: str
-    find_cases: Callable[[Path], list[SourceCase]]
-    layout: str
-    reference: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +51,7 @@ def convert(challenge: Challenge, source: Path, dataset: str | None = None, *, r
     if not any(case.label for case in cases):
         raise UserError(f"Expected {challenge.layout}, found no label in {source}.")
     folder = raw_folder() / name
-    rows = _rows_of_before(folder, challenge, cases)
+    rows = _earlier_rows(folder, challenge, cases)
     _write_report(folder, challenge, rows.values())
     for case in tqdm(cases, desc=f"Converting to {name}", unit="case", disable=None):
         rows[case.name] = _row(case, source, folder, rows.get(case.name, {}))
@@ -106,13 +71,13 @@ def dataset_name(default: str, given: str | None) -> str:
     name = f"Dataset{int(given):03d}{default[len('Dataset000') :]}" if given.isdecimal() else given
     if not re.fullmatch(r"Dataset(?!000)\d{3}_[\w.+-]+", name, re.ASCII):
         raise UserError(f"Expected a data set ID from 1 to 999 or a name such as {default}, got '{given}'.")
-    others = [str(each) for each in find_candidate_datasets(int(name[7:10])) if each != name]
+    others = [str(other) for other in find_candidate_datasets(int(name[7:10])) if other != name]
     if others:
         raise UserError(f"{name} cannot be made: {', '.join(others)} has that ID. Choose another one with -d.")
     return name
 
 
-def _rows_of_before(folder: Path, challenge: Challenge, cases: Sequence[SourceCase]) -> dict[str, dict[str, Any]]:
+def _earlier_rows(folder: Path, challenge: Challenge, cases: Sequence[SourceCase]) -> dict[str, dict[str, Any]]:
     """Case -> row of an earlier conversion into this folder.
 
     Raises:
@@ -127,15 +92,15 @@ def _rows_of_before(folder: Path, challenge: Challenge, cases: Sequence[SourceCa
     if report.get("challenge") != challenge.name:
         raise UserError(f"{folder} was converted from {report.get('challenge')}. Choose another ID or name with -d.")
     known = {file.name for case in cases for file in _targets(folder, case)}
-    strangers = [
+    unknown = [
         file.name
         for part in ("imagesTr", "labelsTr")
         for file in sorted((folder / part).glob("*"))
         if file.is_file() and file.name not in known
     ]
-    if strangers:
+    if unknown:
         raise UserError(
-            f"{folder} has files of cases that this source lacks, such as {strangers[0]}. Remove them, or choose "
+            f"{folder} has files of cases that this source lacks, such as {unknown[0]}. Remove them, or choose "
             f"another ID or name with -d."
         )
     with refuse_damage(file):

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from nnunetv2_hlfd.datasets.conversion import Challenge, SourceCase
+from nnunetv2_hlfd.datasets.challenge import Challenge, SourceCase
 
 
 def find_cases(source: Path) -> list[SourceCase]:
@@ -12,7 +12,7 @@ def find_cases(source: Path) -> list[SourceCase]:
     The arrays' first axis is the slice axis (z, y, x), and the affine says so: nothing has to be turned.
     """
     data = source / "data" if (source / "data").is_dir() else source
-    folders = sorted(each for each in data.glob("case_*") if re.fullmatch(r"case_\d{5}", each.name) and each.is_dir())
+    folders = sorted(path for path in data.glob("case_*") if re.fullmatch(r"case_\d{5}", path.name) and path.is_dir())
     return [_case(folder) for folder in folders]
 
 

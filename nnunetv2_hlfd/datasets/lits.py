@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from nnunetv2_hlfd.datasets.conversion import Challenge, SourceCase
+from nnunetv2_hlfd.datasets.challenge import Challenge, SourceCase
 
 _LITS = re.compile(r"(?P<test>test-)?(?P<role>volume|segmentation)-(?P<number>\d+)\.nii(\.gz)?")
 _DECATHLON = re.compile(r"liver_(?P<number>\d+)\.nii\.gz")
@@ -40,9 +40,9 @@ def _decathlon(source: Path) -> Iterable[tuple[str, str, Path]]:
 
 def _case(name: str, images: list[Path], labels: list[Path]) -> SourceCase:
     problem = "; ".join(
-        f"{len(each)} {role}: {' and '.join(f'{file.parent.name}/{file.name}' for file in each)}"
-        for role, each in (("images", images), ("labels", labels))
-        if len(each) > 1
+        f"{len(files)} {role}: {' and '.join(f'{file.parent.name}/{file.name}' for file in files)}"
+        for role, files in (("images", images), ("labels", labels))
+        if len(files) > 1
     )
     return SourceCase(
         name=name, image=images[0] if images else None, label=labels[0] if labels else None, problem=problem

@@ -97,8 +97,10 @@ def compare_grids(image: SimpleITK.Image, label: SimpleITK.Image) -> str:
     if not different:
         return ""
     corners = itertools.product(*((0.0, float(extent)) for extent in image.GetSize()))
-    places = [[volume.TransformContinuousIndexToPhysicalPoint(each) for volume in (image, label)] for each in corners]
-    shift = max(math.dist(*pair) for pair in places) / min(image.GetSpacing())
+    points = [
+        [volume.TransformContinuousIndexToPhysicalPoint(corner) for volume in (image, label)] for corner in corners
+    ]
+    shift = max(math.dist(*pair) for pair in points) / min(image.GetSpacing())
     if not shift <= GEOMETRY_TOLERANCE:  # NaN too
         values = "; ".join(f"{name} {_numbers(one)} and {_numbers(two)}" for name, (one, two) in different.items())
         raise UserError(f"image and label lie {shift:.3g} voxels apart: {values}")
@@ -106,7 +108,7 @@ def compare_grids(image: SimpleITK.Image, label: SimpleITK.Image) -> str:
 
 
 def _numbers(values: Collection[float]) -> str:
-    return f"({', '.join(f'{each + 0.0:.6g}' for each in values)})"  # + 0.0: no -0
+    return f"({', '.join(f'{value + 0.0:.6g}' for value in values)})"  # + 0.0: no -0
 
 
 def to_int16(volume: SimpleITK.Image) -> SimpleITK.Image:
@@ -131,11 +133,10 @@ def to_labels(volume: SimpleITK.Image, allowed: Collection[int]) -> SimpleITK.Im
     values = SimpleITK.GetArrayViewFromImage(volume)
     found = {value for plane in values for value in pd.unique(plane.ravel()).tolist()}
     if unexpected := sorted(found - set(allowed)):
+        first = ", ".join(f"{value:g}" for value in unexpected[:5])
         more = f" and {len(unexpected) - 5} more" if len(unexpected) > 5 else ""
-        raise UserError(
-            f"the label has unexpected values {', '.join(f'{each:g}' for each in unexpected[:5])}{more}; expected are "
-            f"{', '.join(map(str, sorted(allowed)))}"
-        )
+        expected = ", ".join(map(str, sorted(allowed)))
+        raise UserError(f"the label has unexpected values {first}{more}; expected are {expected}")
     if found == {0}:
         raise UserError("the label is empty")
     return _by_planes(volume, np.dtype(np.uint8))

@@ -59,8 +59,8 @@ class Workspace:
             self._read()
         elif folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"{folder} holds something else than this demo. Choose a new folder with -o.")
-        for each in ("raw", "preprocessed", "results", "predictions", "logs"):
-            (folder / each).mkdir(parents=True, exist_ok=True)
+        for name in ("raw", "preprocessed", "results", "predictions", "logs"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
         self._write()
 
     def _read(self) -> None:
@@ -87,7 +87,7 @@ class Workspace:
     def environment(self) -> dict[str, str]:
         """The children's environment: nnU-Net's folders inside the demo, whatever nnUNet_* variables are set."""
         kept = {name: value for name, value in os.environ.items() if not name.lower().startswith("nnunet_")}
-        folders = {f"nnUNet_{each}": str(self.folder / each) for each in ("raw", "preprocessed", "results")}
+        folders = {f"nnUNet_{name}": str(self.folder / name) for name in ("raw", "preprocessed", "results")}
         return {
             "OMP_WAIT_POLICY": "passive",  # waiting threads that spin slow a busy machine down many times
             **kept,

@@ -79,9 +79,9 @@ def write_report(folder: Path, dataset: str, plans: str, models: Sequence[Model]
         f"![Held-out slices](result.png)\n"
     )
     write_text(folder / "result.md", text)
-    rows = read_rows(folder / "raw" / dataset, [folder / "predictions" / each.name for each in models], results)
+    rows = read_rows(folder / "raw" / dataset, [folder / "predictions" / model.name for model in models], results)
     with atomic_path(folder / "result.png") as temporary:
-        draw_picture(rows, [each.title for each in models]).savefig(temporary, dpi=100)
+        draw_picture(rows, [model.title for model in models]).savefig(temporary, dpi=100)
     return text
 
 
@@ -115,15 +115,15 @@ def result_table(results: Sequence[Result]) -> str:
     head = ["", *(f"Dice {label}" for label in LABELS), "Parameters", "GMAC", "Weights", "Checkpoint", "s per case"]
     rows = [
         [
-            each.title,
-            *(f"{each.dice[label]:.3f}" for label in LABELS),
-            f"{each.parameters / 1e6:.3g} M",
-            f"{each.macs / 1e9:.3g}",
-            f"{each.parameters * _BYTES_PER_PARAMETER / 1e6:.1f} MB",
-            f"{each.checkpoint_bytes / 1e6:.1f} MB",
-            f"{each.seconds_per_case:.2f}",
+            result.title,
+            *(f"{result.dice[label]:.3f}" for label in LABELS),
+            f"{result.parameters / 1e6:.3g} M",
+            f"{result.macs / 1e9:.3g}",
+            f"{result.parameters * _BYTES_PER_PARAMETER / 1e6:.1f} MB",
+            f"{result.checkpoint_bytes / 1e6:.1f} MB",
+            f"{result.seconds_per_case:.2f}",
         ]
-        for each in results
+        for result in results
     ]
     return markdown_table(head, rows)
 
@@ -140,17 +140,17 @@ def read_rows(raw: Path, predictions: Sequence[Path], results: Sequence[Result])
                 name=f"{case}, slice {index + 1} of {len(truth)}",
                 image=_load(raw / "imagesTs" / f"{case}_0000.nii.gz")[index],
                 truth=truth[index],
-                predictions=[_load(each / file.name)[index] for each in predictions],
-                captions=[_caption(each.case_dice[case]) for each in results],
+                predictions=[_load(folder / file.name)[index] for folder in predictions],
+                captions=[_caption(result.case_dice[case]) for result in results],
             )
         )
-    filled = np.flatnonzero(np.any([each.image > _AIR_HU for each in rows], axis=(0, 2)))
-    return [_cut(each, slice(filled[0], filled[-1] + 1)) for each in rows]
+    filled = np.flatnonzero(np.any([row.image > _AIR_HU for row in rows], axis=(0, 2)))
+    return [_cut(row, slice(filled[0], filled[-1] + 1)) for row in rows]
 
 
 def _cut(row: PictureRow, lines: slice) -> PictureRow:
     return replace(
-        row, image=row.image[lines], truth=row.truth[lines], predictions=[each[lines] for each in row.predictions]
+        row, image=row.image[lines], truth=row.truth[lines], predictions=[labels[lines] for labels in row.predictions]
     )
 
 

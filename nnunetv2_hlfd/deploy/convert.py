@@ -116,4 +116,4 @@ def _total_strides(network: nn.Module, dimensions: int) -> list[int] | None:
     if strides is None:
         return None
     listed = [[stride] * dimensions if isinstance(stride, int) else list(stride) for stride in strides]
-    return [int(np.prod(each)) for each in zip(*listed, strict=True)]
+    return [int(np.prod(axis)) for axis in zip(*listed, strict=True)]

@@ -116,7 +116,7 @@ def _read(predictor: Predictor, work: Work, case: str, files: Sequence[Path]) ->
     dataset_json, configuration = predictor.dataset_json, predictor.configuration_manager
     channels = len(dataset_json.get("channel_names") or dataset_json["modality"])
     if len(files) != channels:
-        raise UserError(f"expected {channels} channels, got {len(files)}: {', '.join(each.name for each in files)}")
+        raise UserError(f"expected {channels} channels, got {len(files)}: {', '.join(file.name for file in files)}")
     for file in files:
         check_complete(file)
     previous = None
@@ -124,7 +124,7 @@ def _read(predictor: Predictor, work: Work, case: str, files: Sequence[Path]) ->
         previous = str(work.prev_stage_predictions / f"{case}{dataset_json['file_ending']}")
     preprocessor = configuration.preprocessor_class(verbose=False)
     data, segmentation, properties = preprocessor.run_case(
-        [str(each) for each in files], previous, predictor.plans_manager, configuration, dataset_json
+        [str(file) for file in files], previous, predictor.plans_manager, configuration, dataset_json
     )
     if previous is not None:
         labels = predictor.label_manager.foreground_labels

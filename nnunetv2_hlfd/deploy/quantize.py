@@ -75,10 +75,9 @@ def _case_dice(
     valid = truth != labels.ignore_label if labels.has_ignore_label else np.ones_like(truth, bool)
     winners = logits.argmax(0)
     values = []
-    for index, each in enumerate(labels.foreground_regions if labels.has_regions else labels.foreground_labels):
-        predicted = valid & ((logits[index] > 0) if labels.has_regions else winners == each)
-        wanted = valid & np.isin(truth, each)
-        values.append(dice(predicted, wanted))
+    for index, label in enumerate(labels.foreground_regions if labels.has_regions else labels.foreground_labels):
+        predicted = valid & ((logits[index] > 0) if labels.has_regions else winners == label)
+        values.append(dice(predicted, valid & np.isin(truth, label)))
     return values
 
 

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("agg")  # as nnU-Net's logger does
+import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
@@ -20,7 +21,7 @@ CSV_FILE, PLOT_FILE, BALANCE_FILE = "distillation_log.csv", "distillation_progre
 
 
 class Balance(Protocol):
-    """What balancing the gradients did in one step; tensors (parts, terms), NaN where a term has no path to a part."""
+    """What balancing the gradients did in one step; tensors (parts, terms), NaN where a term does not reach a part."""
 
     parts: Sequence[str]
     terms: Sequence[str]
@@ -58,6 +59,8 @@ class DistillationLog:
     def add_balance(self, epoch: int, steps: Sequence[Balance]) -> dict[str, float]:
         """Add an epoch's rows to the table of balanced gradients, and the mean share of each term to the epoch's row.
 
+        Steps in which a gradient was not finite (GradScaler has skipped them) are left out.
+
         Args:
             epoch: of the row that `add` has added.
             steps: one record for each step that was balanced.
@@ -65,10 +68,7 @@ class DistillationLog:
         shares = {f"{name}_share": math.nan for name in self.term_names}
         self.balance_rows = [row for row in self.balance_rows if row["epoch"] < epoch]
         if steps:
-            means = [
-                mean_of_known([getattr(step, kind).float().cpu().numpy() for step in steps])
-                for kind in ("share", "ratio", "cosine")
-            ]
+            means = mean_of_known([_finite(step) for step in steps])
             first = steps[0]
             shares |= {
                 f"{term}_share": float(mean_of_known(means[0][:, column])) for column, term in enumerate(first.terms)
@@ -77,7 +77,7 @@ class DistillationLog:
                 {"epoch": epoch, "part": part, "term": term, "share": share, "ratio": ratio, "cosine": cosine}
                 for row, part in enumerate(first.parts)
                 for column, term in enumerate(first.terms)
-                for share, ratio, cosine in [[float(mean[row, column]) for mean in means]]
+                for share, ratio, cosine in [means[:, row, column].tolist()]
             ]
         self.rows[-1] |= shares
         return shares
@@ -113,6 +113,12 @@ def mean_of_known(values: Sequence[Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of an empty mean
         return np.nanmean(values, axis=0)
+
+
+def _finite(step: Balance) -> Any:
+    """Share, ratio and cosine (3, parts, terms) of a step, NaN where one of them is not finite."""
+    values = torch.stack([step.share, step.ratio, step.cosine]).float().cpu().numpy()
+    return np.where(np.isfinite(values).all(axis=0), values, np.nan)
 
 
 def _write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -47,11 +47,13 @@ def check_archive(path: Path) -> None:
             raise ForeignObjectError("torch's file format before 1.6, whose sizes cannot be checked")
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-        if any(each.compress_type != zipfile.ZIP_STORED or each.file_size != each.compress_size for each in entries):
+        if any(
+            entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size for entry in entries
+        ):
             raise UserError("compressed entries, which torch.save never writes")
-        if sum(each.file_size for each in entries) > path.stat().st_size:
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
             raise UserError("entries that overlap")
-        [pickle] = [each for each in entries if each.filename.endswith("data.pkl")]
+        [pickle] = [entry for entry in entries if entry.filename.endswith("data.pkl")]
         content = archive.read(pickle)
     for operation, argument, _position in pickletools.genops(content):
         if operation.name == "GLOBAL" and not _KNOWN.fullmatch(str(argument)):
@@ -80,14 +82,14 @@ def _tensors(content: Any) -> Iterator[Tensor]:
     """All tensors in nested containers; without recursion, because a file decides how deep they are."""
     waiting, seen = [content], set()
     while waiting:
-        each = waiting.pop()
-        if isinstance(each, Tensor):
-            yield each
-        elif isinstance(each, dict | list | tuple | set) and id(each) not in seen:
-            seen.add(id(each))
-            waiting.extend((*each, *each.values()) if isinstance(each, dict) else each)
-            if isinstance(each, OrderedDict):
-                waiting.append(vars(each))  # the pickle may set attributes of it
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, dict | list | tuple | set) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.extend((*value, *value.values()) if isinstance(value, dict) else value)
+            if isinstance(value, OrderedDict):
+                waiting.append(vars(value))  # the pickle may set attributes of it
 
 
 class _DType:

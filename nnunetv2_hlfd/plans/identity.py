@@ -22,16 +22,16 @@ def plans_lineage(plans: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys((plans["plans_name"], made_from, base_plans_name(plans))))
 
 
-def different_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+def different_settings(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     """Settings present on both sides that differ, in words."""
     return [
-        f"{name}: {ours[name]!r} here, {theirs[name]!r} there"
-        for name in ours
-        if name in theirs and ours[name] != theirs[name]
+        f"{name}: {here[name]!r} here, {there[name]!r} there"
+        for name in here
+        if name in there and here[name] != there[name]
     ]
 
 
-def check_folder_is_ours(model_folder: Path, settings: Settings, fold: int | str | None = None) -> None:
+def check_folder_settings(model_folder: Path, settings: Settings, fold: int | str | None = None) -> None:
     """Refuse to start in a model folder whose plans.json or folds were made with other settings.
 
     Args:
@@ -40,27 +40,27 @@ def check_folder_is_ours(model_folder: Path, settings: Settings, fold: int | str
         fold: of this run; --overwrite replaces no other.
 
     Raises:
-        UserError: naming the settings that differ and the two ways out.
+        UserError: naming the settings that differ and two remedies.
     """
     records = [model_folder / "plans.json", *sorted(model_folder.glob(f"fold_*/{RECORD_FILE}"))]
     for record in filter(Path.is_file, records):
         content = read_json(record)
         try:
-            ours = record.name == RECORD_FILE
-            theirs = content["given"] if ours else content.get(PLANS_KEY, {}).get("settings", {})
+            is_record = record.name == RECORD_FILE
+            recorded = content["given"] if is_record else content.get(PLANS_KEY, {}).get("settings", {})
         except (KeyError, AttributeError) as error:
             raise UserError(f"{record} is damaged: it holds no settings. Remove it or its run.") from error
-        differences = different_settings(settings.to_dict(), theirs)
+        differences = different_settings(settings.to_dict(), recorded)
         if differences:
-            own = fold is None or record.name == "plans.json" or record.parent.name == f"fold_{fold}"
-            way = (
+            replaceable = fold is None or not is_record or record.parent.name == f"fold_{fold}"
+            remedy = (
                 "replace the old run with: nnUNetv2_hlfd train ... --overwrite"
-                if own
-                else (f"remove {record.parent}: the folds of one model share their settings")
+                if replaceable
+                else f"remove {record.parent}: the folds of one model share their settings"
             )
             raise UserError(
                 f"{record} belongs to a run with other settings ({'; '.join(differences)}). Give this run its own "
-                f"plans name with: nnUNetv2_hlfd plan -name NAME ..., or {way}."
+                f"plans name with: nnUNetv2_hlfd plan -name NAME ..., or {remedy}."
             )
 
 

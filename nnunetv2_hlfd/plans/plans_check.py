@@ -69,7 +69,7 @@ def check_configuration(plans: PlansManager, configuration: str, source: object)
     with refuse_damage(source):
         config = plans.get_configuration(configuration)
         patch = config.patch_size
-        if len(patch) not in (2, 3) or not all(_is_count(each) for each in patch) or math.prod(patch) > _MAX_VOXELS:
+        if len(patch) not in (2, 3) or not all(map(_is_count, patch)) or math.prod(patch) > _MAX_VOXELS:
             raise UserError(f"{source} is damaged: expected a patch_size of 2 or 3 extents, got {patch!r:.80}.")
         if not _is_count(config.batch_size):
             raise UserError(f"{source} is damaged: expected a batch_size above 0, got {config.batch_size!r:.80}.")
@@ -93,11 +93,11 @@ def check_architecture(architecture: Mapping[str, Any], source: object) -> None:
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Every number and text with the key it stands under."""
     if isinstance(value, Mapping):
-        for name, each in value.items():
-            yield from _leaves(str(name), each)
+        for name, entry in value.items():
+            yield from _leaves(str(name), entry)
     elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _leaves(key, each)
+        for entry in value:
+            yield from _leaves(key, entry)
     else:
         yield key, value
 

@@ -87,7 +87,7 @@ def variant_differences(file: Path, settings: dict[str, Any], window: Window | N
     plans = read_json(file)
     existing = given_settings(plans)
     if _window_of(plans) != window:
-        return f"window: {_in_words(window)} here, {_in_words(_window_of(plans))} there"
+        return f"window: {_format(window)} here, {_format(_window_of(plans))} there"
     if existing == settings:
         return ""
     changes = different_settings(settings, existing) or [f"{sorted(settings)} here, {sorted(existing)} there"]
@@ -99,5 +99,5 @@ def _window_of(plans: Mapping[str, Any]) -> Window | None:
     return tuple(window) if window else None
 
 
-def _in_words(window: Window | None) -> str:
+def _format(window: Window | None) -> str:
     return f"{window[0]:g},{window[1]:g}" if window else "none"

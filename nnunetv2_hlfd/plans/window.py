@@ -16,7 +16,7 @@ _KEY = "foreground_intensity_properties_per_channel"
 
 
 def parse_window(text: str) -> Window:
-    """`kidney`, `liver` or `LOW,HIGH`.
+    """Read `kidney`, `liver` or `LOW,HIGH` from the command line.
 
     Raises:
         UserError: for anything else, and where LOW is not below HIGH.
@@ -47,10 +47,14 @@ def clip_at(window: Window, plans: dict[str, Any]) -> None:
         UserError: for plans without a CT channel, or whose foreground lies outside the window.
     """
     configurations = plans["configurations"]
-    schemes = [each.get("normalization_schemes", []) for each in configurations.values()]
-    channels = sorted({i for each in schemes for i, scheme in enumerate(each) if scheme == "CTNormalization"})
+    schemes = [
+        (channel, scheme)
+        for configuration in configurations.values()
+        for channel, scheme in enumerate(configuration.get("normalization_schemes", []))
+    ]
+    channels = sorted({channel for channel, scheme in schemes if scheme == "CTNormalization"})
     if not channels:
-        others = ", ".join(sorted({scheme for each in schemes for scheme in each}))
+        others = ", ".join(sorted({scheme for _, scheme in schemes}))
         raise UserError(f"Expected a channel with CTNormalization for -window, got {others}: no CT data.")
     for channel in channels:
         properties = plans[_KEY][str(channel)]
@@ -67,7 +71,7 @@ def clip_at(window: Window, plans: dict[str, Any]) -> None:
 
 def configurations_with_data(plans: Mapping[str, Any]) -> list[str]:
     """Configurations that have preprocessed data of their own: a cascade's second stage uses another one's."""
-    return [name for name, each in plans["configurations"].items() if "data_identifier" in each]
+    return [name for name, configuration in plans["configurations"].items() if "data_identifier" in configuration]
 
 
 def preprocess_command(plans: Mapping[str, Any]) -> str:

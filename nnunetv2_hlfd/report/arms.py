@@ -34,8 +34,8 @@ def group_models(models: Sequence[Model]) -> list[Arm]:
     groups: dict[str, list[Model]] = {}
     for model in models:
         groups.setdefault(repr(_identity(model)), []).append(model)
-    arms = [Arm(name=_name(each[0], [group[0] for group in groups.values()]), models=each) for each in groups.values()]
-    return _with_different_names(arms)
+    first = [group[0] for group in groups.values()]
+    return _with_different_names([Arm(name=_name(group[0], first), models=group) for group in groups.values()])
 
 
 def student_alone(arms: Sequence[Arm]) -> Arm | None:
@@ -68,14 +68,14 @@ def _teachers(model: Model) -> list[tuple[int, list[str]]]:
 def _name(model: Model, others: Sequence[Model]) -> str:
     same = [other for other in others if other.title == model.title]
     defaults = Settings().to_dict()
-    told = [
+    different = [
         f"{name} {_text(value)}"
         for name, value in model.settings.items()
         if value != defaults.get(name)
         and any(other.settings.get(name) != value for other in same)
         and name not in _WITHOUT_EFFECT
     ]
-    return ", ".join([model.title, *told])
+    return ", ".join([model.title, *different])
 
 
 def _text(value: Any) -> str:

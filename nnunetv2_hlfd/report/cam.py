@@ -51,7 +51,7 @@ def grad_cam(network: Any, data: Tensor, channel: int, region: Tensor) -> list[T
     data = data.detach().requires_grad_()  # the weights are frozen: the graph starts here
     maps = LayerGradCam(score, score.skips).attribute(data, additional_forward_args=region, relu_attributions=True)
     maps = maps if isinstance(maps, tuple) else (maps,)
-    return [each[:, 0].detach() for each in maps]
+    return [values[:, 0].detach() for values in maps]
 
 
 def predicted_region(logits: Tensor, channel: int, regions: bool) -> Tensor:

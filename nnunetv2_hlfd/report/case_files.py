@@ -66,7 +66,7 @@ def list_case_files(models: Sequence[Model], folds: Sequence[int]) -> tuple[list
     rows = first.cases[first.cases["fold"].isin(folds)].drop_duplicates("case")
     for case, recorded in zip(rows["case"], rows["reference"], strict=True):
         reference = find_reference(Path(recorded), first)
-        absent = [each for each in (reference, *predictions[case].values()) if not each.is_file()]
+        absent = [file for file in (reference, *predictions[case].values()) if not file.is_file()]
         if absent:
             missing.append(f"{case}: no {absent[0]}")
             continue

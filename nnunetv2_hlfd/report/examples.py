@@ -33,6 +33,6 @@ def choose_examples(cases: pd.DataFrame, label: str, students: Sequence[Arm]) ->
     chosen: dict[str, tuple[str, float]] = {}
     for name, place in places.items():
         case = str(order.index[place])
-        if case not in [each for each, _ in chosen.values()]:
+        if case not in [other for other, _ in chosen.values()]:
             chosen[name] = (case, float(order.iloc[place]))
     return chosen

@@ -34,7 +34,7 @@ def focus_share(values: Tensor, lesion: Tensor, valid: Tensor) -> Share:
         lesion: (*spatial), bool, on the network's grid.
         valid: (*spatial), bool, False where the truth is unknown.
     """
-    inside, known = (resize(each[None, None].float(), values.shape)[0, 0] for each in (lesion & valid, valid))
+    inside, known = (resize(mask[None, None].float(), values.shape)[0, 0] for mask in (lesion & valid, valid))
     area, mass = known.sum(), (values * known).sum()
     if not inside.any():
         return Share(share=float("nan"), uniform=float("nan"), largest=float("nan"))

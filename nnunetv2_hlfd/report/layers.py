@@ -51,11 +51,11 @@ def make_view(patch: Patch, seen: Seen, aspect: float) -> View:
         prediction=shown(seen.prediction),
         aspect=aspect,
         maps={
-            (each.kind, each.stage): (
-                shown(resize(each.values[None, None], size)[0, 0]),
-                focus_share(each.values, patch.lesion, patch.valid).share,
+            (layer.kind, layer.stage): (
+                shown(resize(layer.values[None, None], size)[0, 0]),
+                focus_share(layer.values, patch.lesion, patch.valid).share,
             )
-            for each in seen.maps
+            for layer in seen.maps
         },
     )
 

@@ -103,7 +103,7 @@ def see(trained: TrainedFold, patch: Patch, target: Target) -> Seen:
     if region.any():
         cams = grad_cam(network, data, target.channel, region)
     else:
-        cams = [torch.zeros_like(each[:, 0]) for each in skips]
+        cams = [torch.zeros_like(skip[:, 0]) for skip in skips]
     for stage, role in ((0, "first stage"), (len(stages) - 1, "last stage")):
         maps.append(LayerMap(kind=CAM, stage=role, stride=stages[stage].stride, values=cams[stage][0].cpu()))
     with refuse_damage(trained.source):

@@ -148,12 +148,12 @@ def _read_mask(file: Path, plans: PlansManager, value: LabelValue) -> Mask:
 
 def original_slice(data: Any, properties: dict[str, Any], index: int, shape: tuple[int, ...]) -> Image:
     """A slice of the preprocessed image (C, *spatial), nearest to that of the original, which it is resized to."""
-    box = [slice(*each) for each in properties["bbox_used_for_cropping"]]
+    box = [slice(*bounds) for bounds in properties["bbox_used_for_cropping"]]
     size = properties["shape_after_cropping_and_before_resampling"]
     place = (index - box[0].start + 0.5) * data.shape[1] / size[0] - 0.5
     nearest = min(max(round(place), 0), data.shape[1] - 1)
     image = np.asarray(data[0, nearest], dtype=np.float32)
-    resized = resize(torch.from_numpy(image)[None, None], [int(each) for each in size[1:]])[0, 0].numpy()
+    resized = resize(torch.from_numpy(image)[None, None], [int(extent) for extent in size[1:]])[0, 0].numpy()
     whole = np.full(shape[1:], resized.min(), dtype=np.float32)
     whole[box[1], box[2]] = resized
     return whole
@@ -163,9 +163,9 @@ def _window(masks: Sequence[Mask]) -> tuple[slice, slice]:
     """The square around what any mask has, with a margin of half its extent, a quarter of the image at least."""
     union = np.any(masks, axis=0)
     found = [np.flatnonzero(union.any(axis=other)) for other in (1, 0)]
-    extent = max(int(2 * max(each[-1] - each[0] + 1 for each in found)), max(union.shape) // 4)
+    extent = max(int(2 * max(indices[-1] - indices[0] + 1 for indices in found)), max(union.shape) // 4)
     window = []
-    for each, size in zip(found, union.shape, strict=True):
-        start = min(max((int(each[0]) + int(each[-1]) - extent) // 2, 0), max(size - extent, 0))
+    for indices, size in zip(found, union.shape, strict=True):
+        start = min(max((int(indices[0]) + int(indices[-1]) - extent) // 2, 0), max(size - extent, 0))
         window.append(slice(start, start + extent))
     return window[0], window[1]

@@ -61,7 +61,7 @@ class Page:
     @property
     def pictures(self) -> list[Picture]:
         """All figures."""
-        return [each for section in self.sections for each in section.content if isinstance(each, Picture)]
+        return [content for section in self.sections for content in section.content if isinstance(content, Picture)]
 
 
 def to_markdown(page: Page) -> str:
@@ -69,11 +69,11 @@ def to_markdown(page: Page) -> str:
     parts = [f"# {page.title}", *(f"**Warning:** {warning}" for warning in page.warnings)]
     for section in page.sections:
         parts.append(f"## {section.title}")
-        for each in section.content:
-            if isinstance(each, Table):
-                parts.append(markdown_table(each.head, each.rows))
+        for content in section.content:
+            if isinstance(content, Table):
+                parts.append(markdown_table(content.head, content.rows))
             else:
-                parts.append(f"![{each.text}]({each.name})" if isinstance(each, Picture) else each)
+                parts.append(f"![{content.text}]({content.name})" if isinstance(content, Picture) else content)
         if section.note:
             parts.append(f"*{section.note}*")
     return "\n\n".join(parts) + "\n"
@@ -82,10 +82,10 @@ def to_markdown(page: Page) -> str:
 def to_html(page: Page) -> str:
     """Pictures and style are inside."""
     title = html.escape(page.title)
-    parts = [f"<h1>{title}</h1>", *(f'<p class="warning">{html.escape(each)}</p>' for each in page.warnings)]
+    parts = [f"<h1>{title}</h1>", *(f'<p class="warning">{html.escape(warning)}</p>' for warning in page.warnings)]
     for section in page.sections:
         parts.append(f"<h2>{html.escape(section.title)}</h2>")
-        parts += [_html(each) for each in section.content]
+        parts += [_html(content) for content in section.content]
         if section.note:
             parts.append(f'<p class="note">{html.escape(section.note)}</p>')
     return (
@@ -95,16 +95,20 @@ def to_html(page: Page) -> str:
     )
 
 
-def _html(each: Table | Picture | str) -> str:
-    if isinstance(each, str):
-        return f"<p>{html.escape(each)}</p>"
-    if isinstance(each, Picture):
-        data = base64.b64encode(to_png(each.figure)).decode()
-        return f'<img src="data:image/png;base64,{data}" alt="{html.escape(each.text)}">'
-    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in each.head)
-    rows = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in each.rows)
+def _html(content: Table | Picture | str) -> str:
+    if isinstance(content, str):
+        return f"<p>{html.escape(content)}</p>"
+    if isinstance(content, Picture):
+        data = base64.b64encode(to_png(content.figure)).decode()
+        return f'<img src="data:image/png;base64,{data}" alt="{html.escape(content.text)}">'
+    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in content.head)
+    rows = "\n".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in content.rows
+    )
     table = f'<div class="table"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>'
-    return f"<details><summary>{html.escape(each.summary)}</summary>\n{table}</details>" if each.summary else table
+    return (
+        f"<details><summary>{html.escape(content.summary)}</summary>\n{table}</details>" if content.summary else table
+    )
 
 
 def to_png(figure: Figure) -> bytes:

@@ -99,12 +99,12 @@ def read_patch(dataset: Any, case: str, value: LabelValue, ignore: int | None, p
         valid: Mask = np.ones(labels.shape, dtype=bool) if ignore is None else labels != ignore
         center = lesion_center(lesion)
         size = patch_size if len(patch_size) == 3 else (1, *patch_size)
-        window = [_window(*each) for each in zip(center, size, labels.shape, strict=True)]
-        inside, padding = tuple(each[0] for each in window), [each[1] for each in window]
+        windows = [_window(*axis) for axis in zip(center, size, labels.shape, strict=True)]
+        inside, padding = tuple(inner for inner, _ in windows), [outer for _, outer in windows]
         data = np.pad(np.asarray(image[(slice(None), *inside)], dtype=np.float32), [(0, 0), *padding])
         masks = [np.pad(lesion[inside], padding), np.pad(valid[inside], padding, constant_values=True)]
     if len(patch_size) == 2:
-        data, masks, shown = data[:, 0], [each[0] for each in masks], None
+        data, masks, shown = data[:, 0], [mask[0] for mask in masks], None
     else:
         shown = center[0] - inside[0].start + padding[0][0]
     return Patch(

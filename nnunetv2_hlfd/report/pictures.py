@@ -111,11 +111,11 @@ def make_pictures(arms: Sequence[Arm], folds: Sequence[int], cases: pd.DataFrame
             continue
         for case, patch, seen, aspect in _see_cases(trained, model, fold, target, torch.device(device)):
             key = {"arm": arm.name, "run": model.run, "seed": model.seed, "fold": fold, "case": case}
-            for each in seen.maps:
-                if each.kind != PIXEL:
-                    share = focus_share(each.values, patch.lesion, patch.valid)
-                    stride = "x".join(map(str, each.stride))
-                    rows.append({**key, "map": each.kind, "stage": each.stage, "stride": stride, **vars(share)})
+            for layer in seen.maps:
+                if layer.kind != PIXEL:
+                    share = focus_share(layer.values, patch.lesion, patch.valid)
+                    stride = "x".join(map(str, layer.stride))
+                    rows.append({**key, "map": layer.kind, "stage": layer.stage, "stride": stride, **vars(share)})
             if case in wanted and model is arm.models[0]:
                 views[wanted[case]][arm.name] = make_view(patch, seen, aspect)
     focus = pd.DataFrame(rows, columns=_FOCUS_COLUMNS)

@@ -48,10 +48,10 @@ def draw_size(summary: Summary, label: str, costs: Mapping[str, Cost]) -> Figure
 def draw_curves(curves: Mapping[str, Sequence[Curve]]) -> Figure:
     """Pseudo Dice and validation loss of every epoch: mean over the runs and folds of an arm."""
     figure, dice, loss = _two_axes(12, 4.5)
-    for index, (arm, each) in enumerate(curves.items()):
+    for index, (arm, runs) in enumerate(curves.items()):
         for axis, name in ((dice, "mean_fg_dice"), (loss, "val_losses")):
-            lengths = [len(curve.values[name]) for curve in each]
-            mean = np.mean([curve.values[name][: min(lengths)] for curve in each], axis=0)
+            lengths = [len(curve.values[name]) for curve in runs]
+            mean = np.mean([curve.values[name][: min(lengths)] for curve in runs], axis=0)
             axis.plot(mean, color=_color(index), label=arm, linewidth=1.5, linestyle=_line(index))
     dice.set(title="pseudo Dice on validation patches", xlabel="epoch", ylim=(0, 1))
     loss.set(title="validation loss (each arm's own segmentation loss)", xlabel="epoch")

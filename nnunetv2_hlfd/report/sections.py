@@ -76,8 +76,9 @@ def _warnings(found: Findings) -> list[str]:
 
 
 def _may_have_seen(model: Model) -> bool:
-    networks = [each for record in model.records.values() for each in record.get("teacher", {}).get("networks", [])]
-    return any(each.get("may_have_seen_validation_cases") for each in networks)
+    teachers = [record.get("teacher", {}) for record in model.records.values()]
+    networks = [network for teacher in teachers for network in teacher.get("networks", [])]
+    return any(network.get("may_have_seen_validation_cases") for network in networks)
 
 
 def _num_cases(found: Findings) -> int:
@@ -168,13 +169,13 @@ def _comparisons(found: Findings) -> list[Section]:
     alone = student_alone(found.students)
     sections = []
     for label in dict.fromkeys(found.summary.arms["label"]):
-        rows = [each for each in found.summary.comparisons if each.label == label]
-        gap = next((each for each in found.summary.gaps if each.label == label), None)
+        rows = [comparison for comparison in found.summary.comparisons if comparison.label == label]
+        gap = next((gap for gap in found.summary.gaps if gap.label == label), None)
         content: list[Table | Picture | str] = [_gap_text(gap)] if gap else []
-        against_alone = [each for each in rows if alone and each.reference == alone.name]
+        against_alone = [row for row in rows if alone and row.reference == alone.name]
         if against_alone:
             content.append(_comparison_table(against_alone, gap))
-        between = [each for each in rows if each not in against_alone]
+        between = [row for row in rows if row not in against_alone]
         if between:
             content.append(_comparison_table(between, None, f"Between the methods: {len(between)} pairs"))
         if content:
@@ -197,16 +198,16 @@ def _comparison_table(rows: Sequence[Comparison], gap: Gap | None, summary: str 
         head=[*head, "Share of the gap"] if shares else head,
         rows=[
             [
-                each.arm,
-                each.reference,
-                format_interval(each.difference),
-                f"{100 * each.losing:.0f} %",
-                format_p(each.wilcoxon),
-                format_p(each.holm),
-                str(each.num_cases),
-                *([format_interval(shares[each.arm], 2)] if shares else []),
+                row.arm,
+                row.reference,
+                format_interval(row.difference),
+                f"{100 * row.losing:.0f} %",
+                format_p(row.wilcoxon),
+                format_p(row.holm),
+                str(row.num_cases),
+                *([format_interval(shares[row.arm], 2)] if shares else []),
             ]
-            for each in rows
+            for row in rows
         ],
     )
 

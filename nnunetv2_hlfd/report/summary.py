@@ -1,7 +1,7 @@
 """The numbers of a report: means over cases and runs, paired comparisons, the gap and what of it is recovered."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -74,7 +74,7 @@ def summarize(teacher: Arm, students: Sequence[Arm], folds: Sequence[int]) -> Su
     labels = list(dict.fromkeys(cases["label"]))
     bootstrap = Bootstrap(cases["case"].nunique())
     tables = {label: per_case.loc[label] for label in labels}
-    comparisons = [each for label in labels for each in _compare(label, tables[label], students, bootstrap)]
+    comparisons = [comparison for label in labels for comparison in _compare(label, tables[label], students, bootstrap)]
     gaps = [gap for label in labels if (gap := _gap(label, tables[label], teacher, students, bootstrap))]
     return Summary(cases=cases, runs=runs, arms=_over_runs(runs, cases), comparisons=comparisons, gaps=gaps)
 
@@ -129,8 +129,8 @@ def _compare(label: str, dice: pd.DataFrame, students: Sequence[Arm], bootstrap:
                 wilcoxon=wilcoxon_p(differences),
             )
         )
-    adjusted = holm([each.wilcoxon for each in found])
-    return [Comparison(**{**vars(each), "holm": p}) for each, p in zip(found, adjusted, strict=True)]
+    adjusted = holm([comparison.wilcoxon for comparison in found])
+    return [replace(comparison, holm=p) for comparison, p in zip(found, adjusted, strict=True)]
 
 
 def _gap(label: str, dice: pd.DataFrame, teacher: Arm, students: Sequence[Arm], bootstrap: Bootstrap) -> Gap | None:

@@ -47,7 +47,7 @@ def write_report(
     if arms is None:
         groups = group_models(models[1:])
     else:
-        groups = [Arm(name=name, models=[by_folder[each] for each in folders]) for name, folders in arms.items()]
+        groups = [Arm(name=name, models=[by_folder[path] for path in folders]) for name, folders in arms.items()]
     first = Arm(name="teacher", models=models[:1])
     everyone = [first, *groups]
     output.mkdir(parents=True, exist_ok=True)
@@ -91,12 +91,12 @@ def tables_of(found: Findings, lesions: pd.DataFrame) -> dict[str, pd.DataFrame]
     comparisons = pd.DataFrame(
         [
             {
-                **vars(each),
-                "difference": each.difference.value,
-                "low": each.difference.low,
-                "high": each.difference.high,
+                **vars(comparison),
+                "difference": comparison.difference.value,
+                "low": comparison.difference.low,
+                "high": comparison.difference.high,
             }
-            for each in summary.comparisons
+            for comparison in summary.comparisons
         ]
     )
     sizes = pd.DataFrame(

@@ -11,7 +11,7 @@ from nnunetv2.paths import nnUNet_preprocessed
 
 from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.models.fold import FINAL
-from nnunetv2_hlfd.plans.identity import check_folder_is_ours
+from nnunetv2_hlfd.plans.identity import check_folder_settings
 from nnunetv2_hlfd.plans.variants import variant_differences
 from nnunetv2_hlfd.settings.rules import nearest
 from nnunetv2_hlfd.study.runs import Run, splits_file
@@ -109,7 +109,7 @@ def check_runs(runs: Sequence[Run]) -> None:
             raise UserError(f"Expected names that differ in more than their case, {run.plans_name} is there twice.")
         try:
             _check_variant(run)
-            check_folder_is_ours(run.model_folder, run.settings, run.fold)
+            check_folder_settings(run.model_folder, run.settings, run.fold)
             _check_recorded_teacher(run, checksum)
         except ValueError as error:
             raise UserError(f"{run.arm}: {error}") from error
@@ -130,7 +130,7 @@ def _check_recorded_teacher(run: Run, checksum: Callable[[Path], str]) -> None:
         return
     checkpoint = run.teacher / f"fold_{run.fold}" / run.settings.teacher_checkpoint
     networks = _recorded_networks(run)
-    if networks and checkpoint.is_file() and [each["sha256"] for each in networks] != [checksum(checkpoint)]:
+    if networks and checkpoint.is_file() and [network["sha256"] for network in networks] != [checksum(checkpoint)]:
         raise UserError(
             f"{run.fold_folder.path} learned from another teacher ({networks[0]['folder']}, "
             f"{networks[0]['checkpoint']}) than {checkpoint} is now. Give the arm another name, or remove that run."
@@ -147,7 +147,7 @@ def check_teachers_were_blind(runs: Sequence[Run]) -> None:
     for run in runs:
         if run.teacher and run.is_finished:
             networks = _recorded_networks(run)
-            if not networks or any(each["may_have_seen_validation_cases"] for each in networks):
+            if not networks or any(network["may_have_seen_validation_cases"] for network in networks):
                 seen.append(run.name)
     if seen:
         raise UserError(f"The teacher may have seen the validation cases of {', '.join(seen)}. Do not report them.")

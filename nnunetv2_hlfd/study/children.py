@@ -86,7 +86,7 @@ class Children:
 
     def take_ended(self) -> list[Child]:
         """Those that have ended since, without the workers that a killed training leaves behind."""
-        ended = [each for each in self.running if each.poll() is not None]
+        ended = [child for child in self.running if child.poll() is not None]
         for child in ended:
             self.running.remove(child)
             _signal_group(child.process, getattr(signal, "SIGKILL", signal.SIGTERM))

@@ -80,8 +80,8 @@ def _report(study: Study, runs: Sequence[Run], output: Path) -> None:
     from nnunetv2_hlfd.report.write import write_report
 
     teacher, arms = teacher_folder(study, runs), complete_arms(study, runs)
-    trained = [each for each in runs if each.model_folder == teacher]
-    if not arms or not all(each.is_finished for each in trained):
+    trained = [run for run in runs if run.model_folder == teacher]
+    if not arms or not all(run.is_finished for run in trained):
         print("No report: neither a teacher nor an arm is complete.")
         return
     students = [folder for folders in arms.values() for folder in folders]

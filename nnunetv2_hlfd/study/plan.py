@@ -62,7 +62,8 @@ class _Planner:
         self.arms = [(arm, _trainer(arm.trainer, nnUNetTrainerStudent, f"arms: {arm.name}")) for arm in study.arms]
         used = {arm.teacher for arm, trainer in self.arms if issubclass(trainer, DistillationTrainer)}
         self.save_probabilities = "paper_evaluation" in study.report
-        self.teachers = [each for each in study.teachers if each.name in used or each is study.teachers[0]]
+        first = study.teachers[0]
+        self.teachers = [teacher for teacher in study.teachers if teacher is first or teacher.name in used]
 
     def fold(self, fold: int) -> list[Run]:
         """Teachers to train, then every arm, seed by seed."""

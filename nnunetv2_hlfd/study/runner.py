@@ -63,7 +63,7 @@ class Runner:
                 progress.say(f"skipped {run.name}: {reason}")
             elif len(children.running) < self.parallel and self._is_ready(run, children):
                 taken = {child.slot for child in children.running}
-                slot = next(each for each in range(self.parallel) if each not in taken)
+                slot = next(number for number in range(self.parallel) if number not in taken)
                 log = self._log(run)
                 children.start(run, run.command(self.device), self._environment(run, slot), log, slot)
                 progress.say(f"started {run.name}, log {log}")
@@ -73,15 +73,15 @@ class Runner:
 
     def _teachers(self, run: Run) -> list[Run]:
         """The run of this study that trains the teacher of a run, if it is one."""
-        return [each for each in self.runs if each.model_folder == run.teacher and each.fold == run.fold]
+        return [teacher for teacher in self.runs if teacher.model_folder == run.teacher and teacher.fold == run.fold]
 
     def _is_ready(self, run: Run, children: Children) -> bool:
         """Its teacher is there; the first training of a data set, which writes the splits, runs alone."""
         splits = splits_file(run.dataset).is_file() or not children.running
-        return splits and all(each.is_finished for each in self._teachers(run))
+        return splits and all(teacher.is_finished for teacher in self._teachers(run))
 
     def _impossible(self, run: Run) -> str | None:
-        failed = [each.name for each in self._teachers(run) if each.name in self.failed]
+        failed = [teacher.name for teacher in self._teachers(run) if teacher.name in self.failed]
         return f"its teacher {failed[0]} failed" if failed else None
 
     def _environment(self, run: Run, slot: int) -> dict[str, str]:

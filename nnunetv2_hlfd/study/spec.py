@@ -91,7 +91,7 @@ def read_study(file: Path) -> Study:
     except yaml.YAMLError as error:
         raise UserError(f"{file} is no valid YAML: {error}") from error
     content = _mapping(content, str(file))
-    _known(content, [each.name for each in fields(Study)], str(file))
+    _known(content, [entry.name for entry in fields(Study)], str(file))
     for key in ("study", "dataset", "configuration", "arms"):
         if key not in content:
             raise UserError(f"{file} lacks '{key}'.")
@@ -101,8 +101,8 @@ def read_study(file: Path) -> Study:
     seeds = _numbers(content.get("seeds", [1]), "seeds")
     teachers = _teachers(_mapping(content.get("teachers", {"teacher": None}), "teachers"), settings, seeds[0])
     arms = _mapping(content["arms"], "arms")
-    read = [each for key, value in arms.items() for each in _arms(_name(key, "arms"), value, settings, teachers)]
-    _distinct([each.name for each in read], "arms")
+    read = [arm for key, value in arms.items() for arm in _arms(_name(key, "arms"), value, settings, teachers)]
+    _distinct([arm.name for arm in read], "arms")
     if not read:
         raise UserError(f"{file} has no arms.")
     return Study(
@@ -149,7 +149,7 @@ def _arms(name: str, value: Any, settings: Mapping[str, Any], teachers: Sequence
     _known(entry, ["trainer", "settings", "grid", "teacher"], place)
     if "trainer" not in entry:
         raise UserError(f"{place} lacks 'trainer', such as nnUNetTrainerHLFD.")
-    names = [each.name for each in teachers]
+    names = [teacher.name for teacher in teachers]
     teacher = str(entry.get("teacher", names[0]))
     if teacher not in names:
         raise UserError(f"{place}: unknown teacher '{teacher}'.{nearest(teacher, names)}")
@@ -157,11 +157,11 @@ def _arms(name: str, value: Any, settings: Mapping[str, Any], teachers: Sequence
     grid = _mapping(entry.get("grid") or {}, place)
     if "seed" in {*own, *grid}:
         raise UserError(f"{place}: the seed comes from 'seeds'.")
-    values = [_list(each, f"{place}: grid: {key}") for key, each in grid.items()]
+    values = [_list(values, f"{place}: grid: {key}") for key, values in grid.items()]
     arms = []
     for combination in itertools.product(*values):
         chosen = dict(zip(grid, combination, strict=True))
-        full = ".".join([name, *(f"{key}{_text(each)}" for key, each in chosen.items())])
+        full = ".".join([name, *(f"{key}{_text(setting)}" for key, setting in chosen.items())])
         check_variant_name(full)
         arms.append(
             ArmSpec(
@@ -187,7 +187,7 @@ def _report(value: Any) -> dict[str, str]:
 def _text(value: Any) -> str:
     """The value of a setting as a part of a name."""
     if isinstance(value, dict):
-        return "-".join(f"{key}{each}" for key, each in value.items())
+        return "-".join(f"{key}{number}" for key, number in value.items())
     return "null" if value is None else str(value)
 
 
@@ -227,7 +227,7 @@ def _known(entry: Mapping[str, Any], keys: list[str], place: str) -> None:
 
 def _numbers(value: Any, place: str) -> list[int]:
     numbers = _list(value, place)
-    if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in numbers):
+    if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers):
         raise UserError(f"Expected integers of at least 0 for '{place}', got {value!r}.")
     _distinct(numbers, place)
     return numbers
@@ -240,6 +240,6 @@ def _list(value: Any, place: str) -> list[Any]:
 
 
 def _distinct(values: Sequence[Any], place: str) -> None:
-    twice = [each for each in values if values.count(each) > 1]
+    twice = [value for value in values if values.count(value) > 1]
     if twice:
         raise UserError(f"Expected different entries in '{place}', got {twice[0]!r} twice.")

@@ -13,6 +13,8 @@ from nnunetv2_hlfd.teacher.search import StudentSide, find_teacher
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
+LEAK_WARNING = "WARNING: the teacher may have seen this fold's validation cases: its results mean little."
+
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherCheckpoint:

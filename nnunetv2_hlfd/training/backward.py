@@ -1,6 +1,6 @@
 """The backward passes of one training step, and the optimizer's step after them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ def backward(loss: Tensor, adapters: Sequence[nn.Parameter], scaler: Any, ddp: b
     """One backward pass of everything; DDP synchronizes the student's gradients, this the adapters'."""
     _scale(scaler)(loss).backward()
     if ddp:
-        _average([parameter.grad for parameter in adapters])
+        averaged = _averaged([parameter.grad for parameter in adapters])
+        for parameter, gradient in zip(adapters, averaged, strict=True):
+            parameter.grad = gradient
 
 
 def balanced_backward(
@@ -47,16 +49,16 @@ def balanced_backward(
     """
     scale, parts = _scale(scaler), group_parameters(network)
     student = [parameter for parameters in parts.values() for parameter in parameters]
-    gradients = {
+    gradients: dict[str, Sequence[Tensor | None]] = {
         name: torch.autograd.grad(scale(term), [*student, *adapters], retain_graph=True, allow_unused=True)
         for name, term in terms.items()
     }
     scale(segmentation).backward()
     if ddp:
-        _average([gradient for term in gradients.values() for gradient in term])
+        gradients = {name: _averaged(term) for name, term in gradients.items()}
     record = balance(parts, {name: term[: len(student)] for name, term in gradients.items()}, choice, ratio)
     for index, parameter in enumerate(adapters, start=len(student)):
-        own = [term[index] for term in gradients.values() if term[index] is not None]
+        own = [gradient for term in gradients.values() if (gradient := term[index]) is not None]
         parameter.grad = torch.stack(own).sum(dim=0) if own else None
     return record
 
@@ -78,9 +80,12 @@ def _scale(scaler: Any) -> Callable[[Tensor], Tensor]:
     return scaler.scale if scaler is not None else lambda loss: loss
 
 
-def _average(gradients: Iterable[Tensor | None]) -> None:
-    """Mean over the processes, in place."""
-    for gradient in gradients:
-        if gradient is not None:
-            dist.all_reduce(gradient)
-            gradient /= dist.get_world_size()
+def _averaged(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Mean over the processes, in one exchange; what is None is None in all of them and stays so."""
+    known = [gradient for gradient in gradients if gradient is not None]
+    if not known:
+        return list(gradients)
+    flat = torch.cat([gradient.flatten() for gradient in known])
+    dist.all_reduce(flat)
+    means = iter((flat / dist.get_world_size()).split([gradient.numel() for gradient in known]))
+    return [None if gradient is None else next(means).view_as(gradient) for gradient in gradients]

@@ -31,14 +31,16 @@ _EPS = 1e-12
 
 @dataclass(frozen=True, kw_only=True)
 class BalanceRecord:
-    """What `balance` did in one step. Tensors (parts, terms) on the network's device; NaN where a term has no path.
+    """What `balance` did in one step. Tensors (parts, terms) on the network's device.
+
+    NaN where a term has no path into a part, or no gradient there: a compiled network gives zeros for no path.
 
     Attributes:
         parts: names of the rows.
         terms: names of the columns.
         share: k, how much of the term (project: of what the projection leaves of it) was kept.
         ratio: |g_t| / |g_s| before balancing; 0 where |g_s| is below 1e-12.
-        cosine: c, before balancing; 0 where either gradient is below 1e-12.
+        cosine: c, before balancing; 0 where |g_s| is below 1e-12.
     """
 
     parts: tuple[str, ...]
@@ -146,7 +148,8 @@ def _keep(segmentation: Tensor, terms: Tensor, choice: Choice, rho: float) -> tu
     share = _divide(rho * norm, _norm(kept)).clamp(max=1)
     if choice == "gate":
         share = share * cosine.clamp(min=0)
-    return (share[:, None] * kept).sum(dim=0), torch.stack([share, _divide(term_norms, norm), cosine])
+    values = torch.stack([share, _divide(term_norms, norm), cosine])
+    return (share[:, None] * kept).sum(dim=0), torch.where(term_norms > 0, values, torch.nan)
 
 
 def _norm(values: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from torch import Tensor, autocast
+from torch._functorch import config as functorch_config
 from torch.profiler import record_function
 
 from nnunetv2_hlfd.distillation.combined import CombinedMethod, MethodClasses, combine, method_classes, own_defaults
@@ -54,6 +55,18 @@ class DistillationTrainer(nnUNetTrainerStudent):
     def methods(self) -> MethodClasses:
         """Name -> class of the trainer's own method and those that the setting `weights` adds."""
         return method_classes(type(self).__name__.removeprefix(PREFIX), self.method_class, self.settings)
+
+    def initialize(self) -> None:
+        """As the student's. A gradient for each term needs the compiled graph several times.
+
+        torch.compile's backward graph gives the buffers of the forward pass away unless it is told not to before it
+        compiles.
+        """
+        if self.settings.balance != "none" and hasattr(functorch_config, "donated_buffer"):
+            functorch_config.donated_buffer = False
+            if self._do_i_compile():
+                self.print_to_log_file("balance: torch._functorch.config.donated_buffer is switched off")
+        super().initialize()
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """The student's optimizer with the adapters as a second parameter group.
@@ -181,8 +194,9 @@ class DistillationTrainer(nnUNetTrainerStudent):
         factors = {name: factor for name, factor in self.distiller.factors(self._ramp()).items() if factor != 0}
         share = sum(factors.get(name, 0.0) for name in method.segmentation_terms)
         reference = segmentation if share == 0 else (1 - share) * segmentation
-        for name in factors.keys() & method.segmentation_terms:
-            reference = reference + factors[name] * terms[name]
+        for name, factor in factors.items():
+            if name in method.segmentation_terms:
+                reference = reference + factor * terms[name]
         weighted = {name: factors[name] * terms[name] for name in factors if name not in method.segmentation_terms}
         total = sum(weighted.values(), start=reference)
         adapters = list(method.parameters())
@@ -236,4 +250,5 @@ class DistillationTrainer(nnUNetTrainerStudent):
         self._distiller = Distiller.from_state(extras)
 
     def _restore_extras(self, extras: Mapping[str, Any]) -> None:
+        super()._restore_extras(extras)
         self.distiller.load_state_dict(extras)

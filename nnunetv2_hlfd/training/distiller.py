@@ -16,7 +16,7 @@ from nnunetv2_hlfd.distillation.restore import restore_teacher_shape
 from nnunetv2_hlfd.distillation.tap_table import tap_table
 from nnunetv2_hlfd.distillation.taps import EncoderCapture, read_stages
 from nnunetv2_hlfd.networks.size import Size
-from nnunetv2_hlfd.teacher.checkpoint import check_same_teacher
+from nnunetv2_hlfd.teacher.checkpoint import LEAK_WARNING, check_same_teacher
 from nnunetv2_hlfd.teacher.teacher import Teacher
 
 STEP_PARTS = ("teacher", "student and its loss", "terms", "backward and optimizer")  # as profiles name them
@@ -91,8 +91,12 @@ class Distiller:
         return {name: weight * ramp for name, weight in self.method.weights.items()}
 
     def mirroring_axes(self, planned: tuple[int, ...]) -> tuple[int, ...] | None:
-        """The axes of these that all of the teacher's networks allow; None for none, as nnU-Net writes it."""
-        allowed = [origin.get("mirroring_axes", planned) or () for origin in self.origin]
+        """The axes of these that all of the teacher's networks allow; None for none, as nnU-Net writes it.
+
+        A checkpoint before 0.2 does not tell its teacher's axes: the run was started with the planned ones.
+        """
+        networks = self.origin if self.teacher is None else self.teacher.origins
+        allowed = [origin.get("mirroring_axes", planned) or () for origin in networks]
         return tuple(axis for axis in planned if all(axis in axes for axes in allowed)) or None
 
     def state_dict(self) -> dict[str, Any]:
@@ -134,7 +138,7 @@ class Distiller:
         if student.parameters >= teacher.parameters or student.macs >= teacher.macs:
             lines.append("WARNING: the student is not smaller than its teacher. The setting student makes it smaller.")
         if any(origin["may_have_seen_validation_cases"] for origin in self.origin):
-            lines.append("WARNING: the teacher may have seen this fold's validation cases: its results mean little.")
+            lines.append(LEAK_WARNING)
         return lines
 
     def record(self, patch_size: Sequence[int], num_input_channels: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from nnunetv2_hlfd.models.checkpoints import write_checkpoint
-from nnunetv2_hlfd.plans.identity import RECORD_FILE, check_folder_is_ours, check_resumed_settings, plans_lineage
+from nnunetv2_hlfd.plans.identity import RECORD_FILE, check_folder_settings, check_resumed_settings, plans_lineage
 from nnunetv2_hlfd.plans.plans_check import check_configuration, check_plans
 from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings, given_settings
 from nnunetv2_hlfd.training.augmentation import keep_rotation_and_flips, make_reproducible
@@ -132,7 +132,7 @@ class ScheduledTrainer(nnUNetTrainer):
                 "Start without --c."
             )
         if not self.resumed:
-            check_folder_is_ours(Path(self.output_folder_base), self.settings, self.fold)
+            check_folder_settings(Path(self.output_folder_base), self.settings, self.fold)
         check_previous_stage(self, [case for cases in self.do_split() for case in cases])
         if not self.was_initialized:
             self.initialize()

@@ -12,6 +12,7 @@ from nnunetv2_hlfd.losses.focal_dice import FocalDiceLoss
 from nnunetv2_hlfd.networks.choice import student_architecture
 from nnunetv2_hlfd.networks.inherit import inherit_weights
 from nnunetv2_hlfd.networks.size import Size, measure_size
+from nnunetv2_hlfd.teacher.checkpoint import LEAK_WARNING
 from nnunetv2_hlfd.teacher.search import StudentSide
 from nnunetv2_hlfd.teacher.teacher import Teacher, load_teacher
 from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
@@ -21,7 +22,7 @@ class nnUNetTrainerStudent(ScheduledTrainer):
     """The student alone: what every distilled student is compared with.
 
     Attributes:
-        inherited: for the record, whose weights a new run has started with.
+        inherited: for checkpoint and record, whose weights the run was started with.
     """
 
     inherited: Mapping[str, Any] = {}
@@ -50,6 +51,8 @@ class nnUNetTrainerStudent(ScheduledTrainer):
             inherit_weights(self._inner_network(), first.network, self.settings.student)
             self.inherited = {"initial_weights": dict(first.origin)}
             self.print_to_log_file(f"Initial weights: {first.origin['folder']}/{first.origin['checkpoint']}")
+            if first.origin["may_have_seen_validation_cases"]:
+                self.print_to_log_file(LEAK_WARNING)
 
     def inherited_from(self) -> Teacher:
         """Whose weights a new run starts with."""
@@ -96,6 +99,12 @@ class nnUNetTrainerStudent(ScheduledTrainer):
             determine_num_input_channels(self.plans_manager, self.configuration_manager, self.dataset_json),
             self.label_manager.num_segmentation_heads,
         )
+
+    def _checkpoint_extras(self) -> dict[str, Any]:
+        return {**super()._checkpoint_extras(), **self.inherited}
+
+    def _restore_extras(self, extras: Mapping[str, Any]) -> None:
+        self.inherited = {name: extras[name] for name in ("initial_weights",) if name in extras}
 
     def _record(self) -> dict[str, Any]:
         return {**super()._record(), "student": vars(self.student_size()), **self.inherited}

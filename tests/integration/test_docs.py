@@ -283,6 +283,8 @@ def allowed(rule):
             limits[kind] = f" ≥ {rule.least}"
         elif kind in limits and rule.above is not None:
             limits[kind] = f" > {rule.above}"
+        if kind in limits and rule.most is not None:
+            limits[kind] += f", ≤ {rule.most}"
     return ", ".join(words[kind] + limit for kind, limit in limits.items())
 
 

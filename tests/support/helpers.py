@@ -1,5 +1,6 @@
 """Trainers without nnU-Net's final validation, what their checkpoints hold, and nnU-Net's commands."""
 
+import csv
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -28,6 +29,14 @@ def make_trainer(
     content = {**load_json(str(folder / f"{plans}.json")), "continue_training": continue_training}
     trainer_class = trainer_class or recursive_find_trainer_class_by_name(trainer)
     return trainer_class(content, configuration, fold, load_json(str(folder / "dataset.json")), torch.device("cpu"))
+
+
+def started(trainer: Any) -> Any:
+    """The trainer, ready for its first step."""
+    trainer.on_train_start()
+    trainer.on_epoch_start()
+    trainer.on_train_epoch_start()
+    return trainer
 
 
 def run_epoch(trainer: Any) -> None:
@@ -102,6 +111,12 @@ def load(path: Path) -> dict[str, Any]:
     from nnunetv2_hlfd.models.checkpoints import read_checkpoint
 
     return read_checkpoint(path)
+
+
+def table(file: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file."""
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
 
 
 def assert_same(left: Any, right: Any) -> None:

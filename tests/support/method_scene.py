@@ -144,21 +144,34 @@ class Network:
 class Scene:
     """A batch of two in float64, the method on it, and the arrays that the reference needs."""
 
-    def __init__(self, method_class, geometry, *, regions=False, ignore=False, teachers=1, seed=0, **settings):
+    def __init__(
+        self,
+        method_class,
+        geometry,
+        *,
+        regions=False,
+        ignore=False,
+        teachers=1,
+        batch_dice=False,
+        output_weights=None,
+        seed=0,
+        **settings,
+    ):
         self.random = np.random.default_rng(seed)
         self.geometry, self.regions, self.settings = geometry, regions, Settings(**settings)
         self.student = self._network(geometry.student, geometry.student_channels)
         self.teachers = [self._network(geometry.teacher, geometry.teacher_channels) for _ in range(teachers)]
         self.ignored = self._ignored() if ignore else None
         self.target = self._target()
+        self.batch_dice, self.output_weights = batch_dice, output_weights or self._output_weights()
         taps = TeacherTaps(mids=tuple(range(1, geometry.late)), late=geometry.late, heads=(1,))
-        outputs = len(geometry.student) - 1
         task = Task(
             num_heads=CLASSES,
             regions=regions,
             dimension=len(geometry.image),
             ignore_label=IGNORE if ignore else None,
-            output_weights=tuple(2.0 ** (outputs - index) - 1 for index in range(1, outputs + 1)),  # nnU-Net's form
+            batch_dice=batch_dice,
+            output_weights=self.output_weights,
         )
         shape = TeacherShape(
             stages=self._stages(self.teachers[0], geometry.teacher_strides), taps=taps, networks=teachers
@@ -210,6 +223,13 @@ class Scene:
             features=[self.random.normal(size=(2, channels + i, *size)) for i, size in enumerate(sizes)],
             logits=[self.random.normal(scale=3, size=(2, CLASSES, *size)) for size in sizes[:-1]],
         )
+
+    def _output_weights(self):
+        """As nnU-Net's: half as much for each coarser output, nothing for the coarsest of several, 1 in all."""
+        weights = [1 / 2**index for index in range(len(self.student.logits))]
+        if len(weights) > 1:
+            weights[-1] = 0.0
+        return tuple(weight / sum(weights) for weight in weights)
 
     def _stages(self, network, strides):
         return tuple(

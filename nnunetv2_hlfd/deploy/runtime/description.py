@@ -70,10 +70,10 @@ def read_description(text: str | None, source: object) -> Description:
         content = json.loads(text)
         if content.pop("format") != FORMAT:
             raise UserError(f"{source} was written by another version. Export it again.")
-        content["normalization"] = tuple(Normalization(**each) for each in content["normalization"])
+        content["normalization"] = tuple(Normalization(**channel) for channel in content["normalization"])
         for key in ("resample_image", "resample_logits"):
             content[key] = Resampling(**content[key])
-        return Description(**{name: _tuple(content[name]) for name in (each.name for each in fields(Description))})
+        return Description(**{field.name: _tuple(content[field.name]) for field in fields(Description)})
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise UserError(f"The description of preprocessing in {source} is damaged: {error!r:.200}") from error
 

@@ -97,7 +97,7 @@ def read_image(files: Sequence[Path], channels: int) -> Image:
         RuntimeError: for a file that SimpleITK cannot read.
     """
     if len(files) != channels:
-        raise UserError(f"expected {channels} channels, got {len(files)}: {', '.join(each.name for each in files)}")
+        raise UserError(f"expected {channels} channels, got {len(files)}: {', '.join(file.name for file in files)}")
     for file in files:
         check_complete(file)
     images = [SimpleITK.ReadImage(str(file)) for file in files]
@@ -106,10 +106,10 @@ def read_image(files: Sequence[Path], channels: int) -> Image:
         if image.GetSize() != first.GetSize() or image.GetSpacing() != first.GetSpacing():
             raise UserError(f"{file.name} has another shape or spacing than {files[0].name}")
     arrays = [SimpleITK.GetArrayFromImage(image).astype(np.float32) for image in images]
-    spacing = tuple(abs(each) for each in reversed(first.GetSpacing()))
+    spacing = tuple(map(abs, reversed(first.GetSpacing())))
     if arrays[0].ndim == 2:
         spacing = (max(spacing) * 999, *spacing)
-        arrays = [each[None] for each in arrays]
+        arrays = [array[None] for array in arrays]
     if arrays[0].ndim != 3:
         raise UserError(f"expected images of 2 or 3 dimensions, got {arrays[0].ndim} in {files[0].name}")
     return Image(data=np.stack(arrays), spacing=spacing, geometry=first)

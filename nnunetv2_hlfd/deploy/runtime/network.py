@@ -29,7 +29,7 @@ def find_networks(model: Path, folds: list[str] | None = None) -> list[Path]:
     Raises:
         UserError: where a fold has none, or there is no fold.
     """
-    names = [f"fold_{fold}" for fold in folds] if folds else sorted(each.name for each in model.glob("fold_*"))
+    names = [f"fold_{fold}" for fold in folds] if folds else sorted(folder.name for folder in model.glob("fold_*"))
     files = [
         next((model / name / file for file in FILES.values() if (model / name / file).is_file()), None)
         for name in names

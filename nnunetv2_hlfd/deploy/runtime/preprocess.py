@@ -34,7 +34,8 @@ def prepare(image: Image, model: Description) -> Prepared:
     mask = _filled(np.any(data != 0, axis=0))
     box = _bounding_box(mask)
     data, inside = data[(slice(None), *box)], mask[box]
-    data = np.stack([normalize(each, inside, how) for each, how in zip(data, model.normalization, strict=True)])
+    channels = zip(data, model.normalization, strict=True)
+    data = np.stack([normalize(channel, inside, how) for channel, how in channels])
     shape = new_shape(data.shape[1:], spacing, target)
     return Prepared(
         data=resample(data, shape, spacing, target, model.resample_image),
@@ -71,7 +72,7 @@ def normalize(channel: NDArray[np.float32], mask: NDArray[np.bool_], how: Normal
 
 def to_labels(logits: NDArray[np.float32], prepared: Prepared, model: Description) -> NDArray[np.integer]:
     """Logits (K, z, y, x) on the network's grid to labels (z, y, x) on the image's."""
-    shape = [each.stop - each.start for each in prepared.box]
+    shape = [extent.stop - extent.start for extent in prepared.box]
     logits = resample(logits, shape, prepared.target_spacing, prepared.spacing, model.resample_logits)
     if model.regions_class_order is None:
         inside = logits.argmax(0)

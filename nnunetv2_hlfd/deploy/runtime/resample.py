@@ -57,9 +57,9 @@ def _separate_axis(spacing: Sequence[float], new_spacing: Sequence[float], force
     """The axis of coarsest spacing, where nnU-Net resamples it apart; the old spacing decides before the new one."""
     if force is False:
         return None
-    for each in (spacing, new_spacing):
-        if force or max(each) / min(each) > _ANISOTROPY:
-            coarsest = [axis for axis in range(3) if each[axis] == max(each)]
+    for grid in (spacing, new_spacing):
+        if force or max(grid) / min(grid) > _ANISOTROPY:
+            coarsest = [axis for axis in range(3) if grid[axis] == max(grid)]
             return coarsest[0] if len(coarsest) == 1 else None
     return None
 

@@ -16,8 +16,8 @@ def pad_to_patch(image: NDArray[Any], patch_size: Sequence[int]) -> tuple[NDArra
     """Zeros around (C, z, y, x) where it is smaller than the patch, and the slices that take them off again."""
     extents = image.shape[-len(patch_size) :]
     missing = [max(patch - extent, 0) for patch, extent in zip(patch_size, extents, strict=True)]
-    before = [0] * (image.ndim - len(patch_size)) + [each // 2 for each in missing]
-    after = [0] * (image.ndim - len(patch_size)) + [each - each // 2 for each in missing]
+    before = [0] * (image.ndim - len(patch_size)) + [count // 2 for count in missing]
+    after = [0] * (image.ndim - len(patch_size)) + [count - count // 2 for count in missing]
     inside = tuple(slice(first, first + extent) for first, extent in zip(before, image.shape, strict=True))
     return np.pad(image, list(zip(before, after, strict=True))), inside
 
@@ -30,13 +30,13 @@ def tile_positions(extents: Sequence[int], patch_size: Sequence[int], step_size:
     starts = [
         _starts(extent, patch, step_size) for extent, patch in zip(extents[-len(patch_size) :], patch_size, strict=True)
     ]
-    places = [
-        tuple(slice(start, start + patch) for start, patch in zip(each, patch_size, strict=True))
-        for each in itertools.product(*starts)
+    patches = [
+        tuple(slice(start, start + patch) for start, patch in zip(corner, patch_size, strict=True))
+        for corner in itertools.product(*starts)
     ]
     if len(patch_size) == len(extents):
-        return [(slice(None), *place) for place in places]
-    return [(slice(None), z, *place) for z in range(extents[0]) for place in places]
+        return [(slice(None), *patch) for patch in patches]
+    return [(slice(None), z, *patch) for z in range(extents[0]) for patch in patches]
 
 
 def _starts(extent: int, patch: int, step_size: float) -> list[int]:
@@ -90,8 +90,8 @@ def predict_tiles(
     for first in range(0, len(tiles), batch):
         chosen = tiles[first : first + batch]
         logits = _mirrored(library.stack([image[tile] for tile in chosen]), network, mirror_axes, library)
-        for tile, each in zip(chosen, logits, strict=True):
-            into[tile] += each * window
+        for tile, tile_logits in zip(chosen, logits, strict=True):
+            into[tile] += tile_logits * window
             weight[tile[1:]] += window
     into /= weight
 

@@ -204,6 +204,28 @@ def test_a_term_that_is_no_scalar_is_refused():
         scene.terms(scene.student_outputs())
 
 
+# Terms that replace a part of the segmentation loss
+
+
+def test_terms_of_all_methods_that_replace_a_part_of_the_segmentation_loss():
+    assert Scene(combine(("HLFD", "KD")), FLAT).method.segmentation_terms == frozenset()
+    method = Scene(combine(("HLFD", "SoftLabel"), {"SoftLabel": 0.5}), FLAT, teacher_share=0.5).method
+    assert method.segmentation_terms == {"soft_label"}
+    assert method.weights == {"ufd": 0.9, "ifd": 0.9, "upd": 0.1, "ipd": 0.1, "soft_label": 0.25}
+
+
+@pytest.mark.parametrize("factors", [{}, {"SoftLabel": 1.25}, {"soft_label": 1.25}, {"KD": 5.0}])
+def test_they_may_replace_the_whole_of_it(factors):
+    share = 0.8 if factors else 1.0
+    Scene(combine(("SoftLabel", "KD"), factors), FLAT, teacher_share=share)
+
+
+@pytest.mark.parametrize("factors", [{"SoftLabel": 1.26}, {"soft_label": 1.26}, {"SoftLabel": 2.0, "soft_label": 0.63}])
+def test_more_than_the_whole_of_it_is_refused(factors):
+    with pytest.raises(UserError, match=r"Expected soft_label to replace at most .* got the share 1\.008\. Lower the"):
+        Scene(combine(("SoftLabel", "KD"), factors), FLAT, teacher_share=0.8)
+
+
 # Settings of added methods
 
 

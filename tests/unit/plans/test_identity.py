@@ -6,7 +6,7 @@ import pytest
 
 from nnunetv2_hlfd.plans.identity import (
     base_plans_name,
-    check_folder_is_ours,
+    check_folder_settings,
     check_resumed_settings,
     different_settings,
 )
@@ -47,24 +47,24 @@ def test_only_settings_on_both_sides_can_differ():
 
 
 def test_an_empty_folder_and_one_with_the_same_settings_are_ours(tmp_path):
-    check_folder_is_ours(tmp_path / "missing", Settings())
-    check_folder_is_ours(tmp_path, Settings())
+    check_folder_settings(tmp_path / "missing", Settings())
+    check_folder_settings(tmp_path, Settings())
     write_plans(tmp_path, Settings().to_dict())
     write_record(tmp_path, Settings().to_dict())
-    check_folder_is_ours(tmp_path, Settings())
+    check_folder_settings(tmp_path, Settings())
 
 
 def test_plans_of_stock_nnunet_and_older_records_with_fewer_settings_are_no_obstacle(tmp_path):
     (tmp_path / "plans.json").write_text(json.dumps({"plans_name": "nnUNetPlans"}))
     write_record(tmp_path, {"beta": 0.9})
-    check_folder_is_ours(tmp_path, Settings())
+    check_folder_settings(tmp_path, Settings())
 
 
 @pytest.mark.parametrize("write", [write_plans, write_record, lambda *a: write_record(*a, fold="all")])
 def test_a_folder_with_other_settings_is_refused_with_the_settings_and_both_ways_out(tmp_path, write):
     record = write(tmp_path, OTHERS)
     with pytest.raises(ValueError, match="belongs to a run with other settings") as caught:
-        check_folder_is_ours(tmp_path, Settings())
+        check_folder_settings(tmp_path, Settings())
     message = str(caught.value)
     assert message.startswith(f"{record} belongs to a run with other settings ({DIFFERENCES}).")
     assert "nnUNetv2_hlfd plan -name NAME" in message
@@ -78,10 +78,10 @@ def test_a_damaged_record_is_named(tmp_path, file, text):
     (tmp_path / "fold_0").mkdir()
     (tmp_path / file).write_text(text)
     if (file, text) == ("plans.json", "{}"):
-        check_folder_is_ours(tmp_path, Settings())
+        check_folder_settings(tmp_path, Settings())
         return
     with pytest.raises(ValueError, match="damaged") as caught:
-        check_folder_is_ours(tmp_path, Settings())
+        check_folder_settings(tmp_path, Settings())
     assert str(tmp_path / file) in str(caught.value)
 
 

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from nnunetv2_hlfd.training.schedule import (
     CosineLRScheduler,
+    distillation_ramp,
     draw_seed,
     keep_thread_limit,
     paper_optimizer,
@@ -75,6 +76,27 @@ def test_adapters_added_later_as_a_second_group_follow_the_same_schedule():
         scheduler.step(epoch)
         expected = FINAL + (INITIAL - FINAL) * (1 + math.cos(math.pi * epoch / EPOCHS)) / 2
         assert rates(optimizer) == pytest.approx([expected, expected], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("warmup_epochs", "until", "decay", "expected"),
+    [
+        (0, None, "linear", [1, 1, 1, 1, 1, 1, 1, 1]),
+        (3, None, "cosine", [1 / 4, 1 / 2, 3 / 4, 1, 1, 1, 1, 1]),
+        (0, 0.5, "linear", [1, 3 / 4, 1 / 2, 1 / 4, 0, 0, 0, 0]),
+        (0, 0.5, "cosine", [1, 0.5 + 0.5**1.5, 1 / 2, 0.5 - 0.5**1.5, 0, 0, 0, 0]),
+        (0, 1.0, "linear", [1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
+        (0, 0.3, "linear", [1, 1 - 1 / 2.4, 1 - 2 / 2.4, 0, 0, 0, 0, 0]),
+        (1, 0.5, "linear", [1 / 2, 3 / 4, 1 / 2, 1 / 4, 0, 0, 0, 0]),
+        (0, 0.01, "cosine", [1, 0, 0, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_distillation_rises_and_fades_as_by_hand(warmup_epochs, until, decay, expected):
+    """Of 8 epochs. After the last share it is 0 exactly: the teacher does not run."""
+    schedule = {"warmup_epochs": warmup_epochs, "until": until, "decay": decay}
+    ramps = [distillation_ramp(epoch, 8, **schedule) for epoch in range(8)]
+    assert ramps == pytest.approx(expected, abs=1e-15)
+    assert [ramp == 0 for ramp in ramps] == [value == 0 for value in expected]
 
 
 def test_one_key_reproduces_random_numpy_and_torch():

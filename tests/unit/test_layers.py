@@ -1,0 +1,61 @@
+"""The folders of the package form layers: a file imports from its own layer or a lower one, never from a higher one."""
+
+import re
+import sys
+
+from source_imports import PACKAGE, ROOT, imports
+
+# From top to bottom; docs/explanation/architecture.md shows the same.
+LAYERS = """
+cli
+demo, study, benchmark, deploy, report
+training
+teacher, methods
+distillation
+models
+plans, losses, datasets
+settings
+networks
+utilities
+"""
+HEIGHTS = {
+    folder: -depth for depth, layer in enumerate(LAYERS.strip().splitlines()) for folder in re.findall(r"\w+", layer)
+}
+RUNTIME = "nnunetv2_hlfd.deploy.runtime"
+FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if file.parent != PACKAGE]
+
+
+def test_every_folder_of_the_package_stands_in_the_list():
+    folders = {folder.name for folder in PACKAGE.iterdir() if any(folder.glob("*.py"))}
+    assert folders == set(HEIGHTS)
+
+
+def test_the_page_on_the_architecture_shows_the_same_layers():
+    page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    assert f"```text{LAYERS}```" in page
+
+
+def test_no_import_runs_upward():
+    upward = []
+    for file in FILES:
+        own = file.relative_to(PACKAGE).parts[0]
+        for name, line in imports(file):
+            package, *parts = name.split(".")
+            if package == PACKAGE.name and parts != ["__version__"]:
+                height = HEIGHTS.get(parts[0], 1)  # the package's own public names stand above everything
+                if height > HEIGHTS[own]:
+                    upward.append(f"{file.relative_to(ROOT)}:{line} imports {name}")
+    assert upward == []
+
+
+def test_the_program_for_machines_without_torch_imports_nothing_of_the_package_but_itself():
+    """Nothing that exists on POSIX alone either, such as os.fork: `predict.pyz` runs on Windows as well."""
+    allowed = {*sys.stdlib_module_names, "numpy", "SimpleITK", "onnxruntime", "openvino"}
+    allowed -= {"fcntl", "resource", "signal", "multiprocessing"}
+    foreign = []
+    for file in (PACKAGE / "deploy/runtime").rglob("*.py"):
+        for name, line in imports(file):
+            if name.split(".")[0] not in allowed and not name.startswith(f"{RUNTIME}."):
+                foreign.append(f"{file.name}:{line} imports {name}")
+        assert set(re.findall(r"\bos\.(\w+)", file.read_text(encoding="utf-8"))) <= {"fsync"}, file.name
+    assert foreign == []
