@@ -15,6 +15,7 @@ from nnunetv2_hlfd.cli.report import REPORT
 from nnunetv2_hlfd.cli.study import STUDY
 from nnunetv2_hlfd.cli.subcommand import Subcommand
 from nnunetv2_hlfd.cli.system_errors import BROKEN_PIPE, describe, stop_printing
+from nnunetv2_hlfd.cli.teach import TEACH
 from nnunetv2_hlfd.cli.train import TRAIN
 from nnunetv2_hlfd.cli.trainers_path import TRAINERS_PATH
 from nnunetv2_hlfd.deploy.runtime.errors import UserError as RuntimeUserError
@@ -30,6 +31,7 @@ _DESCRIPTION = """Compress a trained nnU-Net into a small student by knowledge d
 SUBCOMMANDS: Mapping[str, Subcommand] = {
     "convert": CONVERT,
     "plan": PLAN,
+    "teach": TEACH,
     "train": TRAIN,
     "study": STUDY,
     "report": REPORT,

@@ -80,7 +80,11 @@ class nnUNetTrainerStudent(ScheduledTrainer):
 
     def load_teacher(self) -> Teacher:
         """Find, check and load the teacher for this student."""
-        side = StudentSide(
+        return load_teacher(self.student_side(), self.settings, self.needs()).to(self.device)
+
+    def student_side(self) -> StudentSide:
+        """What a teacher of this student is checked against."""
+        return StudentSide(
             plans=self.plans_manager,
             plans_names=self.plans_lineage,
             configuration=self.configuration_name,
@@ -89,7 +93,6 @@ class nnUNetTrainerStudent(ScheduledTrainer):
             validation_cases=self.do_split()[1],
             results_folder=Path(self.output_folder_base).parent,
         )
-        return load_teacher(side, self.settings, self.needs()).to(self.device)
 
     def student_size(self) -> Size:
         """Parameters and operations of the student."""
