@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from nnunetv2_hlfd.utilities.markdown import markdown_table
 from nnunetv2_hlfd.utilities.memory import added_memory
 from nnunetv2_hlfd.utilities.timing import seconds_of
 
-STUDENT, TEACHER = "student alone", "teacher forward pass"
+STUDENT, TEACHER, STORED = "student alone", "teacher forward pass", ", stored maps"
 _WARM_UP, _ROUNDS, _PROFILED = 2, 9, 3
 
 
@@ -78,9 +77,8 @@ def benchmark_training(
 
         student = build("nnUNetTrainerStudent")
         distilling = {name: _distilling(build(name)) for name in trainers}
-        _start(student, distilling)
-        [batch] = real_batches(student, 1)
-        rows = _measure(student, distilling, batch)
+        teacher = _start(student, distilling)
+        rows = _measure(student, teacher, distilling)
     title = f"{dataset} {configuration}, plans {plans}, batch {student.batch_size}, {_machine(student.device)}"
     print(f"{title}\n\n{_table(rows)}")
     if output is not None:
@@ -95,29 +93,31 @@ def _distilling(trainer: ScheduledTrainer) -> DistillationTrainer:
     return trainer
 
 
-def _start(student: ScheduledTrainer, distilling: Mapping[str, DistillationTrainer]) -> None:
-    """Make all checks and build the networks; the teacher is loaded once."""
+def _start(student: ScheduledTrainer, distilling: Mapping[str, DistillationTrainer]) -> Teacher:
+    """Make all checks and build the networks; the teacher is loaded once, also where its maps are stored."""
     student.check_start()
     teacher: Teacher | None = None
     for trainer in distilling.values():
-        if teacher is not None:
+        if teacher is not None and trainer.settings.teacher_maps == "live":
             trainer.learn_from(teacher)
         trainer.check_start()
         trainer.network.train()
-        teacher = teacher or trainer.distiller.teacher
+        teacher = teacher or trainer.inherited_from()
     student.network.train()
+    assert teacher is not None
+    return teacher
 
 
-def _measure(
-    student: ScheduledTrainer, distilling: Mapping[str, DistillationTrainer], batch: dict[str, Any]
-) -> list[Row]:
+def _measure(student: ScheduledTrainer, teacher: Teacher, distilling: Mapping[str, DistillationTrainer]) -> list[Row]:
     """Measure the student alone, the teacher's forward pass, and every distilling trainer's step, on one batch."""
-    device = student.device
-    distiller, data = next(iter(distilling.values())).distiller, batch["data"].to(device)
+    device, first = student.device, next(iter(distilling.values()))
+    [batch] = real_batches(first, 1)
+    image, _ = first.distiller.split(batch["data"])
     steps: dict[str, Callable[[], object]] = {
-        STUDENT: partial(student.train_step, batch),
-        TEACHER: partial(distiller.ask_teacher, data),
+        STUDENT: partial(student.train_step, {**batch, "data": image}),
+        TEACHER: partial(teacher, image.to(device)),
     }
+    distilling = {f"{name}{STORED if first.distiller.stored else ''}": trainer for name, trainer in distilling.items()}
     steps |= {name: partial(trainer.train_step, batch) for name, trainer in distilling.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in tqdm(range(_WARM_UP + _ROUNDS), desc="rounds"):

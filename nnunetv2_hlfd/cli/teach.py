@@ -37,9 +37,9 @@ def _run(options: argparse.Namespace) -> int:
 TEACH = Subcommand(
     help="store the teacher's final maps, so that it does not run in training",
     description="Predicts the training cases of a fold by its teacher, as prediction does, and stores the final maps "
-    "beside the preprocessed data, for plans with the setting teacher_maps stored (the teacher of the fold) or crossfit "
-    "(each case by the fold that held it out). Methods that need no more than the final map learn from them: "
-    "nnUNetTrainerSoftLabel, KD, IMF. Started again at any time, it goes on.",
+    "beside the preprocessed data, for plans with the setting teacher_maps stored (the teacher of the fold) or "
+    "crossfit (each case by the fold that held it out). The methods that need no more than the final map can learn "
+    "from them: SoftLabel, KD, IMF. Started again at any time, it goes on.",
     add_arguments=_add_arguments,
     run=_run,
     interrupted="interrupted. The same command goes on from here.",

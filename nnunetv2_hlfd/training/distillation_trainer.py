@@ -7,6 +7,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import torch
 import torch.distributed as dist
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from torch import Tensor, autocast
 from torch._functorch import config as functorch_config
@@ -17,7 +18,10 @@ from nnunetv2_hlfd.distillation.log import mean_of_known
 from nnunetv2_hlfd.distillation.method import DistillationMethod, Task
 from nnunetv2_hlfd.distillation.registry import PREFIX
 from nnunetv2_hlfd.distillation.taps import read_stages
+from nnunetv2_hlfd.teacher.stored.checks import check_memory
+from nnunetv2_hlfd.teacher.stored.teacher import StoredTeacher, find_stored_teacher
 from nnunetv2_hlfd.teacher.teacher import Teacher
+from nnunetv2_hlfd.training.augmentation import CarryMaps
 from nnunetv2_hlfd.training.backward import backward, balanced_backward, step
 from nnunetv2_hlfd.training.balance import Choice
 from nnunetv2_hlfd.training.distiller import STEP_PARTS, Distiller
@@ -75,7 +79,7 @@ class DistillationTrainer(nnUNetTrainerStudent):
         """
         optimizer, scheduler = super().configure_optimizers()
         if self._distiller is None:
-            self.learn_from(self.load_teacher())
+            self.learn_from(self.find_teacher())
         assert self.seed is not None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + 1)
@@ -99,14 +103,33 @@ class DistillationTrainer(nnUNetTrainerStudent):
         stages = read_stages(self._inner_network())
         return combine(self.methods, stages, distiller.teacher_shape, task, self.settings, self.given)
 
-    def learn_from(self, teacher: Teacher) -> None:
+    def learn_from(self, teacher: Teacher | StoredTeacher) -> None:
         """Take this teacher, before `initialize`."""
         self._distiller = Distiller(teacher.shape, teacher)
 
+    def find_teacher(self) -> Teacher | StoredTeacher:
+        """Load the teacher, or find its stored maps."""
+        if self.settings.teacher_maps == "live":
+            return self.load_teacher()
+        training, _ = super().get_tr_and_val_datasets()
+        return find_stored_teacher(self.student_side(), training, self.settings, self.needs())
+
     def inherited_from(self) -> Teacher:
-        """The teacher that is there already."""
-        assert self.distiller.teacher is not None
-        return self.distiller.teacher
+        """The teacher that is there already, or the one whose maps are stored."""
+        teacher = self.distiller.teacher
+        return teacher if isinstance(teacher, Teacher) else self.load_teacher()
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """nnU-Net's; images of training cases carry a teacher's stored maps."""
+        training, validation = super().get_tr_and_val_datasets()
+        stored = self.distiller.stored
+        return stored.with_maps(training) if stored else training, validation
+
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
+        """The student's augmentation, which stored maps go through beside the image."""
+        pipeline = super().get_training_transforms(*args, **kwargs)
+        stored = self.distiller.stored
+        return CarryMaps(pipeline, stored.channels) if stored else pipeline
 
     def needs(self) -> dict[str, frozenset[str]]:
         """What the methods ask of a teacher."""
@@ -123,13 +146,16 @@ class DistillationTrainer(nnUNetTrainerStudent):
         super()._prepare_training()
         if self.current_epoch >= self.num_epochs:
             return
-        self.distiller.use(self.distiller.teacher or self._load_again(self.distiller))
+        self.distiller.use(self.distiller.teacher or self._find_again(self.distiller))
+        if self.distiller.stored:
+            *_, initial_patch, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+            check_memory(self.distiller.stored.channels, initial_patch)
         self.print_to_log_file(self.describe(), add_timestamp=False)
 
-    def _load_again(self, distiller: Distiller) -> Teacher:
-        """Load the teacher of a continued run."""
+    def _find_again(self, distiller: Distiller) -> Teacher | StoredTeacher:
+        """Find the teacher of a continued run."""
         try:
-            return self.load_teacher()
+            return self.find_teacher()
         except UserError as error:
             first = distiller.origin[0]
             raise UserError(f"{error}\nThis run was started with {first['folder']}/{first['checkpoint']}.") from error
@@ -158,15 +184,16 @@ class DistillationTrainer(nnUNetTrainerStudent):
         self._step_of_epoch += 1
         if taught:
             return self._taught_step(batch)
-        loss = super().train_step(batch)["loss"]
+        data, _ = self.distiller.split(batch["data"])
+        loss = super().train_step({**batch, "data": data})["loss"]
         return {"loss": loss, "terms": np.array([loss, *(np.nan for _ in self.distiller.method.weights)])}
 
     def _taught_step(self, batch: dict) -> dict:
-        data = batch["data"].to(self.device, non_blocking=True)
+        data, shown = self.distiller.split(batch["data"].to(self.device, non_blocking=True))
         target = [output.to(self.device, non_blocking=True) for output in batch["target"]]
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device.type, enabled=self.device.type == "cuda"):
-            taught = self.distiller.ask_teacher(data)
+            taught = self.distiller.ask_teacher(shown)
             with record_function(STEP_PARTS[1]):
                 student = self.distiller.run_student(self.network, data)
                 segmentation = self.loss(student.logits, target)

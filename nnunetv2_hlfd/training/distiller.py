@@ -17,6 +17,7 @@ from nnunetv2_hlfd.distillation.tap_table import tap_table
 from nnunetv2_hlfd.distillation.taps import EncoderCapture, read_stages
 from nnunetv2_hlfd.networks.size import Size
 from nnunetv2_hlfd.teacher.checkpoint import LEAK_WARNING, check_same_teacher
+from nnunetv2_hlfd.teacher.stored.teacher import StoredTeacher
 from nnunetv2_hlfd.teacher.teacher import Teacher
 
 STEP_PARTS = ("teacher", "student and its loss", "terms", "backward and optimizer")  # as profiles name them
@@ -41,7 +42,7 @@ class Distiller:
     method: CombinedMethod
     log: DistillationLog
 
-    def __init__(self, teacher_shape: TeacherShape, teacher: Teacher | None = None) -> None:
+    def __init__(self, teacher_shape: TeacherShape, teacher: Teacher | StoredTeacher | None = None) -> None:
         self.teacher_shape, self.teacher = teacher_shape, teacher
         self.origin: Sequence[Mapping[str, Any]] = ()
 
@@ -59,8 +60,8 @@ class Distiller:
         self.student_stages = read_stages(network)
         self._capture = EncoderCapture(network)
 
-    def use(self, teacher: Teacher) -> None:
-        """Teach by these networks.
+    def use(self, teacher: Teacher | StoredTeacher) -> None:
+        """Teach by these networks, or by what is stored of them.
 
         Raises:
             UserError: where the run was started with others.
@@ -68,11 +69,27 @@ class Distiller:
         check_same_teacher(teacher.origins, self.origin)
         self.teacher, self.origin = teacher, teacher.origins
 
-    def ask_teacher(self, data: Tensor) -> TeacherOutputs:
-        """The teacher's outputs on a batch (B, C, *spatial), without graph."""
+    @property
+    def stored(self) -> StoredTeacher | None:
+        """The teacher where its maps are stored: training batches then carry them as last channels of the image."""
+        return self.teacher if isinstance(self.teacher, StoredTeacher) else None
+
+    def split(self, data: Tensor) -> tuple[Tensor, Tensor]:
+        """Split what a training batch holds.
+
+        Returns:
+            The image (B, C, *spatial), which the student sees, and what the teacher is asked by: the same image, or
+            its stored maps (B, K, *spatial).
+        """
+        if self.stored is None:
+            return data, data
+        return data[:, : -self.stored.channels].contiguous(), data[:, -self.stored.channels :]
+
+    def ask_teacher(self, shown: Tensor) -> TeacherOutputs:
+        """The teacher's outputs on a batch, without graph; see `split`."""
         assert self.teacher is not None
         with record_function(STEP_PARTS[0]):
-            return self.teacher(data)
+            return self.teacher(shown)
 
     def run_student(self, network: nn.Module, data: Tensor) -> Outputs:
         """Encoder maps and logits of the student on a batch, by the network as nnU-Net wraps it."""
