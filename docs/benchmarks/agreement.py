@@ -11,24 +11,25 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
+from nnunetv2_hlfd.utilities.dice import dice
+
 
 def main(expected: Path, predicted: Path, minimum: int) -> None:
     """Print the worst and the mean."""
     values = []
     for file in sorted(expected.glob("*.nii.gz")):
         one, other = (SimpleITK.ReadImage(str(folder / file.name)) for folder in (expected, predicted))
-        same = [getattr(one, each)() == getattr(other, each)()
-                for each in ("GetPixelID", "GetSize", "GetSpacing", "GetOrigin", "GetDirection")]  # fmt: skip
-        assert all(same), f"{file.name}: another type or geometry"
-        ours, theirs = (SimpleITK.GetArrayViewFromImage(each) for each in (one, other))
-        for label in np.unique(ours[ours > 0]):
-            size = (ours == label).sum()
-            if size > minimum:
-                overlap = ((ours == label) & (theirs == label)).sum()
-                values.append((2 * overlap / (size + (theirs == label).sum()), file.name, int(label)))
-    worst = min(values)
-    print(f"{len(values)} cases and labels: worst Dice {worst[0]:.5f} ({worst[1]}, label {worst[2]}), mean "
-          f"{np.mean([each[0] for each in values]):.5f}")  # fmt: skip
+        assert _header(one) == _header(other), f"{file.name}: another type or geometry"
+        reference, prediction = (SimpleITK.GetArrayViewFromImage(image) for image in (one, other))
+        for label in np.unique(reference[reference > 0]):
+            if (reference == label).sum() > minimum:
+                values.append((dice(prediction == label, reference == label), file.name, int(label)))
+    worst, mean = min(values), np.mean([value for value, _, _ in values])
+    print(f"{len(values)} cases and labels: worst Dice {worst[0]:.5f} ({worst[1]}, label {worst[2]}), mean {mean:.5f}")
+
+
+def _header(image: SimpleITK.Image) -> tuple[object, ...]:
+    return (image.GetPixelID(), image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint
+from nnunetv2_hlfd.utilities.atomic import write_json
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -29,22 +30,32 @@ def main(results: Path, output: Path, runs: list[str]) -> None:
     for run in runs:
         dataset, configuration, name = run.split("/")
         ending = f"__nnUNetPlans_{name}__{configuration}"
-        trainers = {each.parts[-4].removesuffix(ending)
-                    for each in (results / dataset).glob(f"*{ending}/fold_0/validation/summary.json")}  # fmt: skip
+        finished = (results / dataset).glob(f"*{ending}/fold_0/validation/summary.json")
+        trainers = {summary.parts[-4].removesuffix(ending) for summary in finished}
         curves = {}
-        for trainer in sorted(trainers, key=lambda each: (FIRST.index(each) if each in FIRST else len(FIRST), each)):
+        for trainer in sorted(trainers, key=_rank):
             prefix = output / f"{dataset}_{configuration}_{name}_{trainer}"
             fold = results / dataset / f"{trainer}{ending}" / "fold_0"
             curves[trainer] = _write_curve(fold, Path(f"{prefix}_epochs.csv"))
             table.append(
-                {"data set": dataset, "configuration": configuration, "plans": f"nnUNetPlans_{name}",
-                 "trainer": trainer, **_write_run(results, fold, prefix),
-                 "epoch_seconds_median": round(float(np.median(curves[trainer]["seconds"])), 1)}
-            )  # fmt: skip
+                {
+                    "data set": dataset,
+                    "configuration": configuration,
+                    "plans": f"nnUNetPlans_{name}",
+                    "trainer": trainer,
+                    **_write_run(results, fold, prefix),
+                    "epoch_seconds_median": round(float(np.median(curves[trainer]["seconds"])), 1),
+                }
+            )
         if curves:
             _plot(curves, f"{dataset} {configuration} {name}", output / f"{dataset}_{configuration}_{name}.png")
-    (output / "summary.json").write_text(json.dumps(table, indent=2) + "\n")
+    write_json(output / "summary.json", table)
     print(json.dumps(table, indent=2))
+
+
+def _rank(trainer: str) -> tuple[int, str]:
+    """Those of FIRST in their order, then the others by name."""
+    return FIRST.index(trainer) if trainer in FIRST else len(FIRST), trainer
 
 
 def _write_run(results: Path, fold: Path, prefix: Path) -> dict[str, Any]:
@@ -70,9 +81,9 @@ def _write_curve(fold: Path, target: Path) -> dict[str, list[float]]:
     logging = read_checkpoint(fold / "checkpoint_final.pth")["logging"]
     ends, starts = logging["epoch_end_timestamps"], logging["epoch_start_timestamps"]
     curve = {
-        "train_loss": [float(each) for each in logging["train_losses"]],
-        "val_loss": [float(each) for each in logging["val_losses"]],
-        "pseudo_dice": [float(each) for each in logging["mean_fg_dice"]],
+        "train_loss": list(map(float, logging["train_losses"])),
+        "val_loss": list(map(float, logging["val_losses"])),
+        "pseudo_dice": list(map(float, logging["mean_fg_dice"])),
         "seconds": [round(end - start, 2) for start, end in zip(starts, ends, strict=False)],
     }
     with target.open("w", newline="") as file:
@@ -99,7 +110,7 @@ def _write_record(fold: Path, target: Path) -> None:
     record = json.loads((fold / "distillation.json").read_text())
     for network in record.get("teacher", {}).get("networks", []):
         network["folder"] = Path(network["folder"]).name
-    target.write_text(json.dumps(record, indent=2) + "\n")
+    write_json(target, record)
 
 
 def _first_and_last_quarter(log: Path) -> dict[str, Any]:

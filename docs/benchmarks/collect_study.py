@@ -39,11 +39,11 @@ def main(file: Path, output: Path) -> None:
     for run in finished:
         _write_curve(run.fold_folder.path, output / "runs" / f"{run.name}_epochs.csv")
         _write_record(run.fold_folder.path, output / "runs" / f"{run.name}_record.json")
-    taught = [run for run in finished if (run.fold_folder.path / "distillation_log.csv").is_file()]
-    for run in taught:
+    distilled = [run for run in finished if (run.fold_folder.path / "distillation_log.csv").is_file()]
+    for run in distilled:
         shutil.copyfile(run.fold_folder.path / "distillation_log.csv", output / "runs" / f"{run.name}_terms.csv")
-    _write_terms(taught, _peak_memory(study_folder(study, runs) / "runs.csv"), output)
-    if first := [run for run in taught if run.settings.seed == study.seeds[0]]:
+    _write_terms(distilled, _peak_memory(study_folder(study, runs) / "runs.csv"), output)
+    if first := [run for run in distilled if run.settings.seed == study.seeds[0]]:
         _plot_terms(first, output / "terms.png")
 
 
@@ -93,4 +93,4 @@ def _plot_terms(runs: list[Run], target: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]))
-    print(json.dumps(sorted(each.name for each in Path(sys.argv[2]).iterdir()), indent=1))
+    print(json.dumps(sorted(path.name for path in Path(sys.argv[2]).iterdir()), indent=1))

@@ -14,15 +14,17 @@ tolerance.
 import argparse
 import os
 import sys
-from itertools import cycle
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args
-from torch import Tensor
+from torch import Tensor, nn
 
 from nnunetv2_hlfd.training import distillation_trainer as trainer_module
+from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
+from nnunetv2_hlfd.utilities.device import choose_device
 
 # compiled, mixed precision
 MODES = {
@@ -32,14 +34,18 @@ MODES = {
     "compiled mixed": (True, True),
 }
 # relative, for losses and gradients: float32 sums in another order; float16 has 3 digits, bfloat16 has 2
-TOLERANCES = {("cuda", False): (1e-3, 1e-2), ("cuda", True): (2e-2, 1e-1),
-              ("cpu", False): (1e-3, 1e-2), ("cpu", True): (2e-2, 3e-1)}  # fmt: skip
+TOLERANCES = {
+    ("cuda", False): (1e-3, 1e-2),
+    ("cuda", True): (2e-2, 1e-1),
+    ("cpu", False): (1e-3, 1e-2),
+    ("cpu", True): (2e-2, 3e-1),
+}
 ATTEMPTS = 10  # loss scaling starts too high and skips steps until it fits
 
 
 def main(options: argparse.Namespace) -> int:
     """Run every mode, print the table, return the exit code."""
-    device = torch.device(options.device)
+    device = choose_device(options.device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     extend_trainer_search()
     batch, reference, failed = None, None, False
@@ -50,8 +56,10 @@ def main(options: argparse.Namespace) -> int:
         losses, gradients = step(trainer, batch, device, mixed)
         reference = reference or (losses, gradients)
         limits = TOLERANCES[device.type, mixed]
-        errors = {f"loss {name}": (abs(value - reference[0][name]) / max(abs(reference[0][name]), 1e-6), limits[0])
-                  for name, value in losses.items()}  # fmt: skip
+        errors = {
+            f"loss {name}": (abs(value - reference[0][name]) / max(abs(reference[0][name]), 1e-6), limits[0])
+            for name, value in losses.items()
+        }
         for part, gradient in gradients.items():
             norm = reference[1][part].norm().clamp_min(1e-12)
             errors[f"gradient {part}"] = (float((gradient - reference[1][part]).norm() / norm), limits[1])
@@ -70,7 +78,7 @@ def main(options: argparse.Namespace) -> int:
     return int(failed)
 
 
-def start(options: argparse.Namespace, device: torch.device, compiled: bool) -> Any:
+def start(options: argparse.Namespace, device: torch.device, compiled: bool) -> DistillationTrainer:
     """A trainer that is ready for its first step, its network compiled or not."""
     os.environ["nnUNet_compile"] = "true" if compiled else "false"
     torch.compiler.reset()
@@ -84,12 +92,13 @@ def start(options: argparse.Namespace, device: torch.device, compiled: bool) -> 
     return trainer
 
 
-def step(trainer: Any, batch: dict, device: torch.device, mixed: bool) -> tuple[dict[str, float], dict[str, Tensor]]:
+def step(
+    trainer: DistillationTrainer, batch: dict[str, Any], device: torch.device, mixed: bool
+) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Losses and (flat, float64) gradients of a step."""
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
-    mixing = cycle((mixed, False))  # a step enters it twice: for the networks and L_seg, then for the terms
     # the trainer mixes on CUDA only and always; this script, alone in its process, decides in its place
-    trainer_module.autocast = lambda kind, enabled: torch.autocast(kind, half, enabled=next(mixing))
+    trainer_module.autocast = lambda kind, enabled: torch.autocast(kind, half, enabled=mixed)
     if not mixed:
         trainer.grad_scaler = None
     for _ in range(ATTEMPTS):
@@ -98,18 +107,19 @@ def step(trainer: Any, batch: dict, device: torch.device, mixed: bool) -> tuple[
             "student": _flat(trainer.network.parameters()),
             "adapters": _flat(trainer.distiller.method.parameters()),
         }
-        if all(torch.isfinite(each).all() for each in gradients.values()):
+        if all(gradient.isfinite().all() for gradient in gradients.values()):
             break
     names = ("segmentation", *trainer.distiller.method.weights)
     losses = {"total": float(outputs["loss"]), **dict(zip(names, map(float, outputs["terms"]), strict=True))}
     return losses, gradients
 
 
-def _flat(parameters: Any) -> Tensor:
+def _flat(parameters: Iterable[nn.Parameter]) -> Tensor:
     """All gradients in one vector; zeros where there is none (the head that nnU-Net gives weight 0)."""
     zeros = torch.zeros(1, dtype=torch.float64)
     parts = [
-        (torch.zeros_like(each) if each.grad is None else each.grad).double().flatten().cpu() for each in parameters
+        (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad).double().flatten().cpu()
+        for parameter in parameters
     ]
     return torch.cat([zeros, *parts])
 

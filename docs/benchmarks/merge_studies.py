@@ -26,6 +26,7 @@ from nnunetv2_hlfd.report.sections import Findings, compose
 from nnunetv2_hlfd.report.summary import MEAN, Summary, summarize
 from nnunetv2_hlfd.report.write import tables_of
 from nnunetv2_hlfd.study.spec import read_study
+from nnunetv2_hlfd.utilities.atomic import write_bytes, write_text
 from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.markdown import markdown_table
 
@@ -50,18 +51,25 @@ def main(study: Path, folders: list[Path], output: Path) -> None:
     recall = lesion_recall(lesions)
     costs = {str(row["arm"]): _cost(row) for _, row in networks.iterrows() if row["arm"] in names}
     found = Findings(
-        teacher=arms[0], students=arms[1:], folds=folds, summary=summary, recall=recall, without_lesions=(),
+        teacher=arms[0],
+        students=arms[1:],
+        folds=folds,
+        summary=summary,
+        recall=recall,
+        without_lesions=(),
         costs={name: costs[name] for name in names},
-        curves={arm.name: [_curve(model, fold, output / "runs") for model in arm.models for fold in model.folds]
-                for arm in arms},
-    )  # fmt: skip
+        curves={
+            arm.name: [_curve(model, fold, output / "runs") for model in arm.models for fold in model.folds]
+            for arm in arms
+        },
+    )
     page = compose(found)
     for picture in page.pictures:
-        (output / picture.name).write_bytes(to_png(picture.figure))
-    (output / "report.md").write_text(to_markdown(page), encoding="utf-8")
-    (output / "report.html").write_text(to_html(page), encoding="utf-8")
+        write_bytes(output / picture.name, to_png(picture.figure))
+    write_text(output / "report.md", to_markdown(page))
+    write_text(output / "report.html", to_html(page))
     for name, table in {**tables_of(found, lesions), "terms": terms}.items():
-        table.to_csv(output / f"{name}.csv", index=False)
+        write_text(output / f"{name}.csv", table.to_csv(index=False))
     print(_table(summary, recall))
 
 
@@ -78,7 +86,7 @@ def _merge(folders: list[Path], name: str, key: list[str]) -> pd.DataFrame:
 def _copy(runs: set[str], folders: list[Path], target: Path) -> None:
     """Curves, terms and records."""
     target.mkdir(parents=True, exist_ok=True)
-    for file in (each for folder in folders for each in (folder / "runs").iterdir()):
+    for file in (file for folder in folders for file in (folder / "runs").iterdir()):
         if file.name.rsplit("_", 1)[0] in runs and file.parent != target:
             shutil.copyfile(file, target / file.name)
 
@@ -87,25 +95,41 @@ def _models(cases: pd.DataFrame, dataset: str, runs: Path) -> list[Model]:
     models = []
     for run, rows in cases.groupby("run", sort=False):
         trainer, plans, configuration = str(run).split("__")
-        labels = [each for each in dict.fromkeys(rows["label"]) if each != MEAN]
+        labels = [label for label in dict.fromkeys(rows["label"]) if label != MEAN]
         records = {fold: read_json(runs / f"{trainer}__{plans}__fold_{fold}_record.json") for fold in set(rows["fold"])}
         folder = ModelFolder(
-            path=Path(str(run)), plans=PlansManager({"dataset_name": dataset, "plans_name": plans}), dataset_json={},
-            configuration=configuration, trainer=trainer, network_trainer=trainer, mirror_axes=None,
-        )  # fmt: skip
-        models.append(Model(
-            folder=folder, run=str(run), title="", settings={}, seed=int(rows["seed"].iloc[0]),
-            records=records, checkpoints={}, labels={name: index for index, name in enumerate(labels, start=1)},
-            cases=rows[rows["label"] != MEAN].drop(columns=["arm", "run", "seed"]).assign(reference="", prediction=""),
-        ))  # fmt: skip
+            path=Path(str(run)),
+            plans=PlansManager({"dataset_name": dataset, "plans_name": plans}),
+            dataset_json={},
+            configuration=configuration,
+            trainer=trainer,
+            network_trainer=trainer,
+            mirror_axes=None,
+        )
+        models.append(
+            Model(
+                folder=folder,
+                run=str(run),
+                title="",
+                settings={},
+                seed=int(rows["seed"].iloc[0]),
+                records=records,
+                checkpoints={},
+                labels={name: index for index, name in enumerate(labels, start=1)},
+                cases=rows[rows["label"] != MEAN]
+                .drop(columns=["arm", "run", "seed"])
+                .assign(reference="", prediction=""),
+            )
+        )
     return sorted(models, key=lambda model: model.seed or 0)
 
 
 def _cost(row: "pd.Series[float]") -> Cost:
     return Cost(
         size=Size(parameters=int(row["parameters"]), macs=int(row["macs"])),
-        checkpoint_bytes=int(row["checkpoint_bytes"]), latency=float(row["latency_seconds"]),
-    )  # fmt: skip
+        checkpoint_bytes=int(row["checkpoint_bytes"]),
+        latency=float(row["latency_seconds"]),
+    )
 
 
 def _curve(model: Model, fold: int, runs: Path) -> Curve:
@@ -115,23 +139,41 @@ def _curve(model: Model, fold: int, runs: Path) -> Curve:
 
 
 def _table(summary: Summary, recall: pd.DataFrame) -> str:
-    """Of the only label, or the mean of all; lesions of the last label."""
-    label, last = summary.arms["label"].iloc[-1], [each for each in summary.arms["label"].unique() if each != MEAN][-1]
+    """The table of the only label, or of the mean of all labels; its lesions are those of the last label."""
+    label = summary.arms["label"].iloc[-1]
+    last = [name for name in summary.arms["label"].unique() if name != MEAN][-1]
     lesions = recall[recall["label"] == last].merge(summary.runs[["run", "arm"]].drop_duplicates(), on="run")
     found = lesions.groupby("arm")[["recall", "small_recall", "false_positives"]].mean()
-    differences = {each.arm: each for each in summary.comparisons if each.label == label and each.reference == "alone"}
+    differences = {
+        comparison.arm: comparison
+        for comparison in summary.comparisons
+        if comparison.label == label and comparison.reference == "alone"
+    }
     rows = []
     for row in summary.arms[summary.arms["label"] == label].to_dict("records"):
         name, difference = row["arm"], differences.get(row["arm"])
-        rows.append([
-            f"`{name}`", str(row["runs"]), format_spread(row["dice_mean"], row["dice_std"]),
-            format_interval(difference.difference) if difference else "-",
-            f"{100 * difference.losing:.0f} %" if difference else "-",
-            f"{found.loc[name, 'recall']:.2f}, {found.loc[name, 'small_recall']:.2f}",
-            f"{found.loc[name, 'false_positives']:.1f}", f"{row['absolute_rvd_mean']:.2f}",
-        ])  # fmt: skip
-    head = ["", "Runs", "Dice", "Difference to the student alone", "Lose > 0.05", "Lesion recall, smaller half",
-            "False positives per case", "Absolute RVD"]  # fmt: skip
+        rows.append(
+            [
+                f"`{name}`",
+                str(row["runs"]),
+                format_spread(row["dice_mean"], row["dice_std"]),
+                format_interval(difference.difference) if difference else "-",
+                f"{100 * difference.losing:.0f} %" if difference else "-",
+                f"{found.loc[name, 'recall']:.2f}, {found.loc[name, 'small_recall']:.2f}",
+                f"{found.loc[name, 'false_positives']:.1f}",
+                f"{row['absolute_rvd_mean']:.2f}",
+            ]
+        )
+    head = [
+        "",
+        "Runs",
+        "Dice",
+        "Difference to the student alone",
+        "Lose > 0.05",
+        "Lesion recall, smaller half",
+        "False positives per case",
+        "Absolute RVD",
+    ]
     return markdown_table(head, rows)
 
 

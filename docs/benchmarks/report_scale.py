@@ -27,17 +27,26 @@ def main() -> None:
         teacher = write_model(folder, "nnUNetTrainer", cases(*(easy + np.array([0.2, 0.1]))), kind="labels")
         students = [
             write_model(
-                folder, f"nnUNetTrainer{name}", cases(*(easy + random.normal(0, 0.05, (CASES, 2)))), kind="labels",
-                plans=f"{name}.s{seed}", settings={"beta": 0.9}, seed=seed, title=name,
+                folder,
+                f"nnUNetTrainer{name}",
+                cases(*(easy + random.normal(0, 0.05, (CASES, 2)))),
+                kind="labels",
+                plans=f"{name}.s{seed}",
+                settings={"beta": 0.9},
+                seed=seed,
+                title=name,
             )
-            for name in ("Student", "HLFD", "KD", "AT", "CWD") for seed in range(RUNS // SEEDS - 1)
-        ]  # fmt: skip
+            for name in ("Student", "HLFD", "KD", "AT", "CWD")
+            for seed in range(RUNS // SEEDS - 1)
+        ]
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.perf_counter()
         write_report(teacher, students, Path(folder) / "report")
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{CASES} cases x {len(students)} runs: {time.perf_counter() - start:.1f} s, peak memory {after / 2**10:.0f} "
-          f"MiB, {(after - before) / 2**10:.0f} MiB above the imports")  # fmt: skip
+    print(
+        f"{CASES} cases x {len(students)} runs: {time.perf_counter() - start:.1f} s, peak memory {after / 2**10:.0f} "
+        f"MiB, {(after - before) / 2**10:.0f} MiB above the imports"
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from nnunetv2_hlfd.training.balance import group_parameters
+from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 from nnunetv2_hlfd.training.throwaway import real_batches, throwaway_trainer
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 
@@ -27,6 +28,7 @@ def main(dataset: str, configuration: str, name: str, plans: str, output: Path, 
     """Write one row for each part of the student and each term."""
     extend_trainer_search()
     with throwaway_trainer(dataset, configuration, "0", name, plans, "cpu") as trainer:
+        assert isinstance(trainer, DistillationTrainer), f"{name} distills nothing"
         if checkpoint:
             trainer.load_checkpoint(str(Path(trainer.output_folder) / checkpoint))
             trainer.distiller.use(trainer.load_teacher())
@@ -48,7 +50,7 @@ def main(dataset: str, configuration: str, name: str, plans: str, output: Path, 
     print(output.read_text())
 
 
-def _losses(trainer: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
+def _losses(trainer: DistillationTrainer, batch: dict[str, Any]) -> dict[str, Tensor]:
     """The segmentation loss and every weighted term of one batch."""
     target, distiller = batch["target"], trainer.distiller
     student = distiller.run_student(trainer.network, batch["data"])
@@ -57,7 +59,7 @@ def _losses(trainer: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
     return {"segmentation": trainer.loss(student.logits, target), **weighted}
 
 
-def _add(sums: dict[str, dict[str, Tensor]], trainer: Any, losses: Mapping[str, Tensor]) -> None:
+def _add(sums: dict[str, dict[str, Tensor]], trainer: DistillationTrainer, losses: Mapping[str, Tensor]) -> None:
     for part, parameters in group_parameters(trainer.network).items():
         for term, loss in losses.items():
             gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
@@ -65,8 +67,8 @@ def _add(sums: dict[str, dict[str, Tensor]], trainer: Any, losses: Mapping[str, 
                 torch.zeros_like(parameter) if gradient is None else gradient
                 for parameter, gradient in zip(parameters, gradients, strict=True)
             ]
-            place = sums.setdefault(part, {})
-            place[term] = place.get(term, torch.zeros(())) + torch.cat([value.flatten() for value in values])
+            part_sums = sums.setdefault(part, {})
+            part_sums[term] = part_sums.get(term, torch.zeros(())) + torch.cat([value.flatten() for value in values])
 
 
 if __name__ == "__main__":

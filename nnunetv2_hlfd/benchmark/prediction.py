@@ -120,7 +120,7 @@ def _check_truth(truth: Path | None, cases: Mapping[str, Sequence[Path]], source
 
 
 def _mean_dice(folder: Path, truth: Path, source: Source) -> float:
-    """Mean Dice over cases, and labels or regions that the truth or the prediction of a case has."""
+    """Average Dice over cases, and over the labels or regions that the truth or the prediction of a case has."""
     manager = source.model.plans.get_label_manager(source.model.dataset_json)
     values = []
     for file in folder.glob(f"*{source.model.dataset_json['file_ending']}"):

@@ -74,5 +74,5 @@ def roofline(network: nn.Module, image: torch.Tensor, machine: Machine) -> Roofl
 
 @torch.inference_mode()
 def best_seconds(run: Callable[..., object], *arguments: object) -> float:
-    """Seconds of the quickest of a few calls, after one that is not counted."""
+    """Measure the seconds of the quickest of a few calls, after one that is not counted."""
     return float(seconds_of_each(lambda: run(*arguments), _REPEATS).min())

@@ -84,7 +84,7 @@ def run_rung(
 
 
 def _with_nnunet(rung: Rung, fold: str, device: str, threads: int) -> Step:
-    """nnU-Net's own reading, preprocessing, resampling and writing around a predictor."""
+    """Return the steps of nnU-Net: its own reading, preprocessing, resampling and writing around a predictor."""
     import torch
     from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -125,7 +125,7 @@ def _with_nnunet(rung: Rung, fold: str, device: str, threads: int) -> Step:
 
 
 def _program(rung: Rung, fold: str, _device: str, threads: int) -> Step:
-    """The steps of `predict.pyz`."""
+    """Return the steps of `predict.pyz`."""
     from nnunetv2_hlfd.deploy.runtime.images import read_image, write_segmentation
     from nnunetv2_hlfd.deploy.runtime.network import find_networks, open_network
     from nnunetv2_hlfd.deploy.runtime.predict import predict_logits

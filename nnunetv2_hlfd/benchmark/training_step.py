@@ -143,7 +143,7 @@ def _adapters(trainer: DistillationTrainer) -> int:
 
 
 def _parts(step: Callable[[], object], device: torch.device) -> dict[str, float]:
-    """Share of each part of the step in percent, by torch's profiler."""
+    """Measure the share of each part of the step in percent, by torch's profiler."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with profile(activities=activities) as profiler:
         for _ in range(_PROFILED):

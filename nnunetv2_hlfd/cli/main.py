@@ -44,7 +44,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser; its `command` is the subcommand's name."""
+    """Build the parser; its `command` is the subcommand's name."""
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_hlfd",
         description=_DESCRIPTION,
@@ -66,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code.
+    """Run a command line and return its exit code.
 
     A mistake of the user ends with one message and 2, and so does what is wrong with a disk or with rights; Ctrl-C
     with a word and 130. Any other exception is a fault of the program and keeps its traceback.

@@ -39,7 +39,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Exit code 1 where cases failed."""
+    """Predict; the exit code is 1 where cases failed."""
     _check(options)
 
     import torch
@@ -99,7 +99,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _model_folder(options: argparse.Namespace) -> Path:
-    """That of nnUNetv2_predict for the same -d, -tr, -p and -c."""
+    """Return the folder that nnUNetv2_predict finds for the same -d, -tr, -p and -c."""
     from nnunetv2.utilities.file_path_utilities import convert_trainer_plans_config_to_identifier
 
     from nnunetv2_hlfd.datasets.locations import find_dataset, results_folder

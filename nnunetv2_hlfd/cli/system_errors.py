@@ -26,7 +26,7 @@ _MENDED_BY = {
 
 
 def describe(error: OSError) -> str | None:
-    """What is wrong with the user's disk or rights, where, and what mends it; None for another kind of error."""
+    """Say what is wrong with the user's disk or rights, where, and what mends it; None for another kind of error."""
     mended_by = _MENDED_BY.get(error.errno or 0)
     if mended_by is None:
         return None
@@ -35,7 +35,7 @@ def describe(error: OSError) -> str | None:
 
 
 def stop_printing() -> bool:
-    """Whether nobody reads the standard output any more, as after `| head`; then nothing more is printed.
+    """Stop printing, and return True, where nobody reads the standard output any more, as after `| head`.
 
     A broken pipe may also be that of a child process, which is a fault.
     """

@@ -6,7 +6,7 @@ from nnunetv2_hlfd.cli.subcommand import Subcommand
 
 
 def _add_arguments(_parser: argparse.ArgumentParser) -> None:
-    """There are none."""
+    """Add nothing: it takes no arguments."""
 
 
 def _run(_options: argparse.Namespace) -> int:

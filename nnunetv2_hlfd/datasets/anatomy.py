@@ -42,7 +42,7 @@ def new_scene(size: tuple[int, ...], spacing: Sequence[float], seed: int) -> Sce
 
 
 def _body_wall(scene: Scene, zyx: tuple[Array, ...], fat: float) -> None:
-    """Skin, fat and the muscle wall with ribs; leaves the peritoneal cavity free."""
+    """Place skin, fat and the muscle wall with ribs; the peritoneal cavity stays free."""
     z, y, x = zyx
     level = (np.abs(y / _BODY_RADII_MM[0]) ** 2.4 + np.abs(x / _BODY_RADII_MM[1]) ** 2.4) ** np.float32(1 / 2.4)
     skin = np.hypot(y, x) * (1 - 1 / np.maximum(level, 1e-3))
@@ -110,7 +110,7 @@ def _kidney(scene: Scene, side: int) -> tuple[Array, tuple[float, float, float],
 
 
 def _lesion(scene: Scene, kidney: Array, center: Sequence[float], walls: Array, radius: float, rough: float) -> Array:
-    """Distance to a lesion of at least three voxels across, on a voxel of the kidney near its surface."""
+    """Return the distance to a lesion of at least three voxels across, on a voxel of the kidney near its surface."""
     direction = scene.rng.standard_normal(3)
     offset = scene.rng.uniform(0.55, 1) * direction / np.linalg.norm(direction)
     target = [c + o * r for c, o, r in zip(center, offset, _KIDNEY_RADII_MM, strict=True)]

@@ -15,7 +15,7 @@ class SourceCase:
     problem: str = ""
 
     def stamp(self) -> str:
-        """Sizes and times of its files: a converted case with another stamp is converted again."""
+        """Return sizes and times of its files: a converted case with another stamp is converted again."""
         stats = [file.stat() for file in (self.image, self.label) if file]
         return " ".join(f"{stat.st_size}@{stat.st_mtime_ns}" for stat in stats)
 

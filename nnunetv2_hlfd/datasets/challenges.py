@@ -11,7 +11,7 @@ CHALLENGES: Mapping[str, Challenge] = {challenge.name: challenge for challenge i
 
 
 def summary(conversion: Conversion) -> str:
-    """Every case that was not simply converted, by name, and where all of it stands."""
+    """Name every case that was not simply converted, and say where the details stand."""
     repaired, unlabelled = conversion.names("repaired"), conversion.names("unlabelled")
     lines = [f"Skipped {row['case']}: {row['reason']}" for row in conversion.rows if row["state"] == "skipped"]
     if unlabelled:

@@ -30,7 +30,7 @@ class Conversion:
     rows: Sequence[Mapping[str, Any]]
 
     def names(self, *states: str) -> list[str]:
-        """Cases with one of these states."""
+        """Return the cases with one of these states."""
         return [row["case"] for row in self.rows if row["state"] in states]
 
 
@@ -62,7 +62,7 @@ def convert(challenge: Challenge, source: Path, dataset: str | None = None, *, r
 
 
 def dataset_name(default: str, given: str | None) -> str:
-    """`DatasetXXX_Name` for a data set ID or name.
+    """Return `DatasetXXX_Name` for the ID or name of a data set that is to be made.
 
     Raises:
         UserError: if it is none, or another data set has its ID.
@@ -78,7 +78,7 @@ def dataset_name(default: str, given: str | None) -> str:
 
 
 def _earlier_rows(folder: Path, challenge: Challenge, cases: Sequence[SourceCase]) -> dict[str, dict[str, Any]]:
-    """Case -> row of an earlier conversion into this folder.
+    """Return the rows, by case, of an earlier conversion into this folder.
 
     Raises:
         UserError: if the folder holds anything but this conversion's.
@@ -113,7 +113,7 @@ def _targets(folder: Path, case: SourceCase) -> tuple[Path, Path]:
 
 
 def _row(case: SourceCase, source: Path, folder: Path, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert one case unless it was; says how it went."""
+    """Convert one case unless it was converted before; return its row."""
     targets = _targets(folder, case)
     stamp = case.stamp()
     done = before.get("state") in ("converted", "repaired") and before.get("stamp") == stamp
@@ -131,7 +131,7 @@ def _row(case: SourceCase, source: Path, folder: Path, before: Mapping[str, Any]
 
 
 def _convert(case: SourceCase, targets: Sequence[Path]) -> tuple[str, str]:
-    """State and reason."""
+    """Convert one case; return its state and the reason."""
     if case.label is None:
         return "unlabelled", "no label"
     if case.image is None or case.problem:
@@ -157,7 +157,7 @@ def _write_report(folder: Path, challenge: Challenge, rows: Iterable[Mapping[str
 
 
 def _write_dataset_json(folder: Path, challenge: Challenge, num_training: int, regions: bool) -> None:
-    """nnU-Net's description of the data set; none of one without cases."""
+    """Write nnU-Net's description of the data set; one without cases gets none."""
     if not num_training:
         (folder / "dataset.json").unlink(missing_ok=True)
         return

@@ -7,7 +7,7 @@ from nnunetv2_hlfd.datasets.challenge import Challenge, SourceCase
 
 
 def find_cases(source: Path) -> list[SourceCase]:
-    """Cases of `[data/]case_00000/{imaging,segmentation}.nii.gz`.
+    """Find the cases of `[data/]case_00000/{imaging,segmentation}.nii.gz`.
 
     The arrays' first axis is the slice axis (z, y, x), and the affine says so: nothing has to be turned.
     """

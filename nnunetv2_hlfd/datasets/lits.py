@@ -15,7 +15,7 @@ _DECATHLON = re.compile(r"liver_(?P<number>\d+)\.nii\.gz")
 
 
 def find_cases(source: Path) -> list[SourceCase]:
-    """Cases of `volume-0.nii` and `segmentation-0.nii` in any subfolders, or of a decathlon's imagesTr and labelsTr."""
+    """Find the cases of `volume-0.nii` and `segmentation-0.nii` in any subfolders, or of a decathlon's folders."""
     files: dict[str, dict[str, list[Path]]] = defaultdict(lambda: {"image": [], "label": []})
     found = _decathlon(source) if (source / "imagesTr").is_dir() else _lits(source)
     for name, role, file in found:

@@ -10,7 +10,7 @@ from nnunetv2_hlfd.utilities.errors import UserError
 
 
 def raw_folder() -> Path:
-    """nnUNet_raw.
+    """Return the folder that nnUNet_raw names.
 
     Raises:
         UserError: where it is not set.
@@ -19,7 +19,7 @@ def raw_folder() -> Path:
 
 
 def preprocessed_folder() -> Path:
-    """nnUNet_preprocessed.
+    """Return the folder that nnUNet_preprocessed names.
 
     Raises:
         UserError: where it is not set.
@@ -28,7 +28,7 @@ def preprocessed_folder() -> Path:
 
 
 def results_folder() -> Path:
-    """nnUNet_results.
+    """Return the folder that nnUNet_results names.
 
     Raises:
         UserError: where it is not set.
@@ -37,7 +37,7 @@ def results_folder() -> Path:
 
 
 def find_dataset(name_or_id: str) -> str:
-    """The name `DatasetXXX_Name`; that of an ID is looked up in nnU-Net's three folders.
+    """Return the name `DatasetXXX_Name`; that of an ID is looked up in nnU-Net's three folders.
 
     Raises:
         UserError: for an ID that no data set or several have, or what is neither a name nor an ID.

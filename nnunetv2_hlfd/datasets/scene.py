@@ -30,12 +30,12 @@ class Scene:
     occupied: Array  # distance to everything placed so far
 
     def ellipsoid(self, center: Sequence[float], radii: Sequence[float]) -> Array:
-        """Distance to an ellipsoid."""
+        """Return the distance to an ellipsoid."""
         scaled = [(c - np.float32(o)) / np.float32(r) for c, o, r in zip(self.zyx, center, radii, strict=True)]
         return ellipsoid_distance(scaled, radii)
 
     def around(self, center: Sequence[float], radii: Sequence[float]) -> Scene:
-        """The part of the scene within ``radii`` of ``center``, as views of the same arrays."""
+        """Return the part of the scene within ``radii`` of ``center``, as views of the same arrays."""
         box = []
         for count, voxel, middle, radius in zip(self.hu.shape, self.voxel, center, radii, strict=True):
             first, last = ((middle + sign * (radius + 12)) / voxel + (count - 1) / 2 for sign in (-1, 1))
@@ -62,7 +62,7 @@ class Scene:
 
 
 def ellipsoid_distance(scaled: Sequence[Array], radii: Sequence[float]) -> Array:
-    """Approximate distance to an ellipsoid from coordinates divided by its radii."""
+    """Approximate the distance to an ellipsoid from coordinates divided by its radii."""
     squares = [s * s for s in scaled]
     level: Array = np.sqrt(squares[0] + squares[1] + squares[2] + np.float32(1e-6))
     slope = sum(s / np.float32(r * r) for s, r in zip(squares, radii, strict=True))
@@ -71,7 +71,7 @@ def ellipsoid_distance(scaled: Sequence[Array], radii: Sequence[float]) -> Array
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: Sequence[float]) -> Array:
-    """Gaussian-filtered noise of unit variance, sigma in voxels."""
+    """Return Gaussian-filtered noise of unit variance; sigma is in voxels."""
     field: Array = gaussian_filter(rng.standard_normal(shape, np.float32), sigma, mode="wrap", truncate=2.5)
     field /= field.std()
     return field

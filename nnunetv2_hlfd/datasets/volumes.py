@@ -41,7 +41,7 @@ def read_volume(file: Path) -> SimpleITK.Image:
 
 
 def check_content(file: Path) -> None:
-    """Whether a NIfTI file has every voxel that its header promises, as finite numbers, and its checksum is right.
+    """Check that a NIfTI file has every voxel that its header promises, as finite numbers, and the right checksum.
 
     SimpleITK reads a truncated file without a word and takes 0 for what is no number.
 
@@ -76,12 +76,12 @@ def write_volume(volume: SimpleITK.Image, target: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The last line: SimpleITK puts its own source code's place before it."""
+    """Return the last line: SimpleITK puts its own source code's place before it."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def compare_grids(image: SimpleITK.Image, label: SimpleITK.Image) -> str:
-    """What differs between the voxel grids of an image and its label, in words; empty for nothing.
+    """Say what differs between the voxel grids of an image and its label; nothing gives an empty text.
 
     Raises:
         UserError: if it is more than GEOMETRY_TOLERANCE.
@@ -112,7 +112,7 @@ def _numbers(values: Collection[float]) -> str:
 
 
 def to_int16(volume: SimpleITK.Image) -> SimpleITK.Image:
-    """The image rounded to int16, with its geometry.
+    """Round an image to int16; its geometry stays.
 
     Raises:
         UserError: for intensities out of range.
@@ -125,7 +125,7 @@ def to_int16(volume: SimpleITK.Image) -> SimpleITK.Image:
 
 
 def to_labels(volume: SimpleITK.Image, allowed: Collection[int]) -> SimpleITK.Image:
-    """The label map as uint8, with its geometry.
+    """Convert a label map to uint8; its geometry stays.
 
     Raises:
         UserError: for values that are none of the allowed ones, and where there is nothing but background.
@@ -143,7 +143,7 @@ def to_labels(volume: SimpleITK.Image, allowed: Collection[int]) -> SimpleITK.Im
 
 
 def _by_planes(volume: SimpleITK.Image, dtype: "np.dtype[np.generic]") -> SimpleITK.Image:
-    """Rounded and converted without a second copy in floating point."""
+    """Round and convert without a second copy in floating point."""
     values = SimpleITK.GetArrayViewFromImage(volume)
     result = np.empty(values.shape, dtype)
     for target, plane in zip(result, values, strict=True):

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from nnunetv2_hlfd.deploy.runtime.description import KEY
 from nnunetv2_hlfd.deploy.runtime.network import Run
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
+
+if TYPE_CHECKING:
+    from openvino import Model
 
 _TOLERANCE = 1e-3  # of the largest logit: float32 sums in another order
 
@@ -76,8 +79,8 @@ def _export(network: nn.Module, shape: Sequence[int], file: Path, dynamic: dict[
         )
 
 
-def to_openvino(network: nn.Module, shape: Sequence[int]) -> Any:
-    """An OpenVINO model of a network that takes (B, C, *patch); batch and patch size are free.
+def to_openvino(network: nn.Module, shape: Sequence[int]) -> "Model":
+    """Convert a network that takes (B, C, *patch); batch and patch size are free.
 
     Raises:
         UserError: where the package is missing.
@@ -90,7 +93,7 @@ def to_openvino(network: nn.Module, shape: Sequence[int]) -> Any:
 
 
 def check_conversion(network: nn.Module, run: Run, shape: Sequence[int]) -> float:
-    """Largest difference of the logits, relative to the largest logit, on batches of 1 and 3 random patches.
+    """Measure the largest difference of the logits, relative to the largest logit, on 1 and 3 random patches.
 
     Raises:
         UserError: where it is more than float32 explains.
@@ -111,7 +114,7 @@ def check_conversion(network: nn.Module, run: Run, shape: Sequence[int]) -> floa
 
 
 def _total_strides(network: nn.Module, dimensions: int) -> list[int] | None:
-    """Product of the encoder's strides on each axis, of networks that tell it."""
+    """Multiply the encoder's strides on each axis, of networks that tell them."""
     strides = getattr(getattr(network, "encoder", None), "strides", None)
     if strides is None:
         return None

@@ -19,7 +19,7 @@ _SCHEMES = (
 
 
 def describe(model: ModelFolder, *, mirroring: bool) -> Description:
-    """The part of the plans that prediction without nnU-Net needs.
+    """Describe the part of the plans that prediction without nnU-Net needs.
 
     Raises:
         UserError: naming what only nnU-Net itself can do: a cascade, other readers, preprocessors, resampling.

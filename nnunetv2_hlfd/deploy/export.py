@@ -41,13 +41,13 @@ def export_nnunet(source: Source, output: Path, *, half: bool = False, mirroring
 
 
 def needs_trainer(source: Source) -> str | None:
-    """Name of the trainer that prediction needs beside stock nnU-Net, if any: no plans describe its network."""
+    """Name the trainer that prediction needs beside stock nnU-Net, if any: no plans describe its network."""
     trainer = source.model.network_trainer
     return None if trainer == nnUNetTrainer.__name__ else trainer
 
 
 def _prediction_content(source: Source, fold: str, *, half: bool, mirroring: bool) -> dict[str, Any]:
-    """What nnU-Net's predictor reads, and the settings of the training where this package made it."""
+    """Pick what nnU-Net's predictor reads, and the settings of the training where this package made it."""
     content = read_checkpoint(source.file(fold), optional=(PLANS_KEY,))
     extras = content.get(PLANS_KEY)
     exported = {
@@ -62,7 +62,7 @@ def _prediction_content(source: Source, fold: str, *, half: bool, mirroring: boo
 
 
 def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in float16. nnU-Net lists the encoder's weights several times; each is converted, and stored, once."""
+    """Convert to float16. nnU-Net lists the encoder's weights several times; each is converted, and stored, once."""
     done: dict[tuple[int, tuple[int, ...]], Tensor] = {}
     halved = {}
     for name, weight in weights.items():

@@ -5,7 +5,7 @@ import tempfile
 import zipapp
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nnunetv2_hlfd.deploy import runtime
 from nnunetv2_hlfd.deploy.convert import check_conversion, to_openvino, write_onnx
@@ -17,6 +17,9 @@ from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.utilities.atomic import writing
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
+
+if TYPE_CHECKING:
+    from openvino import Model
 
 PROGRAM = "predict.pyz"
 
@@ -90,8 +93,8 @@ def export_openvino(source: Source, output: Path, options: Options) -> Exported:
 
 
 def _quantized(
-    model: Any, source: Source, fold: str, description: Description, options: Options, choices: dict[str, object]
-) -> Any:
+    model: "Model", source: Source, fold: str, description: Description, options: Options, choices: dict[str, object]
+) -> "Model":
     from nnunetv2_hlfd.deploy.quantize import dice_cost, quantize
 
     small = quantize(model, source.model, fold)
@@ -108,7 +111,7 @@ def _quantized(
 
 
 def write_program(folder: Path) -> None:
-    """The runtime as one file that Python runs."""
+    """Write the runtime as one file that Python runs."""
     with tempfile.TemporaryDirectory() as temporary:
         package = Path(temporary) / "nnunetv2_hlfd_runtime"
         shutil.copytree(Path(runtime.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -69,7 +69,7 @@ def write_package(
 
 
 def _provenance(source: Source, choices: Mapping[str, object], dependencies: list[str]) -> dict[str, Any]:
-    """Where the model comes from: no absolute paths, because the export leaves the machine."""
+    """Say where the model comes from, without absolute paths, because the export leaves the machine."""
     records = {fold: source.model.fold(fold).record() for fold in source.folds}
     return {
         "source": source.model.name,
@@ -89,7 +89,7 @@ def _without_folders(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_checksums(folder: Path) -> None:
-    """In the format of `sha256sum --check`."""
+    """Write the checksums in the format of `sha256sum --check`."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [f"{sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
     write_text(folder / CHECKSUM_FILE, "".join(lines))
@@ -103,7 +103,7 @@ def _pack(folder: Path, dataset: str, archive: Path) -> Path:
 
 
 def copy_fingerprint(source: Source, folder: Path) -> None:
-    """nnU-Net's installer expects the fingerprint where the model has one."""
+    """Copy the fingerprint, which nnU-Net's installer expects, where the model has one."""
     fingerprint = source.model.path / "dataset_fingerprint.json"
     if fingerprint.is_file():
         shutil.copyfile(fingerprint, folder / fingerprint.name)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -102,7 +103,7 @@ def _is_finished(work: Work, case: str, ending: str) -> bool:
 def _prepared(
     predictor: Predictor, work: Work, cases: Mapping[str, Sequence[Path]], readers: ThreadPoolExecutor
 ) -> Iterator[tuple[str, "Future[tuple[Tensor, dict[str, Any]]]"]]:
-    """Cases in order, read and preprocessed a few ahead."""
+    """Yield the cases in order, read and preprocessed a few ahead."""
     waiting: deque[tuple[str, Future[tuple[Tensor, dict[str, Any]]]]] = deque()
     for case, files in cases.items():
         waiting.append((case, readers.submit(_read, predictor, work, case, files)))
@@ -112,7 +113,7 @@ def _prepared(
 
 
 def _read(predictor: Predictor, work: Work, case: str, files: Sequence[Path]) -> tuple[Tensor, dict[str, Any]]:
-    """nnU-Net's preprocessing of a case; the previous stage's labels become channels, as in nnU-Net's predictor."""
+    """Preprocess a case by nnU-Net; the previous stage's labels become channels, as in nnU-Net's predictor."""
     dataset_json, configuration = predictor.dataset_json, predictor.configuration_manager
     channels = len(dataset_json.get("channel_names") or dataset_json["modality"])
     if len(files) != channels:
@@ -132,8 +133,10 @@ def _read(predictor: Predictor, work: Work, case: str, files: Sequence[Path]) ->
     return torch.from_numpy(np.ascontiguousarray(data, np.float32)), properties
 
 
-def _write(predictor: Predictor, work: Work, case: str, logits: Any, properties: dict[str, Any]) -> None:
-    """nnU-Net's export, whole or not at all; the segmentation, which marks a finished case, is published last."""
+def _write(
+    predictor: Predictor, work: Work, case: str, logits: NDArray[np.floating], properties: dict[str, Any]
+) -> None:
+    """Write by nnU-Net's export, whole or not at all; the segmentation, which marks a finished case, comes last."""
     target = work.output / f"{case}{predictor.dataset_json['file_ending']}"
     with partial_folder(target) as folder:
         export_prediction_from_logits(
@@ -152,7 +155,7 @@ def _write(predictor: Predictor, work: Work, case: str, logits: Any, properties:
 
 
 def _write_what_was_asked(predictor: Predictor, work: Work) -> None:
-    """The three files that nnUNetv2_predict leaves beside its predictions."""
+    """Write the three files that nnUNetv2_predict leaves beside its predictions."""
     asked = {key: str(value) if isinstance(value, Path) else value for key, value in vars(work).items()}
     write_json(work.output / "predict_from_raw_data_args.json", asked)
     write_json(work.output / "dataset.json", predictor.dataset_json)
@@ -160,6 +163,6 @@ def _write_what_was_asked(predictor: Predictor, work: Work) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """The line that says most: SimpleITK's and nnU-Net's messages end with it."""
+    """Return the line that says most: SimpleITK's and nnU-Net's messages end with it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else repr(error)

@@ -3,9 +3,8 @@
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from nnunetv2_hlfd.deploy.convert import to_openvino, write_onnx
 from nnunetv2_hlfd.deploy.package import read_exported
 from nnunetv2_hlfd.deploy.runtime.network import FILES, Run, compile_openvino, find_networks, open_network, open_onnx
-from nnunetv2_hlfd.deploy.runtime.tiles import batch_size, predict_tiles
+from nnunetv2_hlfd.deploy.runtime.tiles import Tile, batch_size, predict_tiles
 from nnunetv2_hlfd.deploy.source import Source, read_source
 from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.utilities.errors import UserError
@@ -100,7 +99,7 @@ class Predictor(nnUNetPredictor):
 
     @torch.inference_mode()
     def predict_logits_from_preprocessed_data(self, data: Tensor) -> Tensor:
-        """Logits (K, z, y, x) of a preprocessed image (C, z, y, x): the mean over the folds, on the processor."""
+        """Return the logits (K, z, y, x) of a preprocessed image (C, z, y, x), on the CPU: the mean over the folds."""
         image, inside = pad_nd_image(data, self.configuration_manager.patch_size, "constant", {"value": 0}, True, None)
         tiles = self._internal_get_sliding_window_slicers(image.shape[1:])
         total = self._sliding_window(image, tiles, self.runs[0])
@@ -109,8 +108,8 @@ class Predictor(nnUNetPredictor):
         total /= len(self.runs)
         return total[(slice(None), *inside[1:])]
 
-    def _sliding_window(self, image: Tensor, tiles: list[Any], run: Callable[[Tensor], Tensor]) -> Tensor:
-        """All tiles; where the GPU's memory does not suffice, one at a time, then with the sums on the processor."""
+    def _sliding_window(self, image: Tensor, tiles: list[Tile], run: Callable[[Tensor], Tensor]) -> Tensor:
+        """Run all tiles; where the GPU's memory does not suffice, one at a time, then with the sums on the CPU."""
         patch = self.configuration_manager.patch_size
         cpu = torch.device("cpu")
         if self.device.type != "cuda":
@@ -126,7 +125,7 @@ class Predictor(nnUNetPredictor):
         raise last
 
     def _run_tiles(
-        self, image: Tensor, tiles: list[Any], run: Callable[[Tensor], Tensor], place: torch.device, batch: int
+        self, image: Tensor, tiles: list[Tile], run: Callable[[Tensor], Tensor], place: torch.device, batch: int
     ) -> Tensor:
         dtype = torch.float32 if place.type == "cpu" else torch.float16
         image = image.to(place)
@@ -156,14 +155,14 @@ class Predictor(nnUNetPredictor):
             raise RuntimeError("the network's output is not finite")
         return logits
 
-    def _precision(self) -> Any:
+    def _precision(self) -> AbstractContextManager[object]:
         if self.device.type == "cuda":
             return torch.autocast("cuda")
         return torch.autocast("cpu", torch.bfloat16) if self._bfloat16 else nullcontext()
 
 
 def _prepare(source: Source, fold: str, backend: str, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """A fold's network behind the chosen backend."""
+    """Put a fold's network behind the chosen backend."""
     network = source.network(fold)
     if backend == "torch":
         network = network.to(device)

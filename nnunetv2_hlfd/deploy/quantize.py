@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
@@ -21,6 +21,9 @@ from nnunetv2_hlfd.utilities.dice import dice
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
 
+if TYPE_CHECKING:
+    from openvino import Model
+
 CALIBRATION_PATCHES = 300  # NNCF's own default
 
 
@@ -34,12 +37,12 @@ class DiceCost:
 
     @property
     def drop(self) -> float:
-        """Positive where 8 bits are worse."""
+        """Dice lost by 8 bits."""
         return self.before - self.after
 
 
-def quantize(network: Any, model: ModelFolder, fold: str) -> Any:
-    """The OpenVINO model in 8 bits (weights and activations), by NNCF.
+def quantize(network: "Model", model: ModelFolder, fold: str) -> "Model":
+    """Quantize an OpenVINO model to 8 bits (weights and activations), by NNCF.
 
     Args:
         network: float32.
@@ -54,7 +57,7 @@ def quantize(network: Any, model: ModelFolder, fold: str) -> Any:
     return nncf.quantize(network, nncf.Dataset(list(_patches(model, training))), subset_size=CALIBRATION_PATCHES)
 
 
-def dice_cost(before: Any, after: Any, model: ModelFolder, fold: str, description: Description) -> DiceCost:
+def dice_cost(before: "Model", after: "Model", model: ModelFolder, fold: str, description: Description) -> DiceCost:
     """Compare two OpenVINO models on the validation cases of a fold."""
     _, validation = _split(model, fold)
     runs = [compile_openvino(network) for network in (before, after)]
@@ -82,7 +85,7 @@ def _case_dice(
 
 
 def _split(model: ModelFolder, fold: str) -> tuple[list[str], list[str]]:
-    """Training and validation cases of a fold; all of both for fold all."""
+    """Return the training and the validation cases of a fold; for fold all, both are all cases."""
     splits = _data_set(model) / "splits_final.json"
     if fold == "all":
         names = list(infer_dataset_class(str(_preprocessed(model)))(str(_preprocessed(model))).identifiers)
@@ -123,7 +126,7 @@ def _cases(model: ModelFolder, names: Sequence[str]) -> Iterator[tuple[NDArray[n
 
 
 def _patches(model: ModelFolder, names: Sequence[str]) -> Iterator[NDArray[np.float32]]:
-    """Training patches (1, C, *patch) as nnU-Net's loader cuts them, a third around foreground, not augmented."""
+    """Yield training patches (1, C, *patch) as nnU-Net's loader cuts them: a third around foreground, not augmented."""
     folder = str(_preprocessed(model))
     patch = model.configuration_manager.patch_size
     loader = nnUNetDataLoader(

@@ -40,7 +40,7 @@ def build_network(
 def measure_size(
     architecture: dict[str, Any], patch_size: Sequence[int], num_input_channels: int, num_heads: int
 ) -> Size:
-    """Size of the network of an `architecture` block; nothing is allocated (meta device)."""
+    """Measure the network of an `architecture` block; nothing is allocated (meta device)."""
     with torch.device("meta"):
         network = build_network(architecture, num_input_channels, num_heads, deep_supervision=False)
     return measure_network(network, patch_size, num_input_channels)

@@ -12,18 +12,18 @@ RECORD_FILE = "distillation.json"
 
 
 def base_plans_name(plans: Mapping[str, Any]) -> str:
-    """Name of the plans that all variants of a chain go back to; the plans' own name if they are no variant."""
+    """Return the name of the plans that all variants of a chain go back to; that of plans that are no variant."""
     return plans.get(PLANS_KEY, {}).get("base_plans", plans["plans_name"])
 
 
 def plans_lineage(plans: Mapping[str, Any]) -> list[str]:
-    """Plans names under which a teacher is looked for: the plans' own, those they were made from, the base plans."""
+    """List the plans under whose names a teacher is looked for: these, those they were made from, the base plans."""
     made_from = plans.get(PLANS_KEY, {}).get("made_from", plans["plans_name"])
     return list(dict.fromkeys((plans["plans_name"], made_from, base_plans_name(plans))))
 
 
 def different_settings(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
-    """Settings present on both sides that differ, in words."""
+    """Say which settings that are present on both sides differ."""
     return [
         f"{name}: {here[name]!r} here, {there[name]!r} there"
         for name in here
@@ -65,7 +65,7 @@ def check_folder_settings(model_folder: Path, settings: Settings, fold: int | st
 
 
 def check_resumed_settings(given: Mapping[str, Any], recorded: Mapping[str, Any], checkpoint: str) -> None:
-    """A run is continued with the settings it was started with; an explicitly given other value is refused.
+    """Refuse a given setting that differs: a run is continued with the settings that it was started with.
 
     Raises:
         UserError: naming the settings.

@@ -1,4 +1,4 @@
-"""Are plans what nnU-Net writes? Checked before anything is built or named after what they say.
+"""The check that plans are what nnU-Net writes, made before anything is built or named after what they say.
 
 Plans come with teachers, checkpoints and shared data sets. They name classes, folders and sizes.
 """
@@ -91,7 +91,7 @@ def check_architecture(architecture: Mapping[str, Any], source: object) -> None:
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Every number and text with the key it stands under."""
+    """Yield every number and text with the key it stands under."""
     if isinstance(value, Mapping):
         for name, entry in value.items():
             yield from _leaves(str(name), entry)
@@ -123,7 +123,7 @@ def check_imports(architecture: Mapping[str, Any], source: Path) -> None:
 
 
 def _is_network_block(name: object) -> bool:
-    """Whether a name leads to a class of torch.nn or dynamic_network_architectures, or (renamed since) nowhere.
+    """Return whether a name leads to a class of the allowed packages, or (renamed since) nowhere.
 
     The start of a name says nothing: torch.nn.functional.torch.os.system is walked attribute by attribute.
     """

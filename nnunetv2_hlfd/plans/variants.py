@@ -81,7 +81,7 @@ def write_variant(
 
 
 def variant_differences(file: Path, settings: dict[str, Any], window: Window | None = None) -> str:
-    """Settings in which a variant that is there already differs, in words; empty for none or the same one."""
+    """Say in which settings a variant that is there already differs; nothing for none or the same one."""
     if not file.is_file():
         return ""
     plans = read_json(file)

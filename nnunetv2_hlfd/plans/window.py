@@ -70,11 +70,11 @@ def clip_at(window: Window, plans: dict[str, Any]) -> None:
 
 
 def configurations_with_data(plans: Mapping[str, Any]) -> list[str]:
-    """Configurations that have preprocessed data of their own: a cascade's second stage uses another one's."""
+    """List the configurations that have preprocessed data of their own: a cascade's second stage has none."""
     return [name for name, configuration in plans["configurations"].items() if "data_identifier" in configuration]
 
 
 def preprocess_command(plans: Mapping[str, Any]) -> str:
-    """nnU-Net's command that makes the data of these plans."""
+    """Return nnU-Net's command that makes the data of these plans."""
     number, configurations = int(plans["dataset_name"][7:10]), " ".join(configurations_with_data(plans))
     return f"nnUNetv2_preprocess -d {number} -plans_name {plans['plans_name']} -c {configurations}"

@@ -36,7 +36,7 @@ class Rule:
     most: float | None = None
 
     def check(self, name: str, value: Any) -> Any:
-        """The value of the setting of that name as it is kept: an integer as a float where floats are meant.
+        """Return the value of the setting of that name as it is kept: an integer as a float where floats are meant.
 
         Raises:
             UserError: naming the setting, what it accepts and what it got.
@@ -73,7 +73,7 @@ class Rule:
         raise UserError(f"Expected {self} for setting '{name}', got '{text}'.")
 
     def __str__(self) -> str:
-        """What the setting accepts, in words."""
+        """Say what the setting accepts."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
         words: dict[type, str] = {
@@ -103,7 +103,7 @@ class Rule:
         return isinstance(value, bool | None) or self._has_number(value)
 
     def _has_number(self, value: Any) -> bool:
-        """Whether it is a finite number within the limits."""
+        """Return whether it is a finite number within the limits."""
         if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             return False
         return (
@@ -113,12 +113,12 @@ class Rule:
         )
 
     def _has_form(self, value: str) -> bool:
-        """Whether it is the name of a folder with as many parts as the form, as nnU-Net makes its folders' names."""
+        """Return whether it is a folder's name with as many parts as the form, as nnU-Net makes its folders' names."""
         parts = value.split("__")
         return not self.form or (len(parts) == len(self.form.split("__")) and all(parts) and Path(value).name == value)
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:
-    """' Did you mean ...?' with the nearest valid name, else the list of all."""
+    """Return ' Did you mean ...?' with the nearest valid name, else the list of all."""
     close = difflib.get_close_matches(name, valid, n=1)
     return f" Did you mean '{close[0]}'?" if close else f" Valid are: {', '.join(valid)}."

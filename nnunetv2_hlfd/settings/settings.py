@@ -25,7 +25,7 @@ _RULE = "rule"  # of a field's metadata
 
 
 def setting(default: Any, text: str, kinds: tuple[type, ...], **limits: Any) -> Any:
-    """A field of `Settings` with its default and its rule.
+    """Make a field of `Settings` with its default and its rule.
 
     Args:
         default: of the setting.
@@ -157,7 +157,7 @@ class Settings:
         return self.num_epochs if self.num_epochs is not None else _EPOCHS[self.recipe]
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings under their public names."""
+        """Return all settings under their public names."""
         return {name: getattr(self, attribute) for name, attribute in _ATTRIBUTES.items()}
 
     @classmethod
@@ -181,7 +181,7 @@ RULES: Mapping[str, Rule] = {attribute.name.rstrip("_"): attribute.metadata[_RUL
 
 
 def given_settings(plans: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the `hlfd` block of the plans gives explicitly.
+    """Return the settings that the `hlfd` block of the plans gives explicitly.
 
     Raises:
         UserError: for a malformed block.
@@ -197,10 +197,10 @@ def given_settings(plans: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def teacher_folders_from_environment() -> list[Path]:
-    """Model folders named by the environment, separated as those of PATH; several teach together."""
+    """Return the model folders that the environment names, separated as those of PATH; several teach together."""
     return [Path(folder) for folder in os.environ.get(TEACHER_VARIABLE, "").split(os.pathsep) if folder]
 
 
 def trust_checkpoints() -> bool:
-    """Whether the user has opted in to loading legacy checkpoints, which can run code."""
+    """Return whether the user has opted in to loading legacy checkpoints, which can run code."""
     return os.environ.get(TRUST_VARIABLE, "").lower() in ("1", "true", "t")

@@ -142,7 +142,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _is_abandoned(leftover: Path) -> bool:
-    """Whether its process has ended. That of a process on another machine, or in another container, has to be old."""
+    """Return whether its process has ended. What another machine or container has left has to be old."""
     host, process = leftover.name.split("-")[1:3]
     if host == _HOST and os.name == "posix" and process.isdecimal():  # on Windows, signal 0 would end the process
         try:

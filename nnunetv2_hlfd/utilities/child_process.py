@@ -10,7 +10,7 @@ _TAIL_LINES = 25
 
 
 def executable(name: str) -> str:
-    """The command beside this Python, where pip installed it, else anywhere on the PATH.
+    """Find a command beside this Python, where pip installed it, else anywhere on the PATH.
 
     Raises:
         UserError: where there is none.
@@ -25,5 +25,5 @@ def executable(name: str) -> str:
 
 
 def last_lines(log: Path) -> str:
-    """The end of a log."""
+    """Return the end of a log."""
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:])

@@ -8,7 +8,7 @@ CPU = torch.device("cpu")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name on the command line.
+    """Return the device of a name on the command line.
 
     Args:
         name: cpu, cuda or mps.

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 
 def dice(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """2 |P n G| / (|P| + |G|) of two masks of one shape; NaN where both are empty, as in nnU-Net's evaluation.
+    """Compute 2 |P n G| / (|P| + |G|) of two masks of one shape; NaN where both are empty, as nnU-Net's evaluation.
 
     >>> dice(np.array([True, True, False]), np.array([True, False, False]))
     0.6666666666666666

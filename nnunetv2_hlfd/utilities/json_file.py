@@ -11,7 +11,7 @@ from nnunetv2_hlfd.utilities.errors import UserError
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read an object.
+    """Read a file that holds an object.
 
     Raises:
         UserError: naming a damaged file.

@@ -15,7 +15,7 @@ _CLEAR = Path("/proc/self/clear_refs")  # writing 5 resets the peak of the resid
 
 
 def peak_memory() -> int | None:
-    """Bytes of resident memory that this process has had at most; None where the system does not tell."""
+    """Return the bytes of resident memory that this process has had at most; None where the system does not tell."""
     if _STATUS.is_file():  # Linux hands the parent's peak on in getrusage
         return _resident("VmHWM")
     if sys.platform == "darwin":
@@ -26,9 +26,9 @@ def peak_memory() -> int | None:
 
 
 def added_memory(call: Callable[[], object], device: "torch.device") -> int | None:
-    """Bytes that a call adds at its peak, above what is loaded before.
+    """Measure the bytes that a call adds at its peak, above what is loaded before.
 
-    Of the GPU's memory, or on the CPU of the process's resident memory.
+    They are those of the GPU's memory, or on the CPU of the process's resident memory.
 
     Returns:
         None for a device or system that does not tell: mps, and every system but Linux with glibc.
@@ -52,6 +52,6 @@ def added_memory(call: Callable[[], object], device: "torch.device") -> int | No
 
 
 def _resident(key: str) -> int:
-    """Bytes of an entry of /proc/self/status, which has kB."""
+    """Read an entry of /proc/self/status, which has kB, in bytes."""
     lines = _STATUS.read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))

@@ -11,7 +11,7 @@ from nnunetv2_hlfd.utilities.device import CPU, synchronize
 
 
 def seconds_of(call: Callable[[], object], device: torch.device = CPU) -> float:
-    """Seconds of one call, with the work that it leaves to the device."""
+    """Measure the seconds of one call, with the work that it leaves to the device."""
     synchronize(device)
     start = time.perf_counter()
     call()
@@ -20,6 +20,6 @@ def seconds_of(call: Callable[[], object], device: torch.device = CPU) -> float:
 
 
 def seconds_of_each(call: Callable[[], object], repeats: int, device: torch.device = CPU) -> NDArray[np.float64]:
-    """Seconds (repeats,) of the same call again and again, after a first one that is not counted."""
+    """Measure the seconds (repeats,) of a call that is made again and again, after a first one that is not counted."""
     call()
     return np.array([seconds_of(call, device) for _ in range(repeats)])

@@ -15,7 +15,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
-import nnunetv2_hlfd.training.distillation_trainer as trainer_module
+from nnunetv2_hlfd.distillation.taps import EncoderCapture
 
 METHODS = ("HLFD", "FitNet")
 
@@ -70,8 +70,8 @@ def gradients(trainer):
 def test_taps_losses_and_gradients_of_a_compiled_student_equal_the_eager_ones(pair, method, monkeypatch):
     eager, compiled, backend = pair(method)
     taken = []
-    take = trainer_module.EncoderCapture.take
-    monkeypatch.setattr(trainer_module.EncoderCapture, "take", lambda self: taken.append(take(self)) or taken[-1])
+    take = EncoderCapture.take
+    monkeypatch.setattr(EncoderCapture, "take", lambda self: taken.append(take(self)) or taken[-1])
     for _step in range(3):
         batch = next(eager.dataloader_train)
         taken.clear()

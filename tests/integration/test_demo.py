@@ -227,9 +227,8 @@ def test_failure_ends_with_exit_code_1(tmp_path, monkeypatch, capsys):
         raise StepFailedError("Step 'Train' failed")
 
     monkeypatch.setattr(demo, "run_demo", fail)
-    with pytest.raises(SystemExit) as end:
-        main(["demo", "-o", str(tmp_path)])
-    assert end.value.code == "nnUNetv2_hlfd demo: Step 'Train' failed"  # a text: printed to stderr, exit code 1
+    assert main(["demo", "-o", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "nnUNetv2_hlfd demo: Step 'Train' failed\n"
 
 
 def test_missing_command_says_what_to_do(tmp_path):

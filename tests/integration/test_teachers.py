@@ -124,13 +124,13 @@ def test_several_folders_teach_by_the_mean_of_their_attention_and_probabilities(
     trainer = _steps(make_trainer(nnunet, "nnUNetTrainerHLFD", plans))
     assert [each["folder"] for each in trainer.distiller.origin] == [str(teacher_2d.parent), str(copy)]
     data = next(trainer.dataloader_train)["data"]
-    taught = trainer.teacher(data)
+    taught = trainer.distiller.teacher(data)
     with torch.no_grad():
         logits = [each.network.decoder(each.network.encoder(data))[0] for each in trainer.distiller.teacher.networks]
         late = [each.network.encoder(data)[3].abs().mean(1).flatten(1) for each in trainer.distiller.teacher.networks]
     assert not torch.allclose(*logits)
     expected = (logits[0].div(4).softmax(1) + logits[1].div(4).softmax(1)) / 2
-    torch.testing.assert_close(taught.probabilities(4.0, regions=False), expected)
+    torch.testing.assert_close(taught.probabilities(0, 4.0, regions=False), expected)
     mean = sum(each / each.norm(dim=1, keepdim=True) for each in late) / 2
     torch.testing.assert_close(taught.attention(3, 1.0), mean / mean.norm(dim=1, keepdim=True))
     trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_latest.pth")

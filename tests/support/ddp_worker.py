@@ -59,7 +59,7 @@ def train(root, trainer, plans, dataset, batch):
         "adapters": run.distiller.method.state_dict(),
         "network": network.state_dict(),
         "terms": torch.tensor([each["terms"] for each in outputs]),
-        "log": run.log.rows,
+        "log": run.distiller.log.rows,
         "batch_size": run.batch_size,
         "wrapped": type(run.network).__name__,
         "loss": float(run.logger.get_value("train_losses", step=0)),

@@ -13,7 +13,7 @@ from .predict import predict_labels
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Predict every case of a folder. Exit code 1 where a case failed, 2 for a mistake in the arguments."""
+    """Predict every case of a folder; the exit code is 1 where a case failed, 2 for a mistake in the arguments."""
     options = _parser().parse_args(arguments)
     try:
         return _predict(options)

@@ -54,12 +54,12 @@ class Description:
         return len(self.normalization)
 
     def to_json(self) -> str:
-        """The text that is stored in the network file."""
+        """Return the text that is stored in the network file."""
         return json.dumps({"format": FORMAT, **asdict(self)})
 
 
 def read_description(text: str | None, source: object) -> Description:
-    """Inverse of `Description.to_json`.
+    """Read what `Description.to_json` wrote.
 
     Raises:
         UserError: for a file that carries none, or one that this version does not know.

@@ -27,7 +27,7 @@ class Image:
 
 
 def find_cases(folder: Path, file_ending: str) -> dict[str, list[Path]]:
-    """Case name to its image files CASE_0000, CASE_0001, ... in order.
+    """Return every case's name with its image files CASE_0000, CASE_0001, ... in order.
 
     Raises:
         UserError: where there is none.
@@ -43,7 +43,7 @@ def find_cases(folder: Path, file_ending: str) -> dict[str, list[Path]]:
 
 
 def check_complete(file: Path) -> None:
-    """Whether a NIfTI file holds every voxel that its header promises, and its checksum is right where it has one.
+    """Check that a NIfTI file holds every voxel that its header promises, and has the right checksum, if any.
 
     SimpleITK reads a truncated one without a word. Other formats are left to SimpleITK.
 
@@ -66,7 +66,7 @@ def check_complete(file: Path) -> None:
 
 
 def is_complete(file: Path) -> bool:
-    """Whether an image or segmentation is there and passes `check_complete`."""
+    """Return whether an image or segmentation is there and passes `check_complete`."""
     try:
         check_complete(file)
     except UserError:
@@ -75,7 +75,7 @@ def is_complete(file: Path) -> bool:
 
 
 def _promised_size(header: bytes) -> int:
-    """Bytes of a NIfTI-1 or NIfTI-2 file: where its voxels begin, and their number by their size."""
+    """Compute the bytes of a NIfTI-1 or NIfTI-2 file: where its voxels begin, and their number by their size."""
     order = "<" if header[:4] in (struct.pack("<i", 348), struct.pack("<i", 540)) else ">"
     [kind] = struct.unpack_from(f"{order}i", header)
     if kind == 348:

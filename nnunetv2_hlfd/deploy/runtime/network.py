@@ -24,7 +24,7 @@ class Network:
 
 
 def find_networks(model: Path, folds: list[str] | None = None) -> list[Path]:
-    """The network files of a model folder, one for each fold.
+    """Find the network files of a model folder, one for each fold.
 
     Raises:
         UserError: where a fold has none, or there is no fold.

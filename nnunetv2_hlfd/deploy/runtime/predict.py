@@ -14,7 +14,7 @@ from .tiles import batch_size, gaussian_window, pad_to_patch, predict_tiles, til
 def predict_labels(
     image: Image, networks: Sequence[Network], *, step_size: float = 0.5, mirroring: bool = True
 ) -> NDArray[np.integer]:
-    """Labels (z, y, x) of an image, by the mean of the networks' logits."""
+    """Predict the labels (z, y, x) of an image, by the mean of the networks' logits."""
     model = networks[0].description
     prepared = prepare(image, model)
     logits = predict_logits(prepared.data, networks, step_size=step_size, mirroring=mirroring)
@@ -24,7 +24,7 @@ def predict_labels(
 def predict_logits(
     data: NDArray[np.float32], networks: Sequence[Network], *, step_size: float, mirroring: bool
 ) -> NDArray[np.float32]:
-    """Logits (K, z, y, x) of a prepared image (C, z, y, x): the mean over the networks."""
+    """Predict the logits (K, z, y, x) of a prepared image (C, z, y, x) as the mean over the networks."""
     model = networks[0].description
     padded, inside = pad_to_patch(data, model.patch_size)
     tiles = tile_positions(padded.shape[1:], model.patch_size, step_size)

@@ -47,7 +47,7 @@ def prepare(image: Image, model: Description) -> Prepared:
 
 
 def normalize(channel: NDArray[np.float32], mask: NDArray[np.bool_], how: Normalization) -> NDArray[np.float32]:
-    """One of nnU-Net's intensity normalizations.
+    """Apply one of nnU-Net's intensity normalizations.
 
     Raises:
         UserError: for RGB values outside 0..255, or a scheme that is not nnU-Net's own.
@@ -71,7 +71,7 @@ def normalize(channel: NDArray[np.float32], mask: NDArray[np.bool_], how: Normal
 
 
 def to_labels(logits: NDArray[np.float32], prepared: Prepared, model: Description) -> NDArray[np.integer]:
-    """Logits (K, z, y, x) on the network's grid to labels (z, y, x) on the image's."""
+    """Turn logits (K, z, y, x) on the network's grid into labels (z, y, x) on the image's."""
     shape = [extent.stop - extent.start for extent in prepared.box]
     logits = resample(logits, shape, prepared.target_spacing, prepared.spacing, model.resample_logits)
     if model.regions_class_order is None:
@@ -96,7 +96,7 @@ def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """Of the whole image where all of it is zero."""
+    """Return the box around what is filled; that of the whole image where nothing is."""
     box = []
     for axis in range(mask.ndim):
         hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))

@@ -49,12 +49,12 @@ def resample(
 
 
 def new_shape(shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]) -> tuple[int, ...]:
-    """Extents after resampling, rounded as nnU-Net does."""
+    """Compute the extents after resampling, rounded as nnU-Net does."""
     return tuple(round(old / new * extent) for extent, old, new in zip(shape, spacing, new_spacing, strict=True))
 
 
 def _separate_axis(spacing: Sequence[float], new_spacing: Sequence[float], force: bool | None) -> int | None:
-    """The axis of coarsest spacing, where nnU-Net resamples it apart; the old spacing decides before the new one."""
+    """Return the axis of coarsest spacing where nnU-Net resamples it apart; the old spacing decides before the new."""
     if force is False:
         return None
     for grid in (spacing, new_spacing):
@@ -65,7 +65,7 @@ def _separate_axis(spacing: Sequence[float], new_spacing: Sequence[float], force
 
 
 def _coordinates(extent: int, count: int) -> NDArray[np.float64]:
-    """Positions of the new voxels' centers on the old grid."""
+    """Return the positions of the new voxels' centers on the old grid."""
     return (np.arange(count, dtype=np.float64) + 0.5) * (extent / count) - 0.5
 
 
@@ -98,7 +98,7 @@ def _resize_axis(volume: Array, axis: int, count: int, order: int) -> Array:
 
 
 def _spline_coefficients(lines: Array) -> Array:
-    """Cubic B-spline coefficients along the first axis (Unser 1993): a causal, then an anticausal recursion."""
+    """Compute cubic B-spline coefficients along the first axis (Unser 1993): a causal, then an anticausal recursion."""
     count = len(lines)
     lines[0] /= 1 - _POLE
     for index in range(1, count):
@@ -110,6 +110,6 @@ def _spline_coefficients(lines: Array) -> Array:
 
 
 def _cubic_weights(fraction: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Values of the cubic B-spline at the four nearest knots."""
+    """Evaluate the cubic B-spline at the four nearest knots."""
     t = fraction
     return (1 - t) ** 3 / 6, (4 - 6 * t**2 + 3 * t**3) / 6, (1 + 3 * t + 3 * t**2 - 3 * t**3) / 6, t**3 / 6

@@ -13,7 +13,7 @@ _BATCH_VOXELS = 2**18  # on a processor more at a time gains nothing and costs m
 
 
 def pad_to_patch(image: NDArray[Any], patch_size: Sequence[int]) -> tuple[NDArray[Any], tuple[slice, ...]]:
-    """Zeros around (C, z, y, x) where it is smaller than the patch, and the slices that take them off again."""
+    """Pad (C, z, y, x) with zeros to at least the patch; return it with the slices that take them off again."""
     extents = image.shape[-len(patch_size) :]
     missing = [max(patch - extent, 0) for patch, extent in zip(patch_size, extents, strict=True)]
     before = [0] * (image.ndim - len(patch_size)) + [count // 2 for count in missing]
@@ -23,7 +23,7 @@ def pad_to_patch(image: NDArray[Any], patch_size: Sequence[int]) -> tuple[NDArra
 
 
 def tile_positions(extents: Sequence[int], patch_size: Sequence[int], step_size: float) -> list[Tile]:
-    """nnU-Net's tiles of an image of these (z, y, x) extents, at most `step_size` patches apart.
+    """Return nnU-Net's tiles of an image of these (z, y, x) extents, at most `step_size` patches apart.
 
     A 2d patch is moved over every slice.
     """
@@ -46,7 +46,7 @@ def _starts(extent: int, patch: int, step_size: float) -> list[int]:
 
 
 def gaussian_window(patch_size: Sequence[int]) -> NDArray[np.float32]:
-    """nnU-Net's weights of a patch's voxels: a Gaussian of sigma 1/8 of the patch, 10 at its center, nowhere 0."""
+    """Return nnU-Net's weights of a patch: a Gaussian of sigma 1/8 of the patch, 10 at its center, nowhere 0."""
     window = np.ones((), np.float64)
     for extent in patch_size:
         sigma = extent / 8
@@ -58,7 +58,7 @@ def gaussian_window(patch_size: Sequence[int]) -> NDArray[np.float32]:
 
 
 def batch_size(patch_size: Sequence[int], voxels: int = _BATCH_VOXELS) -> int:
-    """Tiles at a time."""
+    """Return how many tiles to run at a time."""
     return max(1, voxels // int(np.prod(patch_size)))
 
 
