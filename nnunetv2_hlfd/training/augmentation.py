@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.nnunet.random_binary_operator import ApplyRandomBinaryOperatorTransform
 from batchgeneratorsv2.transforms.nnunet.remove_connected_components import (
@@ -47,6 +48,28 @@ class _InFixedOrder(BasicTransform):
     def __call__(self, **data: Any) -> dict[str, Any]:
         self.transform.channel_idx = list(self.channels)
         return self.transform(**data)
+
+
+class CarryMaps(BasicTransform):
+    """A pipeline that also cuts, warps and mirrors maps, which are the image's last channels before and after it.
+
+    The pipeline never sees them as channels of the image: it draws numbers for each channel, and a cascade counts its
+    channels from the last one. So images and segmentations are those of the pipeline without maps, bit for bit.
+
+    Args:
+        pipeline: nnU-Net's.
+        channels: of the maps.
+    """
+
+    def __init__(self, pipeline: BasicTransform, channels: int) -> None:
+        super().__init__()
+        self.pipeline, self.channels = pipeline, channels
+
+    def __call__(self, **data: Any) -> dict[str, Any]:
+        """Augment one patch: an image (C + K, *spatial), its segmentation."""
+        image, maps = data["image"][: -self.channels], data["image"][-self.channels :]
+        augmented = self.pipeline(**{**data, "image": image, "regression_target": maps})
+        return {**augmented, "image": torch.cat([augmented["image"], augmented["regression_target"]])}
 
 
 def _changes_the_image_at_random(transform: BasicTransform) -> bool:
