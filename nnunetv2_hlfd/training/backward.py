@@ -1,6 +1,6 @@
-"""The backward passes of one training step, and the optimizer's step after them."""
+"""The total loss of one training step, its backward passes, and the optimizer's step after them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,31 @@ from torch import Tensor, nn
 from nnunetv2_hlfd.training.balance import BalanceRecord, Choice, balance, group_parameters
 
 _CLIP_NORM = 12  # nnU-Net's
+
+
+def weigh(
+    segmentation: Tensor, terms: Mapping[str, Tensor], factors: Mapping[str, float], segmentation_terms: Collection[str]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The segmentation loss with the terms that take a share w of it, (1 - w) L_seg + w term, and the other terms.
+
+    Args:
+        segmentation: L_seg.
+        terms: unweighted.
+        factors: of the terms that count in this step, none of them 0.
+        segmentation_terms: names of those that take their weight from L_seg.
+
+    Returns:
+        The first, and name -> weighted term of all others. The total loss is their sum.
+    """
+    share = sum(factor for name, factor in factors.items() if name in segmentation_terms)
+    reference = segmentation if share == 0 else (1 - share) * segmentation
+    weighted = {}
+    for name, factor in factors.items():
+        if name in segmentation_terms:
+            reference = reference + factor * terms[name]
+        else:
+            weighted[name] = factor * terms[name]
+    return reference, weighted
 
 
 def backward(loss: Tensor, adapters: Sequence[nn.Parameter], scaler: Any, ddp: bool) -> None:

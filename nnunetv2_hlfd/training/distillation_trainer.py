@@ -22,7 +22,7 @@ from nnunetv2_hlfd.teacher.stored.checks import check_memory
 from nnunetv2_hlfd.teacher.stored.teacher import StoredTeacher, find_stored_teacher
 from nnunetv2_hlfd.teacher.teacher import Teacher
 from nnunetv2_hlfd.training.augmentation import CarryMaps
-from nnunetv2_hlfd.training.backward import backward, balanced_backward, step
+from nnunetv2_hlfd.training.backward import backward, balanced_backward, step, weigh
 from nnunetv2_hlfd.training.balance import Choice
 from nnunetv2_hlfd.training.distiller import STEP_PARTS, Distiller
 from nnunetv2_hlfd.training.schedule import distillation_ramp
@@ -180,24 +180,24 @@ class DistillationTrainer(nnUNetTrainerStudent):
 
         Steps between those of `teach_every`, and all after `distill_until`, are those of the student alone.
         """
-        taught = self._step_of_epoch % self.settings.teach_every == 0 and self._ramp() > 0
+        distilled = self._step_of_epoch % self.settings.teach_every == 0 and self._ramp() > 0
         self._step_of_epoch += 1
-        if taught:
-            return self._taught_step(batch)
+        if distilled:
+            return self._distilled_step(batch)
         data, _ = self.distiller.split(batch["data"])
         loss = super().train_step({**batch, "data": data})["loss"]
         return {"loss": loss, "terms": np.array([loss, *(np.nan for _ in self.distiller.method.weights)])}
 
-    def _taught_step(self, batch: dict) -> dict:
+    def _distilled_step(self, batch: dict) -> dict:
         data, shown = self.distiller.split(batch["data"].to(self.device, non_blocking=True))
         target = [output.to(self.device, non_blocking=True) for output in batch["target"]]
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device.type, enabled=self.device.type == "cuda"):
-            taught = self.distiller.ask_teacher(shown)
+            teacher = self.distiller.ask_teacher(shown)
             with record_function(STEP_PARTS[1]):
                 student = self.distiller.run_student(self.network, data)
                 segmentation = self.loss(student.logits, target)
-        terms = self.distiller.terms(student, taught, target[0])
+        terms = self.distiller.terms(student, teacher, target[0])
         with record_function(STEP_PARTS[3]):
             total, balanced = self._optimize(segmentation, terms)
         losses = (total, segmentation, *terms.values())
@@ -219,12 +219,7 @@ class DistillationTrainer(nnUNetTrainerStudent):
         """Backward and step on the total loss; returns it, and what the balance of the gradients did, for the log."""
         method, balanced = self.distiller.method, {}
         factors = {name: factor for name, factor in self.distiller.factors(self._ramp()).items() if factor != 0}
-        share = sum(factors.get(name, 0.0) for name in method.segmentation_terms)
-        reference = segmentation if share == 0 else (1 - share) * segmentation
-        for name, factor in factors.items():
-            if name in method.segmentation_terms:
-                reference = reference + factor * terms[name]
-        weighted = {name: factors[name] * terms[name] for name in factors if name not in method.segmentation_terms}
+        reference, weighted = weigh(segmentation, terms, factors, method.segmentation_terms)
         total = sum(weighted.values(), start=reference)
         adapters = list(method.parameters())
         if self.settings.balance == "none" or not weighted:

@@ -12,7 +12,6 @@ from nnunetv2_hlfd.distillation.registry import METHODS
 from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent
 
 REGIONS = "Dataset902_PhantomRegionsIgnore"
-WITHOUT_ADAPTERS = ("KD", "AT", "CWD", "SKD", "EMKD", "EMKD_region")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +78,6 @@ def test_a_step_trains_student_and_adapters_and_leaves_the_teacher(
     assert (terms > 0).all()
     assert_same(dict(teacher.network.state_dict()), before)
     assert all(each.grad is None for each in teacher.network.parameters())
-    assert (not start) == (method in WITHOUT_ADAPTERS)
     for name, value in trainer.distiller.method.named_parameters():
         taught = method != "HLFD_noPixel"  # its heads belong to the half that has weight 0
         assert (value.grad is not None) == taught, name
@@ -133,19 +131,20 @@ def test_methods_combine_by_their_weights(nnunet, variant, teachers):
     assert "late, hint" in trainer.distiller.tap_table(trainer.configuration_manager.patch_size)
 
 
-def test_an_added_methods_other_default_is_told(nnunet, variant, teachers):
-    """AT's own trainer has p = 2; beside HLFD one p holds for both. Given explicitly it is nobody's default."""
+def test_an_added_method_keeps_its_own_default_which_is_told(nnunet, variant, teachers):
+    """AT has p = 2, also beside HLFD with p = 1. Given explicitly it is nobody's default."""
     weights = {"AT": 1.0}
-    trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", variant("p.one", weights=weights, base="nnUNetPlans_short"))
+    trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", variant("p.own", weights=weights, base="nnUNetPlans_short"))
     trainer.check_start()
-    warning = (
-        "WARNING: nnUNetTrainerAT has attention_exponent 2.0 where it is not given; here 1.0 holds for all methods."
-    )
-    assert warning in trainer.describe()
-    plans = variant("p.two", weights=weights, attention_exponent=2.0, base="nnUNetPlans_short")
+    exponents = {name: each.settings.attention_exponent for name, each in trainer.distiller.method.methods.items()}
+    assert exponents == {"HLFD": 1.0, "AT": 2.0}
+    assert "AT keeps its own default: attention_exponent 2.0" in trainer.describe()
+    plans = variant("p.three", weights=weights, attention_exponent=3.0, base="nnUNetPlans_short")
     trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", plans)
     trainer.check_start()
-    assert "WARNING: nnUNetTrainerAT" not in trainer.describe()
+    exponents = {name: each.settings.attention_exponent for name, each in trainer.distiller.method.methods.items()}
+    assert exponents == {"HLFD": 3.0, "AT": 3.0}
+    assert "keeps its own default" not in trainer.describe()
 
 
 def test_an_unknown_method_in_the_weights_is_refused_with_the_nearest_name(nnunet, variant, teachers):

@@ -1,6 +1,7 @@
 """Stored maps from `nnUNetv2_hlfd teach` to the student: what is made, what is learned from it, what is refused."""
 
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -13,7 +14,7 @@ from helpers import assert_same, load, make_trainer, run_epoch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from phantom_data import DATASET, REGIONS_DATASET
-from processes import run_script
+from processes import Process, run_script
 
 from nnunetv2_hlfd.benchmark.training_step import STUDENT, TEACHER, benchmark_training
 from nnunetv2_hlfd.cli.main import main
@@ -143,12 +144,14 @@ main(sys.argv[1:])
 """
 
 
-def test_after_a_kill_the_same_command_goes_on(plans, maps, nnunet, tmp_path, altered):
+def test_after_a_kill_the_same_command_goes_on(plans, tmp_path, altered):
     whole = {file.name: file.read_bytes() for file in altered.iterdir()}
     shutil.rmtree(altered)
     arguments = ["teach", DATASET, "2d", "0", "-p", plans, "-device", "cpu"]
-    done = run_script(KILL, *arguments)
-    assert done.returncode == -signal.SIGKILL
+    script = tmp_path / "kill.py"
+    script.write_text(KILL)
+    with Process(run_script, (script, arguments), os.environ, tmp_path / "printed") as process:
+        assert process.wait() == -signal.SIGKILL, process.stderr
     assert len(MapsFolder.read(altered).cases) == 1
     first = next(iter(MapsFolder.read(altered).cases))
     untouched = maps_file(altered, first).stat().st_mtime_ns

@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint
 import pytest
 from method_scene import FLAT, Scene
 
+from nnunetv2_hlfd.distillation.combined import CombinedMethod
 from nnunetv2_hlfd.distillation.method import DistillationMethod
 from nnunetv2_hlfd.distillation.registry import GROUP, METHODS, PREFIX, find_method, method_names
 from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
@@ -180,6 +181,39 @@ def test_an_entry_point_of_the_form_before_0_2_works_with_a_warning(install, tra
         assert find_method("MINE") is find_method("KD")
     with pytest.warns(DeprecationWarning, match="names a trainer"):
         assert trainers_module.nnUNetTrainerMINE is trainer
+
+
+_TERMS = """
+
+class MINE(KD):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.weights = {{"first": 2.0, "second": 0.5}}
+
+    def forward(self, student, teacher, target):
+        return {{name: student.logits[0].square().mean() * number for number, name in enumerate({names}, 1)}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        (["second", "first"], None),
+        (["first"], "second is missing"),
+        (["first", "second", "third"], "third is not in its weights"),
+    ],
+)
+def test_terms_of_another_packages_method_are_found_by_name_or_the_method_is_refused(install, names, fault):
+    install("other_methods", [], {"MINE": "other_methods:MINE"}, _TERMS.format(names=names))
+    scene = Scene(lambda *arguments: CombinedMethod({"MINE": find_method("MINE")(*arguments)}, {}), FLAT)
+    student = scene.student_outputs()
+    if fault is None:
+        terms = scene.terms(student)
+        assert list(terms) == ["first", "second"]
+        assert terms["first"] == 2 * terms["second"], "returned second, so with the number 2"
+    else:
+        with pytest.raises(UserError, match=rf"Expected the method MINE \(other_methods.MINE\) .*: {fault}\."):
+            scene.terms(student)
 
 
 # The module in which nnU-Net looks for trainers

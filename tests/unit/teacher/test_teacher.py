@@ -122,6 +122,7 @@ def test_the_origin_of_a_teacher_is_recorded(model):
         "sha256": sha256(model.checkpoint),
         "trainer": "nnUNetTrainer",
         "plans_name": BASE,
+        "mirroring_axes": (0, 1),
         "may_have_seen_validation_cases": False,
     }
 
@@ -390,7 +391,7 @@ def test_a_teacher_of_two_stages_has_nothing_to_teach(model):
         f"The teacher in {model.folder} cannot teach this: HLFD needs its attention, features, he"
     )
     assert "No usable stages in the teacher: expected at least 3 stages" in refusal
-    assert refusal.endswith("Any network can teach KD, CWD, IMF, which need only its final map.")
+    assert refusal.endswith("Any network can teach SoftLabel, KD, CWD, IMF, which need only its final map.")
     final = model.load(needs=frozenset({FINAL})).networks[0]
     assert final.shape == TeacherShape()
 
@@ -403,7 +404,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 
-class nnUNetTrainerPlain(nnUNetTrainer):
+class nnUNetTrainerOfATeacher(nnUNetTrainer):
     @staticmethod
     def build_network_architecture(
         plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision=True
@@ -419,11 +420,11 @@ def plain(model, tmp_path, monkeypatch):
     def make(padding):
         folder = tmp_path / "somebodys_trainers"
         folder.mkdir()
-        (folder / "plain_trainer.py").write_text(TRAINER.replace("PADDING", str(padding)))
+        (folder / "trainer_of_a_teacher.py").write_text(TRAINER.replace("PADDING", str(padding)))
         monkeypatch.setenv("nnUNet_extTrainer", str(folder))
         network = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3, padding=padding))
         weights = network.state_dict()
-        model.edit_checkpoint(lambda c: c.update(network_weights=weights, trainer_name="nnUNetTrainerPlain"))
+        model.edit_checkpoint(lambda c: c.update(network_weights=weights, trainer_name="nnUNetTrainerOfATeacher"))
         return network
 
     return make
@@ -445,7 +446,7 @@ def test_a_network_without_stages_is_refused_for_what_needs_them(model, plain):
         f"The teacher in {model.folder} cannot teach this: HLFD needs its attention. Expected a U-"
     )
     assert "got Sequential." in refusal
-    assert refusal.endswith("Any network can teach KD, CWD, IMF, which need only its final map.")
+    assert refusal.endswith("Any network can teach SoftLabel, KD, CWD, IMF, which need only its final map.")
 
 
 def test_a_final_map_of_another_size_is_refused(model, plain):
