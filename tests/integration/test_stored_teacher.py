@@ -240,7 +240,7 @@ def test_crossfit_takes_each_map_from_the_fold_that_held_the_case_out(
 
 
 def test_with_factor_zero_the_student_is_the_student_alone_bit_for_bit(nnunet, variant, plans, maps):
-    zero = variant("stored.zero", base=plans, weights={"KD": 0})
+    zero = variant("stored.zero", base="nnUNetPlans_short", teacher_maps="stored", weights={"KD": 0})
     trainers = [make_trainer(nnunet, name, zero) for name in (KD, "nnUNetTrainerStudent")]
     for trainer in trainers:
         trainer.run_training()
@@ -253,7 +253,9 @@ def test_with_factor_zero_the_student_is_the_student_alone_bit_for_bit(nnunet, v
 @pytest.fixture(scope="module")
 def whole_run(nnunet, variant, plans, maps):
     """Fold folder of a student that was trained on stored maps without interruption, every second step without."""
-    trainer = make_trainer(nnunet, KD, variant("stored.whole", base=plans, teach_every=2))
+    trainer = make_trainer(
+        nnunet, KD, variant("stored.whole", base="nnUNetPlans_short", teacher_maps="stored", teach_every=2)
+    )
     trainer.run_training()
     return Path(trainer.output_folder)
 
@@ -267,7 +269,7 @@ def _interrupted(nnunet, plans):
 
 
 def test_a_continued_run_equals_the_uninterrupted_one(nnunet, variant, plans, whole_run):
-    parts = variant("stored.parts", base=plans, teach_every=2)
+    parts = variant("stored.parts", base="nnUNetPlans_short", teacher_maps="stored", teach_every=2)
     checkpoint = _interrupted(nnunet, parts)
     trainer = make_trainer(nnunet, KD, parts, continue_training=True)
     trainer.load_checkpoint(checkpoint)
@@ -342,7 +344,9 @@ def test_batches_carry_the_maps_of_their_patches_from_any_number_of_processes(
 
 
 def test_weights_can_be_inherited_from_the_teacher_whose_maps_are_stored(nnunet, variant, plans, maps):
-    inheriting = variant("stored.inherits", base=plans, student="unet_w2", initial_weights="teacher")
+    inheriting = variant(
+        "stored.inherits", base="nnUNetPlans_short", teacher_maps="stored", student="unet_w2", initial_weights="teacher"
+    )
     trainer = make_trainer(nnunet, KD, inheriting)
     trainer.check_start()
     assert trainer.inherited["initial_weights"]["sha256"] == trainer.distiller.origin[0]["sha256"]
@@ -361,7 +365,7 @@ def test_the_benchmark_has_a_row_for_a_step_on_stored_maps(plans, maps, teacher_
 def test_methods_that_need_more_than_the_final_map_are_refused(nnunet, variant, plans, maps):
     with pytest.raises(ValueError, match=r"HLFD needs the teacher's attention, heads, but .* Set teacher_maps to live"):
         make_trainer(nnunet, "nnUNetTrainerHLFD", plans).check_start()
-    combined = variant("stored.combined", base=plans, weights={"AT": 1})
+    combined = variant("stored.combined", base="nnUNetPlans_short", teacher_maps="stored", weights={"AT": 1})
     with pytest.raises(ValueError, match=r"AT needs the teacher's attention, but .* Set teacher_maps to live"):
         make_trainer(nnunet, KD, combined).check_start()
 
@@ -378,7 +382,7 @@ def test_maps_of_data_that_were_preprocessed_anew_are_refused(nnunet, plans, alt
 
 
 def test_other_maps_than_those_that_a_run_was_started_with_are_refused(nnunet, variant, plans, altered):
-    other = variant("stored.other", base=plans)
+    other = variant("stored.other", base="nnUNetPlans_short", teacher_maps="stored")
     checkpoint = _interrupted(nnunet, other)
     trainer = make_trainer(nnunet, KD, other, continue_training=True)
     trainer.load_checkpoint(checkpoint)
