@@ -203,6 +203,11 @@ def _settings(value: Any, place: str, common: Mapping[str, Any]) -> dict[str, An
             f"{place}: a study has no teacher_fold: only the teacher of a student's own fold has not seen its "
             f"validation cases."
         )
+    if settings.get("teacher_maps") == "crossfit":
+        raise UserError(
+            f"{place}: a study has no teacher_maps crossfit: those teachers have seen the validation cases of the "
+            f"students. Set it to stored or live."
+        )
     return settings
 
 

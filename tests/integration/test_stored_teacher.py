@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers import assert_same, load, make_trainer, run_epoch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2, nnUNetDatasetNumpy
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from phantom_data import DATASET, REGIONS_DATASET
 from processes import Process, run_script
@@ -326,6 +327,29 @@ def test_stored_and_live_teacher_teach_the_same(nnunet, variant, plans, maps, na
             outputs = live.distiller.run_student(live.network, data)
             terms.append(trainer.distiller.terms(outputs, trainer.distiller.ask_teacher(shown), target)[term].item())
     assert terms[0] == pytest.approx(terms[1], abs=0.02, rel=0.02)
+
+
+def test_cases_that_an_older_nnunet_has_stored_as_npz_are_taught_too(nnunet, plans, maps):
+    """Bit for bit as those that are stored as b2nd."""
+    folder = nnunet / "preprocessed" / DATASET
+    content = json.loads((folder / f"{plans}.json").read_text())
+    data = folder / content["configurations"]["2d"]["data_identifier"]
+    content["configurations"]["2d"]["data_identifier"] = "older_2d"
+    content["plans_name"] = f"{plans}.older"
+    (folder / f"{plans}.older.json").write_text(json.dumps(content))
+    (folder / "older_2d").mkdir()
+    for case in nnUNetDatasetBlosc2.get_identifiers(str(data)):
+        image, segmentation, _, properties = nnUNetDatasetBlosc2(str(data)).load_case(case)
+        nnUNetDatasetNumpy.save_case(image[:], segmentation[:], properties, str(folder / "older_2d" / case))
+    assert teach(f"{plans}.older") == 0
+    [older] = folder.glob("older_2d_teacher_*")
+    trainers = [make_trainer(nnunet, KD, f"{plans}{ending}") for ending in (".older", "")]
+    for trainer in trainers:
+        trainer.check_start()
+        for case in trainer.do_split()[0]:
+            np.testing.assert_array_equal(*(open_maps(maps_file(each, case))[:] for each in (older, maps)))
+    [batch], [expected] = (real_batches(trainer, 1) for trainer in trainers)
+    assert torch.equal(batch["data"], expected["data"])
 
 
 @pytest.mark.parametrize("processes", ["0", "2"])

@@ -118,6 +118,7 @@ arms:
         (MINIMAL + "settings: {betta: 1}\n", "settings: Unknown setting 'betta'. Did you mean 'beta'?"),
         (MINIMAL + "settings: {beta: -1}\n", "settings: Expected a number of at least 0 for setting 'beta', got -1.0."),
         (MINIMAL + "settings: {teacher_fold: 1}\n", "settings: a study has no teacher_fold"),
+        (MINIMAL + "settings: {teacher_maps: crossfit}\n", "settings: a study has no teacher_maps crossfit"),
         (MINIMAL + "settings: {beta: 1, beta: 2}\n", "'beta' is there twice"),
         (MINIMAL + "settings: 3\n", "Expected 'key: value' entries in settings, got 3."),
         (MINIMAL + "report: {picture: tumor}\n", "report: unknown key 'picture'. Did you mean 'pictures'?"),
