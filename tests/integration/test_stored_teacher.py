@@ -349,7 +349,7 @@ def test_cases_that_an_older_nnunet_has_stored_as_npz_are_taught_too(nnunet, pla
         batches.append(next(trainer.dataloader_train))
         for case in trainer.do_split()[0]:
             np.testing.assert_array_equal(*(open_maps(maps_file(each, case))[:] for each in (older, maps)))
-    assert_same(*batches)
+    assert_same(*([batch["data"], batch["target"]] for batch in batches))
 
 
 @pytest.mark.parametrize("processes", ["0", "2"])
