@@ -14,6 +14,7 @@ from helpers import make_trainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
+from torch._functorch import config as functorch_config
 
 from nnunetv2_hlfd.distillation.taps import EncoderCapture
 
@@ -42,9 +43,9 @@ def compiled_class():
 def pair(nnunet, variant, teacher_2d, compiled_class, monkeypatch):
     """Two started trainers of one seed, the second one compiled, and what compiled it."""
 
-    def make(method):
+    def make(method, **settings):
         monkeypatch.setenv("nnUNet_hlfd_teacher", str(teacher_2d.parent))
-        plans = variant(f"compiled.{method}", base="nnUNetPlans_short")
+        plans = variant(f"compiled.{method}{len(settings)}", base="nnUNetPlans_short", **settings)
         eager = make_trainer(nnunet, f"nnUNetTrainer{method}", plans)
         torch._dynamo.reset()
         counters.clear()
@@ -87,6 +88,27 @@ def test_taps_losses_and_gradients_of_a_compiled_student_equal_the_eager_ones(pa
         for name, gradient in ours.items():
             torch.testing.assert_close(theirs[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
     assert type(compiled.network).__name__ == "OptimizedModule"
+    assert backend.frame_count >= 1, "the student was never compiled"
+
+
+@pytest.fixture
+def donated_buffers():
+    """As torch has it by default: the backward pass of a compiled graph may give its buffers away."""
+    with functorch_config.patch(donated_buffer=True):
+        yield
+
+
+def test_balanced_gradients_of_a_compiled_student_equal_the_eager_ones(pair, donated_buffers):
+    """A gradient for each term runs the compiled backward pass several times; buffers must not be given away."""
+    eager, compiled, backend = pair("HLFD", balance="project")
+    assert not functorch_config.donated_buffer
+    for _step in range(2):
+        batch = next(eager.dataloader_train)
+        losses = [each.train_step(batch) for each in (eager, compiled)]
+        torch.testing.assert_close(torch.tensor(losses[1]["terms"]), torch.tensor(losses[0]["terms"]))
+        ours, theirs = gradients(eager), gradients(compiled)
+        for name, gradient in ours.items():
+            torch.testing.assert_close(theirs[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
     assert backend.frame_count >= 1, "the student was never compiled"
 
 

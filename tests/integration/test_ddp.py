@@ -44,6 +44,7 @@ def ignore_a_part(batch):
     [
         pytest.param(DATASET, True, {}, id="batch dice"),
         pytest.param(DATASET, False, {"weights": ALL}, id="sample dice, all methods"),
+        pytest.param(DATASET, False, {"balance": "project", "balance_ratio": 0.1}, id="balanced"),
         pytest.param(REGIONS_DATASET, True, {"distill_ignored": False, "weights": ALL}, id="regions, ignored voxels"),
     ],
 )

@@ -220,6 +220,29 @@ def test_unannotated_batch_teaches_through_distillation_alone(nnunet, variant, t
     assert sum(each.grad.abs().sum() for each in encoder.parameters() if each.grad is not None) > 0
 
 
+def test_unannotated_batch_trains_by_soft_labels_alone(nnunet, variant, train):
+    """teacher_share 1 on voxels that are all ignored: every output of the student learns from the teacher."""
+    dataset = DATASETS["regions_ignore"]
+    teacher = variant("short", dataset=dataset)
+    train_once(nnunet, train, "nnUNetTrainerTeacher", dataset=dataset, plans=teacher)
+    plans = variant("blank.soft", dataset=dataset, base=teacher, teacher_share=1)
+    trainer = make_trainer(nnunet, "nnUNetTrainerSoftLabel", plans, dataset=dataset)
+    trainer.on_train_start()
+    batch = next(trainer.dataloader_train)
+    for target in batch["target"]:
+        target[:] = 0
+        target[:, -1] = 1
+    before = {name: value.clone() for name, value in trainer.network.named_parameters()}
+    result = trainer.train_step(batch)
+    segmentation, soft_label = result["terms"]
+    assert segmentation == pytest.approx(0, abs=1e-6)
+    assert result["loss"] == pytest.approx(soft_label)
+    assert soft_label > 0
+    changed = [name for name, value in trainer.network.named_parameters() if not torch.equal(value, before[name])]
+    assert {"encoder", "decoder"} == {name.split(".")[0] for name in changed}
+    assert all(value.isfinite().all() for value in trainer.network.parameters())
+
+
 def test_teacher_without_deep_supervision_teaches_by_its_final_map(nnunet, variant, teacher_2d, tmp_path, monkeypatch):
     copy = shutil.copytree(teacher_2d.parent, tmp_path / "nnUNetTrainerNoDeepSupervision__nnUNetPlans__2d")
     file = copy / "fold_0/checkpoint_final.pth"
