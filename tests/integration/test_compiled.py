@@ -99,7 +99,10 @@ def donated_buffers():
 
 
 def test_balanced_gradients_of_a_compiled_student_equal_the_eager_ones(pair, donated_buffers):
-    """A gradient for each term runs the compiled backward pass several times; buffers must not be given away."""
+    """A gradient for each term runs the compiled backward pass several times; buffers must not be given away.
+
+    aot_eager gives none away: that it would fail without the switch can only be seen with inductor.
+    """
     eager, compiled, backend = pair("HLFD", balance="project")
     assert not functorch_config.donated_buffer
     for _step in range(2):
