@@ -113,6 +113,17 @@ def variant(nnunet: Path) -> Callable[..., str]:
     return write
 
 
+@pytest.fixture
+def preprocessed(nnunet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A preprocessed folder of the test's own, with nothing but the plans that nnU-Net has made."""
+    source = nnunet / "preprocessed" / DATASET / "nnUNetPlans.json"
+    folder = tmp_path / DATASET
+    folder.mkdir()
+    shutil.copy(source, folder)
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def teacher_2d(train: Train, variant: Callable[..., str]) -> Path:
     """Fold folder of a trained 2d teacher under the plans variant `nnUNetPlans_short`."""

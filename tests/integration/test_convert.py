@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 from downloads import SHAPE, SPACING, scene, write_decathlon, write_kits19, write_lits
-from helpers import command
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from phantom_data import plan
 
 from nnunetv2_hlfd.cli.main import main
 
@@ -35,7 +35,7 @@ def test_nnunet_accepts_the_data_set_without_a_warning(source, folders, capfd):
     assert "Warning" not in printed
 
 
-def test_nnunet_reads_kits19_with_the_slices_last_and_plans_them_as_the_third_axis(folders, monkeypatch):
+def test_nnunet_reads_kits19_with_the_slices_last_and_plans_them_as_the_third_axis(folders):
     """The axes stay as they are in the files; nnU-Net's plans turn the coarsest one to the front."""
     download = write_kits19(folders / "download", cases=range(5))
     assert main(["convert", "kits19", str(download), "-split", "paper"]) == 0
@@ -45,8 +45,7 @@ def test_nnunet_reads_kits19_with_the_slices_last_and_plans_them_as_the_third_ax
     np.testing.assert_allclose(properties["spacing"], SPACING[::-1])
     splits = folders / "preprocessed" / "Dataset019_KiTS19" / "splits_final.json"
     before = hashlib.sha256(splits.read_bytes()).hexdigest()
-    monkeypatch.setenv("nnUNet_n_proc_DA", "1")  # planning fails with 0
-    command("nnUNetv2_plan_and_preprocess", "-d", 19, "--no_pp", "-npfp", 1, "--verify_dataset_integrity")
+    plan([19])
     assert hashlib.sha256(splits.read_bytes()).hexdigest() == before
     plans = json.loads((splits.parent / "nnUNetPlans.json").read_text())
     assert plans["transpose_forward"][0] == 2

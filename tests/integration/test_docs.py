@@ -26,6 +26,7 @@ from pathlib import Path
 import pytest
 from downloads import write_kits19
 from phantom_data import DATASET, REGIONS_DATASET, SHORT
+from shell_commands import ShellCommands
 
 from nnunetv2_hlfd.distillation.log import DistillationLog
 from nnunetv2_hlfd.distillation.method import Task, TeacherShape
@@ -179,8 +180,15 @@ def placeholders(workplace, dataset):
     }
 
 
+@pytest.fixture(scope="module")
+def commands():
+    """Folder of nnU-Net's and this package's commands."""
+    with ShellCommands(sorted(Path(sysconfig.get_path("scripts")).glob("nnUNetv2_*"))) as stand_ins:
+        yield stand_ins.folder
+
+
 @pytest.mark.parametrize("page", executed_pages())
-def test_commands_of_the_page_run(page, request, tmp_path):
+def test_commands_of_the_page_run(page, request, tmp_path, commands):
     workplace = request.getfixturevalue("shared_workplace" if name(page) in QUICK else "own_workplace")
     here = tmp_path / "page"
     here.mkdir()
@@ -201,7 +209,7 @@ def test_commands_of_the_page_run(page, request, tmp_path):
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("nnUNet_ext", "nnUNet_hlfd"))},
         **{f"nnUNet_{key}": str(workplace / key) for key in ("raw", "preprocessed", "results")},
-        "PATH": os.pathsep.join([sysconfig.get_path("scripts"), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PATH": os.pathsep.join([str(commands), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "SHORTEN": str(workplace / "shorten.py"),
         "RAN": str(workplace / "ran.txt"),
         "PACKAGES": str(tmp_path / "packages"),

@@ -8,7 +8,7 @@ import torch
 from helpers import assert_same, load, make_trainer
 
 
-@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+@pytest.mark.parametrize("configuration", ["2d", pytest.param("3d_fullres", marks=pytest.mark.slow)])
 def test_zero_weights_equal_the_student_alone_bit_for_bit(request, nnunet, variant, configuration):
     """With beta = lambda = 0 the teacher is loaded and every term computed, yet the student is the undistilled one."""
     request.getfixturevalue("teacher_2d" if configuration == "2d" else "teacher_3d")

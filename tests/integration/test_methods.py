@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,27 +24,31 @@ def teachers(nnunet, variant, train, teacher_2d, teacher_3d):
 
 
 @pytest.fixture(scope="module")
-def alone(nnunet, variant, teachers):
-    """Checkpoints of the student alone, which a method with weight 0 has to equal."""
-    checkpoints = {}
-    for configuration in ("2d", "3d_fullres"):
-        plans = variant("short")
+def alone(nnunet, variant):
+    """Checkpoint of the student alone, which a method with weight 0 has to equal."""
+
+    @cache
+    def checkpoint(configuration):
+        plans = variant("alone", num_epochs=1)
         trainer = make_trainer(nnunet, "nnUNetTrainerStudent", plans, configuration=configuration)
         trainer.run_training()
-        checkpoints[configuration] = load(Path(trainer.output_folder) / "checkpoint_final.pth")
-    return checkpoints
+        return load(Path(trainer.output_folder) / "checkpoint_final.pth")
+
+    return checkpoint
 
 
 @pytest.mark.parametrize("configuration", ["2d", pytest.param("3d_fullres", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", METHODS)
-def test_weight_zero_equals_the_student_alone_bit_for_bit(nnunet, variant, alone, method, configuration):
+def test_weight_zero_equals_the_student_alone_bit_for_bit(nnunet, variant, teachers, alone, method, configuration):
     """So every method starts from the same student and sees the same batches."""
-    plans = variant(f"zero.{method}".replace("_", "."), weights={method: 0}, base="nnUNetPlans_short")
+    name = f"zero.{method}".replace("_", ".")
+    plans = variant(name, weights={method: 0}, num_epochs=1, base="nnUNetPlans_short")
     trainer = make_trainer(nnunet, f"nnUNetTrainer{method}", plans, configuration=configuration)
     trainer.run_training()
     checkpoint = load(Path(trainer.output_folder) / "checkpoint_final.pth")
-    assert_same(checkpoint["network_weights"], alone[configuration]["network_weights"])
-    states = [each["optimizer_state"]["state"] for each in (checkpoint, alone[configuration])]
+    expected = alone(configuration)
+    assert_same(checkpoint["network_weights"], expected["network_weights"])
+    states = [each["optimizer_state"]["state"] for each in (checkpoint, expected)]
     assert_same(*states)
     last = _log(trainer)[-1]
     for term in trainer.distiller.method.weights:

@@ -20,7 +20,7 @@ def files(folder):
     return sorted(each for each in folder.rglob("*") if "pycache" not in each.name)
 
 
-@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+@pytest.mark.parametrize("configuration", ["2d", pytest.param("3d_fullres", marks=pytest.mark.slow)])
 def test_every_trainer_stands_beside_the_student_alone_and_the_teacher(
     configuration, nnunet, request, tmp_path, capsys
 ):

@@ -154,6 +154,7 @@ class Scene:
         teachers=1,
         batch_dice=False,
         output_weights=None,
+        heads=(1,),
         seed=0,
         **settings,
     ):
@@ -164,7 +165,7 @@ class Scene:
         self.ignored = self._ignored() if ignore else None
         self.target = self._target()
         self.batch_dice, self.output_weights = batch_dice, output_weights or self._output_weights()
-        taps = TeacherTaps(mids=tuple(range(1, geometry.late)), late=geometry.late, heads=(1,))
+        taps = TeacherTaps(mids=tuple(range(1, geometry.late)), late=geometry.late, heads=heads)
         task = Task(
             num_heads=CLASSES,
             regions=regions,
@@ -278,11 +279,15 @@ class MethodLaws:
         method_class: the method.
         variants: further settings that the terms depend on.
         masked: the terms that leave ignored voxels out where distill_ignored is false.
+        always_masked: the terms that leave them out whatever distill_ignored says.
+        feature_level: the terms of which the setting says nothing; every term is of one of these three kinds.
     """
 
     method_class = None
     variants = ({},)
     masked = ()
+    always_masked = ()
+    feature_level = ()
 
     def expected(self, scene):
         """The reference's terms."""
@@ -304,13 +309,22 @@ class MethodLaws:
     def test_equals_the_reference_with_other_settings(self, geometry, regions):
         """Beta and lambda are weights: terms do not contain them."""
         for variant in self.variants:
-            scene = self.scene(geometry, regions=regions, teachers=2, seed=1, beta=7.0, lambda_=3.0, **variant)
+            settings = {"teachers": 2, "seed": 1, "beta": 7.0, "lambda_": 3.0, **variant}
+            scene = self.scene(geometry, regions=regions, ignore=True, distill_ignored=False, **settings)
             assert_equal(scene.terms(), self.expected(scene))
 
     @pytest.mark.parametrize("regions", KINDS)
     def test_without_an_ignore_label_distill_ignored_changes_nothing(self, regions):
         terms = [self.scene(FLAT, regions=regions, distill_ignored=each).terms() for each in (True, False)]
         assert terms[0] == terms[1]
+
+    @pytest.mark.parametrize("regions", KINDS)
+    def test_distill_ignored_changes_the_masked_terms(self, regions):
+        kept, left_out = (
+            self.scene(FLAT, regions=regions, ignore=True, distill_ignored=each).terms() for each in (True, False)
+        )
+        assert {name for name in kept if kept[name] != left_out[name]} == set(self.masked)
+        assert set(kept) == {*self.masked, *self.always_masked, *self.feature_level}
 
     @pytest.mark.parametrize("distill_ignored", [True, False])
     @pytest.mark.parametrize("geometry", GEOMETRIES)
@@ -380,9 +394,9 @@ class MethodLaws:
         student = scene.student_outputs()
         terms = scene.terms(student)
         assert all(each.isfinite() for each in terms.values())
-        if self.masked:
-            sum(terms[name] for name in self.masked).backward()
-            assert [terms[name].item() for name in self.masked] == pytest.approx([0] * len(self.masked), abs=1e-12)
+        if masked := [terms[name] for name in (*self.masked, *self.always_masked)]:
+            sum(masked).backward()
+            assert [term.item() for term in masked] == pytest.approx([0] * len(masked), abs=1e-12)
             reached = [*gradients(student), *(each.grad for each in scene.method.parameters() if each.grad is not None)]
             assert not any(each.any() for each in reached)
 

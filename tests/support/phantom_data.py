@@ -40,9 +40,10 @@ def make_data_sets(root: Path) -> None:
     _plan_and_preprocess([int(name[7:10]) for name in DATASETS.values()])
 
 
-def _plan_and_preprocess(datasets: list[int]) -> None:
+def plan(datasets: list[int]) -> None:
+    """What nnUNetv2_plan_and_preprocess does with --no_pp, from a sample of the voxels."""
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments, preprocess
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments
 
     processes, os.environ["nnUNet_n_proc_DA"] = os.environ["nnUNet_n_proc_DA"], "1"  # planning fails with 0
     for dataset in datasets:
@@ -51,6 +52,12 @@ def _plan_and_preprocess(datasets: list[int]) -> None:
         extractor.run()
     plan_experiments(datasets)
     os.environ["nnUNet_n_proc_DA"] = processes
+
+
+def _plan_and_preprocess(datasets: list[int]) -> None:
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess
+
+    plan(datasets)
     for dataset in datasets:
         [plans_file] = Path(os.environ["nnUNet_preprocessed"]).glob(f"Dataset{dataset}_*/nnUNetPlans.json")
         plans = json.loads(plans_file.read_text())

@@ -2,8 +2,8 @@
 
 nnU-Net spawns a pool for every validation and prediction, and its commands are processes too. `fork_what_is_spawned`
 makes all of them forks of one server of `multiprocessing`. The server knows nothing of this package, nor of the tests,
-and what nnU-Net spawns has the environment in which the server was started: its pools read no variables.
-Where there is no fork (Windows) they are spawned, as nnU-Net does it.
+and what nnU-Net spawns has the environment in which the server was started: its pools read no variables. What such a
+process starts itself is a fork of it. Where there is no fork (Windows) they are spawned, as nnU-Net does it.
 """
 
 import multiprocessing
@@ -33,6 +33,14 @@ def fork_what_is_spawned() -> None:
     CONTEXT.set_forkserver_preload(list(PRELOADED))
     get_context = multiprocessing.get_context
     multiprocessing.get_context = lambda method=None: CONTEXT if method == "spawn" else get_context(method)
+
+
+def fork_what_this_process_starts() -> None:
+    """A process of the server would start a server of its own, and import everything again for each of its pools."""
+    if METHOD == "forkserver":
+        fork = multiprocessing.get_context("fork")
+        multiprocessing.set_start_method("fork", force=True)
+        multiprocessing.get_context = lambda method=None: fork
 
 
 class Process:
@@ -98,6 +106,7 @@ def _call(
     working_directory: Path,
 ) -> None:
     os.setsid()
+    fork_what_this_process_starts()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(working_directory)

@@ -18,7 +18,7 @@ EXTRAS = {
 NEEDED = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
 OPTIONAL = set().union(*(names for extra, names in EXTRAS.items() if extra != "dev"))
 DISTRIBUTIONS = packages_distributions()  # reads the metadata of all that is installed
-OURS = {PACKAGE.name, *(file.stem for file in (ROOT / "tests/support").glob("*.py"))}
+OURS = {PACKAGE.name, *(path.stem for path in (ROOT / "tests/support").iterdir())}
 
 
 def distribution(package: str) -> str:

@@ -24,16 +24,6 @@ def exits(arguments):
     return caught.value.code
 
 
-@pytest.fixture
-def folder(nnunet, tmp_path, monkeypatch):
-    """A preprocessed folder of the test's own, with the plans that nnU-Net has made."""
-    source = nnunet / "preprocessed" / DATASET / "nnUNetPlans.json"
-    (tmp_path / DATASET).mkdir()
-    (tmp_path / DATASET / source.name).write_bytes(source.read_bytes())
-    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
-    return tmp_path / DATASET
-
-
 # Help
 
 
@@ -105,7 +95,7 @@ def test_trainers_path_does_not_need_nnunets_variables_and_answers_from_a_shell(
 # plan
 
 
-def test_plan_writes_a_variant_and_says_how_to_use_it(folder, capsys):
+def test_plan_writes_a_variant_and_says_how_to_use_it(preprocessed, capsys):
     options = [
         "-beta",
         "1.8",
@@ -119,7 +109,7 @@ def test_plan_writes_a_variant_and_says_how_to_use_it(folder, capsys):
         "unet_w4",
     ]
     assert main(["plan", "-d", "901", "-name", "x", *options]) == 0
-    file = folder / "nnUNetPlans_x.json"
+    file = preprocessed / "nnUNetPlans_x.json"
     assert capsys.readouterr().out == f"Wrote {file}\nUse it with -p nnUNetPlans_x\n"
     settings = {"student": "unet_w4", "beta": 1.8, "lambda": 0.0, "late_max_stride": None, "distill_ignored": False}
     assert json.loads(file.read_text())["hlfd"]["settings"] == settings
@@ -142,22 +132,22 @@ def test_plan_writes_a_variant_and_says_how_to_use_it(folder, capsys):
         (["-name", "a__b"], "Expected a name of letters, digits and single '_', '-' or '.' between them, got 'a__b'."),
     ],
 )
-def test_a_mistake_in_plan_ends_with_one_message_and_exit_code_2(folder, capsys, options, message):
+def test_a_mistake_in_plan_ends_with_one_message_and_exit_code_2(preprocessed, capsys, options, message):
     assert main(["plan", "-d", DATASET, "-name", "x", *options]) == 2
     output, error = capsys.readouterr()
     assert output == ""
     assert error.startswith("nnUNetv2_hlfd plan: ")
     assert message in error
-    assert [each.name for each in folder.iterdir()] == ["nnUNetPlans.json"]
+    assert [each.name for each in preprocessed.iterdir()] == ["nnUNetPlans.json"]
 
 
-def test_an_existing_variant_is_kept_unless_overwrite_is_given(folder, capsys):
+def test_an_existing_variant_is_kept_unless_overwrite_is_given(preprocessed, capsys):
     plan = ["plan", "-d", DATASET, "-name", "x", "-beta"]
     assert main([*plan, "1.8"]) == 0
     assert main([*plan, "0.5"]) == 2
     assert "(beta: 0.5 here, 1.8 there). Choose another -name, or add --overwrite." in capsys.readouterr().err
     assert main([*plan, "0.5", "--overwrite"]) == 0
-    assert json.loads((folder / "nnUNetPlans_x.json").read_text())["hlfd"]["settings"] == {"beta": 0.5}
+    assert json.loads((preprocessed / "nnUNetPlans_x.json").read_text())["hlfd"]["settings"] == {"beta": 0.5}
 
 
 def test_a_full_disk_leaves_the_variant_that_overwrite_was_to_replace(nnunet, tmp_path):
@@ -187,7 +177,7 @@ def test_a_full_disk_leaves_the_variant_that_overwrite_was_to_replace(nnunet, tm
         ("-distil_ignored", "-distill_ignored"),
     ],
 )
-def test_a_misspelled_setting_is_answered_with_the_nearest_one(folder, capsys, option, nearest):
+def test_a_misspelled_setting_is_answered_with_the_nearest_one(preprocessed, capsys, option, nearest):
     """DESIGN.md, section 3. argparse alone reads -distil_ignored as -d istil_ignored."""
     try:
         code = main(["plan", "-d", DATASET, "-name", "x", option, "tap"])
@@ -199,7 +189,7 @@ def test_a_misspelled_setting_is_answered_with_the_nearest_one(folder, capsys, o
     assert nearest in message
 
 
-def test_options_are_not_abbreviated(folder, capsys):
+def test_options_are_not_abbreviated(preprocessed, capsys):
     assert exits(["plan", "-d", DATASET, "-name", "x", "--over"]) == 2
     assert "unrecognized arguments: --over" in capsys.readouterr().err
 

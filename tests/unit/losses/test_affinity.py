@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import reference_methods as reference
+import reference.affinity
 import torch
 
 from nnunetv2_hlfd.losses.affinity import class_vectors, cosine_affinity
@@ -21,7 +21,7 @@ def shares(*shape, seed=0):
 def test_cosine_affinity_equals_the_reference(shape, dtype, tolerance):
     vectors = random(*shape)
     computed = cosine_affinity(vectors.to(dtype))
-    expected = [reference.affinities(sample) for sample in vectors.numpy()]
+    expected = [reference.affinity.affinities(sample) for sample in vectors.numpy()]
     np.testing.assert_allclose(computed.numpy(), expected, atol=tolerance)
 
 
@@ -67,7 +67,7 @@ def test_class_vectors_equal_the_reference(size):
     features, membership = random(2, 3, *size), shares(2, 4, *size)
     computed = class_vectors(features, membership)
     expected = [
-        [reference.class_vector(sample, share) for share in shares_of_sample]
+        [reference.affinity.class_vector(sample, share) for share in shares_of_sample]
         for sample, shares_of_sample in zip(features.numpy(), membership.numpy(), strict=True)
     ]
     assert computed.shape == (2, 4, 3)

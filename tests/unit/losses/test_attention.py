@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import reference_losses as reference
+import reference.attention
 import torch
 
 from nnunetv2_hlfd.losses.attention import (
@@ -47,7 +47,7 @@ def test_energy_equals_the_reference(source, size, exponent, dtype, tolerance):
     computed = energy(torch.from_numpy(features).to(dtype), size, exponent)
     assert computed.shape == (2, *size)
     np.testing.assert_allclose(
-        computed.numpy(), reference.energy(features, size, exponent), rtol=tolerance, atol=tolerance
+        computed.numpy(), reference.attention.energy(features, size, exponent), rtol=tolerance, atol=tolerance
     )
 
 
@@ -65,7 +65,7 @@ def test_unified_energy_equals_the_energy_of_a_real_concatenation(stages, expone
     features = [random(2, *shape, seed=seed) for seed, shape in enumerate(stages)]
     computed = unified_energy([torch.from_numpy(each) for each in features], exponent)
     np.testing.assert_allclose(
-        computed.numpy(), reference.concatenated_energy(features, exponent), rtol=1e-10, atol=1e-12
+        computed.numpy(), reference.attention.concatenated_energy(features, exponent), rtol=1e-10, atol=1e-12
     )
 
 
@@ -92,7 +92,7 @@ def test_attention_map_is_flat_with_unit_norm_and_equals_the_reference(shape):
     energy_map = np.abs(random(*shape))
     computed = attention_map(torch.from_numpy(energy_map))
     assert computed.shape == (shape[0], np.prod(shape[1:]))
-    np.testing.assert_allclose(computed.numpy(), reference.attention_map(energy_map), atol=1e-12)
+    np.testing.assert_allclose(computed.numpy(), reference.attention.attention_map(energy_map), atol=1e-12)
     np.testing.assert_allclose(computed.norm(dim=1).numpy(), 1, atol=1e-12)
 
 
@@ -137,7 +137,9 @@ def test_huge_activations_stay_finite(dtype, largest, exponent):
 def test_attention_distance_equals_the_reference_and_2_minus_2_cosine():
     student, teacher = unit_maps(3, 4, 5, seed=1), unit_maps(3, 4, 5, seed=2)
     distance = attention_distance(student, teacher).item()
-    assert distance == pytest.approx(reference.attention_distance(student.numpy(), teacher.numpy()), abs=1e-12)
+    assert distance == pytest.approx(
+        reference.attention.attention_distance(student.numpy(), teacher.numpy()), abs=1e-12
+    )
     assert distance == pytest.approx((2 - 2 * (student * teacher).sum(dim=1)).mean().item(), abs=1e-12)
 
 
@@ -187,7 +189,9 @@ def test_mean_attention_of_one_or_of_equal_maps_is_the_map():
 def test_mean_attention_is_normalized_again_and_equals_the_reference():
     maps = [unit_maps(2, 3, 4, seed=seed) for seed in range(3)]
     computed = mean_attention(maps)
-    np.testing.assert_allclose(computed.numpy(), reference.mean_attention([m.numpy() for m in maps]), atol=1e-12)
+    np.testing.assert_allclose(
+        computed.numpy(), reference.attention.mean_attention([m.numpy() for m in maps]), atol=1e-12
+    )
     np.testing.assert_allclose(computed.norm(dim=1).numpy(), 1, atol=1e-12)
 
 

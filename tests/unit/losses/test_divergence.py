@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 import pytest
-import reference_losses as reference
+import reference.divergence
+import reference.grids
 import torch
 
 from nnunetv2_hlfd.losses.divergence import kl_divergence, masked_mean, probabilities, valid_cells
@@ -29,7 +30,7 @@ def mask(*shape, seed=2):
 @pytest.mark.parametrize("regions", KINDS)
 def test_probabilities_equal_the_reference(regions, temperature):
     values = logits(2, 3, 4, 3)
-    expected = reference.probabilities(values.numpy(), temperature, regions)
+    expected = reference.divergence.probabilities(values.numpy(), temperature, regions)
     np.testing.assert_allclose(probabilities(values, temperature, regions).numpy(), expected, atol=1e-12)
 
 
@@ -42,7 +43,7 @@ def test_kl_divergence_equals_the_reference(shape, regions, temperature, masked,
     student, teacher = logits(*shape).to(dtype), teacher_of(shape, temperature, regions).to(dtype)
     valid = mask(shape[0], 1, *shape[2:]) if masked else None
     computed = kl_divergence(student, teacher, temperature=temperature, regions=regions, valid=valid)
-    expected = reference.kl_divergence(
+    expected = reference.divergence.kl_divergence(
         student.double().numpy(),
         teacher.double().numpy(),
         temperature,
@@ -194,7 +195,7 @@ def test_valid_cells_equal_the_reference(source, size):
     ignored[0] = False
     computed = valid_cells(ignored, size)
     assert computed.dtype == torch.bool
-    np.testing.assert_array_equal(computed.numpy(), reference.valid_cells(ignored.numpy(), size))
+    np.testing.assert_array_equal(computed.numpy(), reference.grids.valid_cells(ignored.numpy(), size))
     assert computed[0].all()
 
 

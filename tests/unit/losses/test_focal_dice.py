@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-import reference_losses as reference
+import reference.segmentation
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
@@ -60,7 +60,7 @@ def make_target(shape, regions, ignore, seed=1):
 def test_focal_part_equals_the_reference(shape, regions, ignore, gamma):
     target, truth, ignored = make_target(shape, regions, ignore)
     computed = build_focal(regions, ignore=ignore, gamma=gamma)(logits(*shape), target)
-    expected = reference.focal(logits(*shape).numpy(), truth, gamma, regions, ignored)
+    expected = reference.segmentation.focal(logits(*shape).numpy(), truth, gamma, regions, ignored)
     assert computed.item() == pytest.approx(expected, rel=1e-10)
 
 
@@ -73,7 +73,7 @@ def test_equals_the_reference(shape, regions, ignore, batch_dice, dtype):
     """To float32's precision: nnU-Net's Dice sums in float32 whatever it is given."""
     target, truth, ignored = make_target(shape, regions, ignore)
     computed = build(regions, batch_dice=batch_dice, ignore=ignore)(logits(*shape).to(dtype), target)
-    expected = reference.focal_dice(
+    expected = reference.segmentation.focal_dice(
         logits(*shape).numpy(), truth, regions=regions, batch_dice=batch_dice, ignored=ignored
     )
     assert computed.item() == pytest.approx(expected, rel=1e-5)
@@ -98,7 +98,9 @@ def test_dice_part_equals_the_reference_and_nnunets_own(regions, ignore, batch_d
     )
     mask = None if ignored is None else torch.from_numpy(~ignored)
     assert part == pytest.approx(1 + own(values, torch.from_numpy(truth), loss_mask=mask).item(), rel=1e-5)
-    assert part == pytest.approx(1 - reference.dice(values.numpy(), truth, regions, batch_dice, ignored), rel=1e-5)
+    assert part == pytest.approx(
+        1 - reference.segmentation.dice(values.numpy(), truth, regions, batch_dice, ignored), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("batch_dice", POOLING)
@@ -250,7 +252,9 @@ def test_gradient_equals_finite_differences_of_the_reference(regions, ignore, ba
         for sign in (1, -1):
             moved = values.detach().numpy().copy()
             moved[place] += sign * step
-            value = reference.focal_dice(moved, truth, regions=regions, batch_dice=batch_dice, ignored=ignored)
+            value = reference.segmentation.focal_dice(
+                moved, truth, regions=regions, batch_dice=batch_dice, ignored=ignored
+            )
             expected[place] += sign * value / (2 * step)
     np.testing.assert_allclose(values.grad.numpy(), expected, rtol=1e-5, atol=1e-7)
 

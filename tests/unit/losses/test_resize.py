@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import reference_losses as reference
+import reference.grids
 import torch
 from torch.nn import functional
 
@@ -38,7 +38,7 @@ def test_equals_the_reference(source, target, dtype, tolerance):
     maps = random(2, 3, *source)
     resized = resize(torch.from_numpy(maps).to(dtype), target)
     assert resized.dtype == dtype
-    np.testing.assert_allclose(resized.numpy(), reference.resize(maps, target), rtol=0, atol=tolerance)
+    np.testing.assert_allclose(resized.numpy(), reference.grids.resize(maps, target), rtol=0, atol=tolerance)
 
 
 def test_shrinking_averages_areas_and_growing_interpolates_between_voxel_centers():
@@ -52,7 +52,7 @@ def test_windows_of_unequal_size_are_those_of_adaptive_pooling():
     """The reference's windows are the documented ones: a second witness beside our own code."""
     maps = random(1, 2, 7, 11)
     pooled = functional.adaptive_avg_pool2d(torch.from_numpy(maps), (3, 4)).numpy()
-    np.testing.assert_allclose(reference.area_average(maps, (3, 4)), pooled, atol=1e-12)
+    np.testing.assert_allclose(reference.grids.area_average(maps, (3, 4)), pooled, atol=1e-12)
 
 
 @pytest.mark.parametrize(("source", "target"), SIZES)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import reference_soft_labels as reference
+import reference.soft_labels
 import torch
 import torch.multiprocessing
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
@@ -82,7 +82,7 @@ def test_equals_the_reference(shape, recipe, regions, batch_dice, masked, dtype,
     logits, target = make_logits(shape).to(dtype), soft_target(shape, regions).to(dtype)
     valid = mask(shape) if masked else None
     computed = build(recipe, regions, batch_dice=batch_dice)(logits, target, valid)
-    expected = reference.soft_label_loss(
+    expected = reference.soft_labels.soft_label_loss(
         logits.double().numpy(),
         target.double().numpy(),
         recipe=recipe,
@@ -102,7 +102,7 @@ def test_shares_of_soft_dice_equal_the_reference(recipe, regions, share, seed):
     shape = (2, 4, 3, 3)
     logits, target = make_logits(shape, seed), soft_target(shape, regions, seed + 10)
     computed = build(recipe, regions, soft_dice_share=share)(logits, target)
-    expected = reference.soft_label_loss(
+    expected = reference.soft_labels.soft_label_loss(
         logits.numpy(), target.numpy(), recipe=recipe, regions=regions, batch_dice=False, share=share
     )
     assert computed.item() == pytest.approx(expected, rel=1e-10)
@@ -113,7 +113,7 @@ def test_with_an_ignore_label_the_recipe_nnunet_sums_the_regions_cross_entropies
     shape = (2, 3, 5, 4)
     valid = mask(shape) if masked else None
     computed = build("nnunet", True, has_ignore_label=True)(make_logits(shape), soft_target(shape, True), valid)
-    expected = reference.soft_label_loss(
+    expected = reference.soft_labels.soft_label_loss(
         make_logits(shape).numpy(),
         soft_target(shape, True).numpy(),
         recipe="nnunet",
@@ -386,7 +386,7 @@ def test_deep_supervision_equals_the_reference(grids, recipe, regions, masked):
     target = soft_target((2, 3, *grids[0]), regions, 7)
     ignored = torch.from_numpy(np.random.default_rng(3).random((2, 1, *grids[0])) < 0.1) if masked else None
     computed = deep_soft_label_loss(build(recipe, regions), outputs(grids), weights, target, ignored)
-    expected = reference.deep_soft_label_loss(
+    expected = reference.soft_labels.deep_soft_label_loss(
         [output.numpy() for output in outputs(grids)],
         weights,
         target.numpy(),

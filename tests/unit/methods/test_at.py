@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import reference_methods as reference
+import reference.methods
 import torch
 from method_scene import FLAT, LARGE, SOLID, TWIN, UNEVEN, MethodLaws, Scene, gradients
 
@@ -14,10 +14,11 @@ from nnunetv2_hlfd.methods.at import AT
 class TestAT(MethodLaws):
     method_class = AT
     variants = ({"attention_exponent": 2.0}, {"attention_exponent": 4.0})
+    feature_level = ("at",)
 
     def expected(self, scene):
         return {
-            "at": reference.at(
+            "at": reference.methods.at(
                 scene.student.features,
                 scene.teacher_features,
                 scene.geometry.pairs,

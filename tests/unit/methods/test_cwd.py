@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-import reference_methods as reference
+import reference.methods
 import torch
 from method_scene import FLAT, IGNORE, KINDS, TWIN, MethodLaws, Scene, assert_equal, gradients
 
@@ -20,7 +20,7 @@ class TestCWD(MethodLaws):
 
     def expected(self, scene):
         return {
-            "cwd": reference.cwd(
+            "cwd": reference.methods.cwd(
                 scene.student.logits[0], scene.teacher_logits, scene.settings.temperature, scene.left_out
             )
         }

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-import reference_methods as reference
+import reference.methods
 import torch
 from method_scene import (
     CLASSES,
@@ -37,10 +37,10 @@ def stage_losses(scene, features=None, heads=None):
     heads = heads or [convolution(scene.method.heads[str(stage)]) for stage in stages_of(scene)]
     settings = scene.settings
     return {
-        "dskd_feature": reference.dskd_features(
+        "dskd_feature": reference.methods.dskd_features(
             features, scene.teacher_features, stages_of(scene), scene.geometry.late, settings.attention_exponent
         ),
-        "dskd_pixel": reference.dskd_pixels(
+        "dskd_pixel": reference.methods.dskd_pixels(
             features, stages_of(scene), heads, scene.teacher_logits, settings.temperature, scene.regions, scene.left_out
         ),
     }
@@ -50,10 +50,11 @@ class TestDSKD(MethodLaws):
     method_class = DSKD
     variants = ({"temperature": 1.0}, {"attention_exponent": 2.0})
     masked = ("dskd_pixel",)
+    feature_level = ("dskd_feature",)
 
     def expected(self, scene):
         return {
-            name: reference.weighted_sum(losses, reference.loss_weights(losses))
+            name: reference.methods.weighted_sum(losses, reference.methods.loss_weights(losses))
             for name, losses in stage_losses(scene).items()
         }
 
@@ -67,7 +68,7 @@ class TestDSKD(MethodLaws):
         """Against differences of the reference with its weights held: no gradient flows through them."""
         scene = self.scene(geometry, regions=regions, ignore=True, distill_ignored=False)
         heads = [convolution(scene.method.heads[str(stage)]) for stage in stages_of(scene)]
-        weights = {name: reference.loss_weights(losses) for name, losses in stage_losses(scene).items()}
+        weights = {name: reference.methods.loss_weights(losses) for name, losses in stage_losses(scene).items()}
         for name, held in weights.items():
             scene.method.zero_grad()
             student = scene.student_outputs()
@@ -85,7 +86,7 @@ class TestDSKD(MethodLaws):
                             for both in zip(heads, directions, strict=True)
                         ],
                     )
-                    sides.append(reference.weighted_sum(losses[name], held))
+                    sides.append(reference.methods.weighted_sum(losses[name], held))
                 slope = sum((each.numpy() * way).sum() for each, way in zip(gradients(student), features, strict=False))
                 if name == "dskd_pixel":
                     for stage, ways in zip(stages_of(scene), directions, strict=True):
@@ -130,7 +131,7 @@ def test_the_largest_loss_weighs_most(losses, expected):
 def test_no_gradient_reaches_the_weights():
     losses = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64, requires_grad=True)
     loss_weighted(losses.unbind()).backward()
-    assert losses.grad.tolist() == pytest.approx(reference.loss_weights([0.5, 1.0, 3.0]))
+    assert losses.grad.tolist() == pytest.approx(reference.methods.loss_weights([0.5, 1.0, 3.0]))
 
 
 # Limits

@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import reference_methods as reference
+import reference.affinity
+import reference.methods
 import torch
 from method_scene import (
     CLASSES,
@@ -32,21 +33,22 @@ from nnunetv2_hlfd.settings.settings import Settings
 
 
 def members_of(scene):
-    return reference.class_membership(scene.target.numpy(), CLASSES, scene.regions, scene.ignored)
+    return reference.affinity.class_membership(scene.target.numpy(), CLASSES, scene.regions, scene.ignored)
 
 
 class TestEMKD(MethodLaws):
     method_class = EMKD
     variants = ({"attention_exponent": 4.0, "temperature": 1.0},)
     masked = ("emkd_prediction",)
+    feature_level = ("emkd_importance",)
 
     def expected(self, scene):
         settings, geometry = scene.settings, scene.geometry
         return {
-            "emkd_prediction": reference.emkd_prediction(
+            "emkd_prediction": reference.methods.emkd_prediction(
                 scene.student.logits[0], scene.teacher_logits, settings.temperature, scene.regions, scene.left_out
             ),
-            "emkd_importance": reference.emkd_importance(
+            "emkd_importance": reference.methods.emkd_importance(
                 scene.student.features, scene.teacher_features, geometry.low, geometry.high, settings.attention_exponent
             ),
         }
@@ -56,11 +58,11 @@ class TestEMKDRegion(TestEMKD):
     """Voxels to ignore belong to no class, whatever distill_ignored says: where all are ignored no pair is left."""
 
     method_class = EMKDRegion
-    masked = ("emkd_prediction", "emkd_region")
+    always_masked = ("emkd_region",)
 
     def expected(self, scene):
         return super().expected(scene) | {
-            "emkd_region": reference.emkd_region(
+            "emkd_region": reference.methods.emkd_region(
                 scene.student.features,
                 scene.teacher_features,
                 scene.geometry.low,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import reference_methods as reference
+import reference.methods
 import torch
 from method_scene import FLAT, SOLID, TWIN, UNEVEN, MethodLaws, Scene, convolution, gradients
 
@@ -13,11 +13,12 @@ from nnunetv2_hlfd.methods.fitnet import FitNet
 
 class TestFitNet(MethodLaws):
     method_class = FitNet
+    feature_level = ("fitnet",)
 
     def expected(self, scene):
         guided, hint = scene.geometry.high
         return {
-            "fitnet": reference.fitnet(
+            "fitnet": reference.methods.fitnet(
                 scene.student.features[guided],
                 [each[hint] for each in scene.teacher_features],
                 [convolution(each) for each in scene.method.regressors],

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-import reference_methods as reference
+import reference.divergence
+import reference.methods
 import torch
 from method_scene import (
     CLASSES,
@@ -49,7 +50,7 @@ class TestIMF(MethodLaws):
         return randomize(super().scene(geometry, **settings))
 
     def expected(self, scene):
-        return reference.imf_terms(
+        return reference.methods.imf_terms(
             [scene.student.features[stage] for stage in scene.geometry.mids],
             [branch_arrays(scene.method.branches[str(stage)]) for stage in scene.geometry.mids],
             scene.method.attentive.detach().numpy(),
@@ -153,7 +154,7 @@ def test_samples_are_normalized_one_by_one():
 def test_several_teacher_networks_teach_by_their_mean_probability(regions):
     scene = Scene(IMF, FLAT, regions=regions, teachers=2)
     merged = scene.terms()
-    p = reference.taught_probabilities(scene.teacher_logits, scene.settings.temperature, regions)
+    p = reference.divergence.taught_probabilities(scene.teacher_logits, scene.settings.temperature, regions)
     logits = scene.settings.temperature * (np.log(p) - (np.log(1 - p) if regions else 0))
     scene.teachers[0].logits[0], scene.teachers[1].logits[0] = logits, logits
     for name, each in scene.terms().items():

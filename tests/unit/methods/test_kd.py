@@ -3,7 +3,8 @@
 import math
 
 import pytest
-import reference_methods as reference
+import reference.divergence
+import reference.methods
 import torch
 from method_scene import FLAT, KINDS, TWIN, MethodLaws, Scene, gradients
 
@@ -19,7 +20,7 @@ class TestKD(MethodLaws):
 
     def expected(self, scene):
         return {
-            "kd": reference.kd(
+            "kd": reference.methods.kd(
                 scene.student.logits[0],
                 scene.teacher_logits,
                 scene.settings.temperature,
@@ -80,7 +81,7 @@ def test_probabilities_of_half_precision_logits_are_float32(dtype, regions):
     scene = Scene(KD, FLAT, teachers=2, regions=regions)
     taught = scene.teacher_outputs(dtype).probabilities(0, 4.0, regions)
     exact = scene.teacher_outputs(dtype)
-    expected = reference.taught_probabilities(
+    expected = reference.divergence.taught_probabilities(
         [each.logits[0].double().numpy() for each in exact.networks], 4.0, regions
     )
     assert taught.dtype == torch.float32

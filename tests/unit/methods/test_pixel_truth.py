@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-import reference_losses as reference
+import reference.divergence
+import reference.grids
+import reference.hlfd
 import torch
 from method_scene import CLASSES, FLAT, GEOMETRIES, KINDS, MethodLaws, Scene, convolution
 
@@ -26,30 +28,31 @@ def one_hot(scene):
 def divergence(scene, logits, truth):
     """KL to the annotation at temperature 1 on the grid of the logits, ignored voxels left out."""
     size = logits.shape[2:]
-    valid = None if scene.ignored is None else reference.valid_cells(scene.ignored, size)
-    return reference.kl_divergence(logits, reference.resize(truth, size), 1.0, scene.regions, valid)
+    valid = None if scene.ignored is None else reference.grids.valid_cells(scene.ignored, size)
+    return reference.divergence.kl_divergence(logits, reference.grids.resize(truth, size), 1.0, scene.regions, valid)
 
 
 class TestPixelTruth(MethodLaws):
     method_class = PixelTruth
     variants = ({"temperature": 2.5, "attention_exponent": 2.0},)
-    masked = ("upd", "ipd")
+    always_masked = ("upd", "ipd")
+    feature_level = ("ufd", "ifd")
 
     def expected(self, scene):
         geometry, truth = scene.geometry, one_hot(scene)
         teachers = [
-            reference.Teacher(each.features, each.logits, tuple(range(1, geometry.late)), geometry.late, (1,))
+            reference.hlfd.Teacher(each.features, each.logits, tuple(range(1, geometry.late)), geometry.late, (1,))
             for each in scene.teachers
         ]
         exponent = scene.settings.attention_exponent
-        features = reference.hlfd_feature_terms(
+        features = reference.hlfd.feature_terms(
             scene.student.features, geometry.early, geometry.mids, teachers, exponent
         )
         maps = [
-            reference.convolve_1x1(scene.student.features[stage], *convolution(scene.method.heads[str(stage)]))
+            reference.grids.convolve_1x1(scene.student.features[stage], *convolution(scene.method.heads[str(stage)]))
             for stage in (geometry.early, *geometry.mids)[::-1]
         ]
-        upd = divergence(scene, reference.resize(maps[0], scene.teachers[0].logits[1].shape[2:]), truth)
+        upd = divergence(scene, reference.grids.resize(maps[0], scene.teachers[0].logits[1].shape[2:]), truth)
         ipd = sum(divergence(scene, each, truth) for each in maps[1:]) / len(maps[1:])
         return {**features, "upd": upd, "ipd": ipd}
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import reference_methods as reference
+import reference.affinity
+import reference.methods
 import torch
 from method_scene import (
     FLAT,
@@ -34,15 +35,16 @@ class TestSKD(MethodLaws):
     method_class = SKD
     variants = ({"temperature": 2.0},)
     masked = ("skd_pixel",)
+    feature_level = ("skd_pair",)
 
     def expected(self, scene):
         grid = GRIDS[scene.geometry]
         mine, theirs = scene.geometry.high
         return {
-            "skd_pixel": reference.skd_pixel(
+            "skd_pixel": reference.methods.skd_pixel(
                 scene.student.logits[0], scene.teacher_logits, scene.regions, scene.left_out
             ),
-            "skd_pair": reference.skd_pair(
+            "skd_pair": reference.methods.skd_pair(
                 scene.student.features[mine], [each[theirs] for each in scene.teacher_features], grid
             ),
         }
@@ -65,7 +67,7 @@ def test_pairs_are_compared_at_the_late_stage_and_the_students_nearest_in_stride
 def test_nodes_are_at_most_8_on_each_axis():
     """The student's stage has 11 x 9 cells, the teacher's 17 x 6: both are pooled to 8 x 6."""
     scene = Scene(SKD, LARGE)
-    expected = reference.skd_pair(scene.student.features[3], [scene.teachers[0].features[4]], (8, 6))
+    expected = reference.methods.skd_pair(scene.student.features[3], [scene.teachers[0].features[4]], (8, 6))
     assert_equal({"skd_pair": scene.terms()["skd_pair"]}, {"skd_pair": expected})
 
 
@@ -98,7 +100,7 @@ def test_a_stage_of_zeros_gets_no_gradient():
     student = scene.student_outputs()
     pair = scene.terms(student)["skd_pair"]
     pair.backward()
-    taught = reference.node_affinities(scene.teachers[0].features[4], (4, 3))
+    taught = reference.affinity.node_affinities(scene.teachers[0].features[4], (4, 3))
     assert pair.item() == pytest.approx(np.mean(taught**2))
     assert not student.features[3].grad.any()
 

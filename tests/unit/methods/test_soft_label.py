@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
-import reference_methods
-import reference_soft_labels as reference
+import reference.divergence
+import reference.grids
+import reference.soft_labels
 import torch
 from method_scene import FLAT, GEOMETRIES, KINDS, SOLID, TWIN, MethodLaws, Scene, gradients
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from reference_losses import area_average
 
 from nnunetv2_hlfd.distillation.method import FINAL, OF_ANY_NETWORK, Roles
 from nnunetv2_hlfd.distillation.registry import find_method
@@ -21,13 +21,13 @@ CERTAIN = 1e3  # a logit that makes a probability of exactly 0 or 1
 
 def taught(scene):
     """p^t, at temperature 1 whatever the setting temperature is."""
-    return reference_methods.taught_probabilities(scene.teacher_logits, 1, scene.regions)
+    return reference.divergence.taught_probabilities(scene.teacher_logits, 1, scene.regions)
 
 
 def become(scene, probabilities):
     """Give the student these probabilities, averaged over the voxels of each of its outputs."""
     for index, logits in enumerate(scene.student.logits):
-        p = area_average(probabilities, logits.shape[2:])
+        p = reference.grids.area_average(probabilities, logits.shape[2:])
         scene.student.logits[index] = np.log(p) - (np.log1p(-p) if scene.regions else 0)
 
 
@@ -48,7 +48,7 @@ class TestSoftLabel(MethodLaws):
 
     def expected(self, scene):
         return {
-            "soft_label": reference.deep_soft_label_loss(
+            "soft_label": reference.soft_labels.deep_soft_label_loss(
                 scene.student.logits,
                 scene.output_weights,
                 taught(scene),

@@ -10,35 +10,25 @@ from nnunetv2_hlfd.plans.variants import write_variant
 DATASET = "Dataset901_Phantom"
 
 
-@pytest.fixture
-def folder(nnunet, tmp_path, monkeypatch):
-    """A preprocessed folder of the test's own, with the plans that nnU-Net has made."""
-    source = nnunet / "preprocessed" / DATASET / "nnUNetPlans.json"
-    (tmp_path / DATASET).mkdir()
-    (tmp_path / DATASET / source.name).write_bytes(source.read_bytes())
-    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
-    return tmp_path / DATASET
-
-
 def read(file):
     return json.loads(file.read_text())
 
 
 @pytest.mark.parametrize("dataset", [DATASET, "901"])
-def test_a_variant_has_its_own_name_and_settings_and_shares_everything_else(folder, dataset):
-    base = read(folder / "nnUNetPlans.json")
+def test_a_variant_has_its_own_name_and_settings_and_shares_everything_else(preprocessed, dataset):
+    base = read(preprocessed / "nnUNetPlans.json")
     file = write_variant(dataset, "nnUNetPlans", "beta18", {"beta": 1.8, "lambda": 0.2})
-    assert file == folder / "nnUNetPlans_beta18.json"
+    assert file == preprocessed / "nnUNetPlans_beta18.json"
     variant = read(file)
     assert variant["hlfd"] == {"base_plans": "nnUNetPlans", "settings": {"beta": 1.8, "lambda": 0.2}}
     assert variant["plans_name"] == "nnUNetPlans_beta18"
     assert variant == {**base, "plans_name": variant["plans_name"], "hlfd": variant["hlfd"]}
-    assert read(folder / "nnUNetPlans.json") == base
+    assert read(preprocessed / "nnUNetPlans.json") == base
     theirs, ours = (PlansManager(each).get_configuration("2d") for each in (base, variant))
     assert ours.data_identifier == theirs.data_identifier == "nnUNetPlans_2d"
 
 
-def test_a_variant_of_a_variant_keeps_settings_where_no_new_ones_are_given(folder):
+def test_a_variant_of_a_variant_keeps_settings_where_no_new_ones_are_given(preprocessed):
     write_variant(DATASET, "nnUNetPlans", "a", {"beta": 1.8, "student": "resnet18_w4"})
     file = write_variant(DATASET, "nnUNetPlans_a", "b", {"beta": 0.5, "seed": 1})
     variant = read(file)
@@ -47,7 +37,7 @@ def test_a_variant_of_a_variant_keeps_settings_where_no_new_ones_are_given(folde
     assert variant["configurations"]["2d"]["data_identifier"] == "nnUNetPlans_2d"
 
 
-def test_a_variant_of_a_variant_keeps_the_original_base_where_its_teacher_is(folder):
+def test_a_variant_of_a_variant_keeps_the_original_base_where_its_teacher_is(preprocessed):
     """The teacher is usually stock nnU-Net's own, under the plans that everything started from."""
     write_variant(DATASET, "nnUNetPlans", "a", {"beta": 1.8})
     file = write_variant(DATASET, "nnUNetPlans_a", "b", {})
@@ -55,20 +45,20 @@ def test_a_variant_of_a_variant_keeps_the_original_base_where_its_teacher_is(fol
 
 
 @pytest.mark.parametrize("name", ["a", "A1", "beta1.8", "w4-beta2", "two_words", "2024"])
-def test_good_names(folder, name):
+def test_good_names(preprocessed, name):
     assert write_variant(DATASET, "nnUNetPlans", name, {}).name == f"nnUNetPlans_{name}.json"
 
 
 @pytest.mark.parametrize("name", ["", "_a", "a_", "a__b", "a b", "../a", "a/b", "a.", "-a", "größer", "a\n"])
-def test_names_that_nnunets_folders_cannot_hold_are_refused(folder, name):
+def test_names_that_nnunets_folders_cannot_hold_are_refused(preprocessed, name):
     """nnU-Net splits its folder names at `__`."""
     with pytest.raises(ValueError, match="Expected a name of letters, digits and single") as caught:
         write_variant(DATASET, "nnUNetPlans", name, {})
     assert str(caught.value).endswith(f"between them, got '{name}'.")
-    assert [each.name for each in folder.iterdir()] == ["nnUNetPlans.json"]
+    assert [each.name for each in preprocessed.iterdir()] == ["nnUNetPlans.json"]
 
 
-def test_writing_the_same_variant_again_changes_nothing(folder):
+def test_writing_the_same_variant_again_changes_nothing(preprocessed):
     first = write_variant(DATASET, "nnUNetPlans", "a", {"beta": 1.8})
     before = first.read_bytes()
     assert write_variant(DATASET, "nnUNetPlans", "a", {"beta": 1.8}).read_bytes() == before
@@ -82,7 +72,9 @@ def test_writing_the_same_variant_again_changes_nothing(folder):
         ({}, "[] here, ['beta'] there"),
     ],
 )
-def test_an_existing_variant_with_other_settings_is_kept_unless_overwriting_is_asked_for(folder, settings, expected):
+def test_an_existing_variant_with_other_settings_is_kept_unless_overwriting_is_asked_for(
+    preprocessed, settings, expected
+):
     file = write_variant(DATASET, "nnUNetPlans", "a", {"beta": 1.8})
     with pytest.raises(ValueError, match="exists with other settings") as caught:
         write_variant(DATASET, "nnUNetPlans", "a", settings)
@@ -102,29 +94,29 @@ def test_an_existing_variant_with_other_settings_is_kept_unless_overwriting_is_a
         ({"beta": -1.0}, "Expected a number of at least 0 for setting 'beta', got -1.0."),
     ],
 )
-def test_bad_settings_write_nothing(folder, settings, expected):
+def test_bad_settings_write_nothing(preprocessed, settings, expected):
     with pytest.raises(ValueError, match="setting") as caught:
         write_variant(DATASET, "nnUNetPlans", "a", settings)
     assert str(caught.value) == expected
-    assert [each.name for each in folder.iterdir()] == ["nnUNetPlans.json"]
+    assert [each.name for each in preprocessed.iterdir()] == ["nnUNetPlans.json"]
 
 
-def test_missing_plans_are_answered_with_the_command_that_makes_them(folder):
+def test_missing_plans_are_answered_with_the_command_that_makes_them(preprocessed):
     with pytest.raises(ValueError, match="Expected plans at") as caught:
         write_variant(DATASET, "nnUNetResEncUNetMPlans", "a", {})
-    message = f"Expected plans at {folder}/nnUNetResEncUNetMPlans.json, found none. Make them with: "
+    message = f"Expected plans at {preprocessed}/nnUNetResEncUNetMPlans.json, found none. Make them with: "
     assert str(caught.value) == message + "nnUNetv2_plan_and_preprocess"
 
 
 @pytest.mark.parametrize("file", ["nnUNetPlans", "nnUNetPlans_a"])
-def test_damaged_plans_are_named(folder, file):
+def test_damaged_plans_are_named(preprocessed, file):
     write_variant(DATASET, "nnUNetPlans", "a", {})
-    (folder / f"{file}.json").write_text('{"plans_name": ')
+    (preprocessed / f"{file}.json").write_text('{"plans_name": ')
     with pytest.raises(ValueError, match=f"{file}.json"):
         write_variant(DATASET, "nnUNetPlans", "a", {})
 
 
 @pytest.mark.parametrize("dataset", ["955", "Phantom"])
-def test_an_unknown_data_set_is_named_and_the_error_is_one_for_users(folder, dataset):
+def test_an_unknown_data_set_is_named_and_the_error_is_one_for_users(preprocessed, dataset):
     with pytest.raises(ValueError, match=dataset):
         write_variant(dataset, "nnUNetPlans", "a", {})

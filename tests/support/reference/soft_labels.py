@@ -6,7 +6,9 @@ Loops over samples, classes and voxels. Logits and targets p are (B, C, *spatial
 import math
 
 import numpy as np
-from reference_losses import area_average, probabilities, valid_cells
+
+from reference.divergence import probabilities
+from reference.grids import area_average, valid_cells
 
 SMOOTH = 1e-5
 

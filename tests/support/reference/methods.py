@@ -1,39 +1,15 @@
-"""NumPy reference of the distillation methods beside HLFD, written from their equations; no torch, no package code.
-
-Slow and explicit on purpose. Arrays are (B, C, *spatial), float64. A stage is an index into a network's encoder maps,
-highest resolution first; which stages are compared is told by the caller. Several teacher networks are a list.
-`ignored` is (B, 1, *image) where voxels are left out, else None.
-"""
+"""The terms of the methods beside HLFD, each from the equations of its paper."""
 
 import math
 
 import numpy as np
-from reference_losses import (
-    area_average,
-    area_windows,
-    attention_distance,
-    attention_map,
-    convolve_1x1,
-    energy,
-    kl_divergence,
-    mean_attention,
-    probabilities,
-    resize,
-    valid_cells,
-)
+
+from reference.affinity import node_affinities, region_affinity_distance
+from reference.attention import attention_pair
+from reference.divergence import masked_divergence, taught_probabilities
+from reference.grids import convolve_1x1, resize
 
 # KD
-
-
-def taught_probabilities(teacher_logits, temperature, regions):
-    """p^t: mean of the teacher networks' probabilities."""
-    return sum(probabilities(each, temperature, regions) for each in teacher_logits) / len(teacher_logits)
-
-
-def masked_divergence(logits, p, temperature, regions, ignored):
-    """T^2 KL(p || student) on the grid of the logits, cells with an ignored voxel left out."""
-    valid = None if ignored is None else valid_cells(ignored, logits.shape[2:])
-    return kl_divergence(logits, p, temperature, regions, valid)
 
 
 def kd(logits, teacher_logits, temperature, regions, ignored=None):
@@ -43,13 +19,6 @@ def kd(logits, teacher_logits, temperature, regions, ignored=None):
 
 
 # AT
-
-
-def attention_pair(features, teacher_features, student_stage, teacher_stage, exponent):
-    """|| A(z^s) - A(z^t) ||^2, the student resized to the teacher's grid, mean over the batch."""
-    size = teacher_features[0][teacher_stage].shape[2:]
-    taught = mean_attention([attention_map(energy(each[teacher_stage], size, exponent)) for each in teacher_features])
-    return attention_distance(attention_map(energy(features[student_stage], size, exponent)), taught)
 
 
 def at(features, teacher_features, pairs, exponent):
@@ -104,34 +73,6 @@ def cwd(logits, teacher_logits, temperature, ignored=None):
 # SKD
 
 
-def max_pool(maps, size):
-    """Largest value in the window of each cell."""
-    result = np.empty((*maps.shape[:2], *size))
-    windows = [area_windows(have, want) for have, want in zip(maps.shape[2:], size, strict=True)]
-    for cell in np.ndindex(*size):
-        box = tuple(slice(*windows[axis][index]) for axis, index in enumerate(cell))
-        for sample, channel in np.ndindex(*maps.shape[:2]):
-            result[(sample, channel, *cell)] = np.max(maps[(sample, channel, *box)])
-    return result
-
-
-def cosine(a, b):
-    """a b / (|a| |b|); 0 where one of them is zero."""
-    lengths = math.sqrt(np.sum(a * a)) * math.sqrt(np.sum(b * b))
-    return float(np.sum(a * b)) / lengths if lengths > 0 else 0.0
-
-
-def affinities(vectors):
-    """Cosine of every pair of a list of vectors, (N, N)."""
-    return np.array([[cosine(a, b) for b in vectors] for a in vectors])
-
-
-def node_affinities(features, grid):
-    """Affinities (B, N, N) of the max-pooled cells of a grid with N cells."""
-    pooled = max_pool(features, grid)
-    return np.stack([affinities([sample[(slice(None), *cell)] for cell in np.ndindex(*grid)]) for sample in pooled])
-
-
 def skd_pixel(logits, teacher_logits, regions, ignored=None):
     """KL(p^t || p^s) of the final maps at temperature 1."""
     return kd(logits, teacher_logits, 1.0, regions, ignored)
@@ -149,47 +90,6 @@ def skd_pair(features, teacher_features, grid):
 
 
 # EMKD
-
-
-def class_membership(target, classes, regions, ignored=None):
-    """1 where a voxel belongs to a class, (B, K, *image): labels, or what lies in no region and then the regions."""
-    members = np.zeros((len(target), classes + 1 if regions else classes, *target.shape[2:]))
-    for sample, *voxel in np.ndindex(len(target), *target.shape[2:]):
-        if ignored is not None and ignored[(sample, 0, *voxel)]:
-            continue
-        if regions:
-            inside = [channel for channel in range(classes) if target[(sample, channel, *voxel)]]
-            belongs = [channel + 1 for channel in inside] if inside else [0]
-        else:
-            belongs = [int(target[(sample, 0, *voxel)])]
-        for each in belongs:
-            members[(sample, each, *voxel)] = 1
-    return members
-
-
-def class_vector(features, share):
-    """Mean of the vectors of one sample's (C, *spatial) features, weighted by a class's share (*spatial) of a cell."""
-    total, weight = np.zeros(len(features)), 0.0
-    for cell in np.ndindex(*share.shape):
-        total += share[cell] * features[(slice(None), *cell)]
-        weight += share[cell]
-    return total / weight
-
-
-def region_affinity_distance(features, teacher_features, members):
-    """Mean over samples and pairs of present classes of (v_ij^s - v_ij^t)^2, for one stage of each network."""
-    shares = [area_average(members, each.shape[2:]) for each in (features, *teacher_features)]
-    squares = []
-    for sample in range(len(members)):
-        present = [k for k in range(members.shape[1]) if members[sample, k].any()]
-        for number, i in enumerate(present):
-            for j in present[number + 1 :]:
-                mine, *taught = (
-                    cosine(class_vector(maps[sample], share[sample, i]), class_vector(maps[sample], share[sample, j]))
-                    for maps, share in zip((features, *teacher_features), shares, strict=True)
-                )
-                squares.append((mine - sum(taught) / len(taught)) ** 2)
-    return sum(squares) / len(squares) if squares else 0.0
 
 
 def emkd_prediction(logits, teacher_logits, temperature, regions, ignored=None):
