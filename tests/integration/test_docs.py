@@ -89,7 +89,7 @@ nnUNetv2_train() {  # a stock model that is there is validated again, any other 
 nnUNetv2_hlfd() {
   case "$1" in
     train) once nnUNetv2_hlfd "$@" -device cpu ;;
-    benchmark | predict | study) command nnUNetv2_hlfd "$@" -device cpu ;;
+    benchmark | predict | study | teach) command nnUNetv2_hlfd "$@" -device cpu ;;
     *) command nnUNetv2_hlfd "$@" ;;
   esac
 }

@@ -13,12 +13,22 @@ def area_windows(source, target):
 
 def area_average(maps, size):
     """Mean over the window of each cell, all axes at once."""
+    return over_windows(np.mean, maps, size)
+
+
+def max_pool(maps, size):
+    """Largest value in the window of each cell."""
+    return over_windows(np.max, maps, size)
+
+
+def over_windows(reduce, maps, size):
+    """What `reduce` makes of the entries in the window of each cell, sample by sample and channel by channel."""
     result = np.empty((*maps.shape[:2], *size))
     windows = [area_windows(have, want) for have, want in zip(maps.shape[2:], size, strict=True)]
     for cell in np.ndindex(*size):
         box = tuple(slice(*windows[axis][index]) for axis, index in enumerate(cell))
         for sample, channel in np.ndindex(*maps.shape[:2]):
-            result[(sample, channel, *cell)] = np.mean(maps[(sample, channel, *box)])
+            result[(sample, channel, *cell)] = reduce(maps[(sample, channel, *box)])
     return result
 
 
@@ -53,17 +63,6 @@ def valid_cells(ignored, size):
         for voxel in itertools.product(*(range(*windows[axis][index]) for axis, index in enumerate(cell))):
             if ignored[(sample, 0, *voxel)]:
                 result[(sample, 0, *cell)] = False
-    return result
-
-
-def max_pool(maps, size):
-    """Largest value in the window of each cell."""
-    result = np.empty((*maps.shape[:2], *size))
-    windows = [area_windows(have, want) for have, want in zip(maps.shape[2:], size, strict=True)]
-    for cell in np.ndindex(*size):
-        box = tuple(slice(*windows[axis][index]) for axis, index in enumerate(cell))
-        for sample, channel in np.ndindex(*maps.shape[:2]):
-            result[(sample, channel, *cell)] = np.max(maps[(sample, channel, *box)])
     return result
 
 
