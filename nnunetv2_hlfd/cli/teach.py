@@ -39,7 +39,7 @@ TEACH = Subcommand(
     description="Predicts the training cases of a fold by its teacher, as prediction does, and stores the final maps "
     "beside the preprocessed data, for plans with the setting teacher_maps stored (the teacher of the fold) or "
     "crossfit (each case by the fold that held it out). The methods that need no more than the final map can learn "
-    "from them: SoftLabel, KD, IMF. Started again at any time, it goes on.",
+    "from them, such as SoftLabel (docs/reference/trainers.md). Started again at any time, it goes on.",
     add_arguments=_add_arguments,
     run=_run,
     interrupted="interrupted. The same command goes on from here.",

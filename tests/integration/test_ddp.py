@@ -14,8 +14,15 @@ from helpers import assert_same, make_trainer
 from phantom_data import DATASET, REGIONS_DATASET
 from processes import Process
 
+from nnunetv2_hlfd.distillation.registry import METHODS
+
 # every method's terms beside HLFD's, each at a weight that counts
-ALL = {"KD": 0.5, "AT": 0.5, "FitNet": 0.1, "CWD": 0.5, "SKD": 0.1, "EMKD_region": 0.5, "IMF": 0.5, "DSKD": 0.1}
+HEAVY = ("FitNet", "SKD", "DSKD")
+ALL = {
+    name: 0.1 if name in HEAVY else 0.5
+    for name in METHODS
+    if not name.startswith("HLFD") and name != "EMKD"  # which EMKD_region contains
+}
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from shell_commands import ShellCommands
 
 from nnunetv2_hlfd.distillation.log import DistillationLog
 from nnunetv2_hlfd.distillation.method import Task, TeacherShape
-from nnunetv2_hlfd.distillation.registry import METHODS, PREFIX
+from nnunetv2_hlfd.distillation.registry import METHODS, PREFIX, find_method
 from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps
 from nnunetv2_hlfd.methods.hlfd import HLFD
 from nnunetv2_hlfd.networks.students import CHOICES as STUDENTS
@@ -315,7 +315,10 @@ def test_table_of_trainers_names_every_trainer():
     tree = ast.parse((ROOT / "trainers" / "nnunetv2_hlfd_trainers.py").read_text())
     names = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     exported = {each for each in names if each.startswith("nnUNet")} | {f"{PREFIX}{method}" for method in METHODS}
-    assert {row[0] for row in rows("reference/trainers.md", "Trainer")} == exported
+    documented = {row[0]: row[3] for row in rows("reference/trainers.md", "Trainer")}
+    assert documented.keys() == exported
+    for method in METHODS:
+        assert documented[f"{PREFIX}{method}"] == ", ".join(sorted(find_method(method).needs)), method
 
 
 def test_table_of_log_columns_equals_the_code():

@@ -11,7 +11,8 @@ from architectures import RESIDUAL, architecture
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from nnunetv2_hlfd.distillation.method import ALL_NEEDS, ATTENTION, FINAL, TeacherShape
+from nnunetv2_hlfd.distillation.method import ALL_NEEDS, ATTENTION, FINAL, OF_ANY_NETWORK, TeacherShape
+from nnunetv2_hlfd.distillation.registry import METHODS, find_method
 from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.networks.size import build_network
 from nnunetv2_hlfd.settings.settings import Settings
@@ -21,6 +22,7 @@ from nnunetv2_hlfd.teacher.teacher import load_teacher
 
 VARIABLE = "nnUNet_hlfd_teacher"
 OWN, BASE = "nnUNetPlans_short_x", "nnUNetPlans_short"
+MODEST = [name for name in METHODS if find_method(name).needs <= OF_ANY_NETWORK]
 
 
 @dataclass
@@ -391,7 +393,7 @@ def test_a_teacher_of_two_stages_has_nothing_to_teach(model):
         f"The teacher in {model.folder} cannot teach this: HLFD needs its attention, features, he"
     )
     assert "No usable stages in the teacher: expected at least 3 stages" in refusal
-    assert refusal.endswith("Any network can teach SoftLabel, KD, CWD, IMF, which need only its final map.")
+    assert refusal.endswith(f"Any network can teach {', '.join(MODEST)}, which need only its final map.")
     final = model.load(needs=frozenset({FINAL})).networks[0]
     assert final.shape == TeacherShape()
 
@@ -446,7 +448,7 @@ def test_a_network_without_stages_is_refused_for_what_needs_them(model, plain):
         f"The teacher in {model.folder} cannot teach this: HLFD needs its attention. Expected a U-"
     )
     assert "got Sequential." in refusal
-    assert refusal.endswith("Any network can teach SoftLabel, KD, CWD, IMF, which need only its final map.")
+    assert refusal.endswith(f"Any network can teach {', '.join(MODEST)}, which need only its final map.")
 
 
 def test_a_final_map_of_another_size_is_refused(model, plain):
