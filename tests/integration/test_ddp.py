@@ -32,7 +32,8 @@ def taught(variant, train, teacher_2d):
 
 
 def plans_of(nnunet, variant, dataset, batch_dice, **settings):
-    name = variant(f"ddp{batch_dice}", dataset=dataset, base="nnUNetPlans_short", batch_size=4, **settings)
+    variant_name = ".".join([f"ddp{batch_dice}", *settings]).replace("_", "")  # each case is a run of its own
+    name = variant(variant_name, dataset=dataset, base="nnUNetPlans_short", batch_size=4, **settings)
     file = nnunet / "preprocessed" / dataset / f"{name}.json"
     plans = json.loads(file.read_text())
     plans["configurations"]["2d"]["batch_dice"] = batch_dice
