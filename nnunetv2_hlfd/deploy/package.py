@@ -15,6 +15,7 @@ from nnunetv2_hlfd.plans.plans_check import check_folder_name
 from nnunetv2_hlfd.utilities.atomic import partial_folder, publish, write_json, write_text
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
+from nnunetv2_hlfd.utilities.text import file_name
 
 SUFFIX = "HLFD"
 PROVENANCE_FILE = "export.json"
@@ -84,7 +85,7 @@ def _provenance(source: Source, choices: Mapping[str, object], dependencies: lis
 
 def _without_folders(record: dict[str, Any]) -> dict[str, Any]:
     for network in record.get("teacher", {}).get("networks", []):
-        network["folder"] = Path(network["folder"]).name
+        network["folder"] = file_name(network["folder"])
     return record
 
 

@@ -47,7 +47,7 @@ class Student:
         numbers = range(len(self.checkpoints))
         if self.teacher_maps == "stored":
             return list(numbers)
-        return [number for number in numbers if case in self.checkpoints[number].validated]
+        return [number for number in numbers if case in self.checkpoints[number].held_out]
 
 
 class TeacherPass:

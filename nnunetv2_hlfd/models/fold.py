@@ -1,5 +1,6 @@
 """The folder of one fold of a model, `.../fold_0`, whether the fold has been trained or not."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from nnunetv2_hlfd.plans.identity import RECORD_FILE
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
+from nnunetv2_hlfd.utilities.text import file_name
 
 FINAL = "checkpoint_final.pth"
 BEST = "checkpoint_best.pth"
@@ -55,9 +57,15 @@ class FoldFolder:
         """
         summary = self.file(SUMMARY)
         try:
-            return {Path(case["prediction_file"]).name: case for case in read_json(summary)["metric_per_case"]}
+            return {file_name(case["prediction_file"]): case for case in read_json(summary)["metric_per_case"]}
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{summary} is damaged ({error!r}). Run nnUNetv2_train again with --val.") from error
+
+
+def source_networks(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the teacher's networks in a distillation.json, and the one whose weights the training was started with."""
+    networks = list(record.get("teacher", {}).get("networks", []))
+    return [*networks, record["initial_weights"]] if "initial_weights" in record else networks
 
 
 def folds_with(model: Path, file: str) -> list[str]:

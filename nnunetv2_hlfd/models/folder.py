@@ -1,6 +1,6 @@
 """A trained model folder of nnU-Net, `.../TRAINER__PLANS__CONFIGURATION`, whatever it is called now."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,6 +64,12 @@ class ModelFolder:
     def name(self) -> str:
         """The folder's name, for titles."""
         return self.path.resolve().name
+
+    @property
+    def file_ending(self) -> str:
+        """Ending of the model's images and label maps, such as .nii.gz; UserError for a dataset.json without one."""
+        with refuse_damage(self.path / "dataset.json"):
+            return str(self.dataset_json["file_ending"])
 
     def fold(self, fold: int | str) -> FoldFolder:
         """The folder of a fold, such as 0 or all."""
@@ -162,17 +168,13 @@ def _read_identity(checkpoint: Path) -> dict[str, Any]:
 
 def _first_identity(path: Path) -> dict[str, Any] | None:
     """Which model the first readable checkpoint of a folder is of."""
-    for checkpoint in _checkpoints(path):
+    checkpoints = [path / f"fold_{fold}" / name for name in (FINAL, BEST, LATEST) for fold in folds_with(path, name)]
+    for checkpoint in checkpoints:
         try:
             return _read_identity(checkpoint)
         except UserError:
             continue
     return None
-
-
-def _checkpoints(path: Path) -> Iterator[Path]:
-    for name in (FINAL, BEST, LATEST):
-        yield from (path / f"fold_{fold}" / name for fold in folds_with(path, name))
 
 
 def _identity_by_name(path: Path, plans: Mapping[str, Any]) -> dict[str, Any]:

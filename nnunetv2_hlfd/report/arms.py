@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nnunetv2_hlfd.plans.identity import base_plans_name
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.settings.settings import Settings
+from nnunetv2_hlfd.utilities.text import file_name
 
 _WITHOUT_EFFECT = ("save_every",)
 
@@ -60,7 +60,7 @@ def _identity(model: Model) -> tuple[Any, ...]:
 def _teachers(model: Model) -> list[tuple[int, list[str]]]:
     """Names of the teachers' model folders of each fold."""
     return [
-        (fold, [Path(network["folder"]).name for network in record.get("teacher", {}).get("networks", [])])
+        (fold, [file_name(network["folder"]) for network in record.get("teacher", {}).get("networks", [])])
         for fold, record in sorted(model.records.items())
     ]
 

@@ -13,8 +13,11 @@ import numpy.typing as npt
 from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
 from tqdm import tqdm
 
+from nnunetv2_hlfd.datasets.locations import preprocessed_folder
 from nnunetv2_hlfd.report.cases import LabelValue
 from nnunetv2_hlfd.report.models import Model
+from nnunetv2_hlfd.utilities.errors import UserError
+from nnunetv2_hlfd.utilities.text import file_name
 
 Mask = npt.NDArray[np.bool_]
 
@@ -24,14 +27,14 @@ class CaseFiles:
     """One case.
 
     Attributes:
-        reader: nnU-Net's reader of its label maps.
+        readers: label map -> nnU-Net's reader of it.
         reference: its true label map.
         predictions: run -> label map.
         slice_axis: of the file, across which nnU-Net's slices lie: that of the largest spacing.
     """
 
     case: str
-    reader: Any
+    readers: Mapping[Path, Any]
     reference: Path
     predictions: Mapping[str, Path]
     labels: Mapping[str, LabelValue]
@@ -40,7 +43,7 @@ class CaseFiles:
 
     def read(self, file: Path) -> npt.NDArray[Any]:
         """A label map, axes as in the file."""
-        labels: npt.NDArray[Any] = self.reader.read_seg(str(file))[0][0]
+        labels: npt.NDArray[Any] = self.readers[file].read_seg(str(file))[0][0]
         return labels
 
     def valid(self, reference: npt.NDArray[Any]) -> Mask:
@@ -56,44 +59,63 @@ def list_case_files(models: Sequence[Model], folds: Sequence[int]) -> tuple[list
         folds: to look at.
     """
     first = models[0]
-    plans, dataset_json = first.folder.plans, first.folder.dataset_json
-    predictions: dict[str, dict[str, Path]] = {}
-    for model in models:
-        rows = model.cases[model.cases["fold"].isin(folds)].drop_duplicates("case")
-        for case, prediction in zip(rows["case"], rows["prediction"], strict=True):
-            predictions.setdefault(case, {})[model.run] = Path(prediction)
+    files = {model.run: _recorded_files(model, folds) for model in models}
     found, missing = [], []
-    rows = first.cases[first.cases["fold"].isin(folds)].drop_duplicates("case")
-    for case, recorded in zip(rows["case"], rows["reference"], strict=True):
-        reference = find_reference(Path(recorded), first)
-        absent = [file for file in (reference, *predictions[case].values()) if not file.is_file()]
-        if absent:
+    for case in files[first.run]:
+        predictions = {model.run: files[model.run][case][1] for model in models}
+        reference, source = find_reference([(files[model.run][case][0], model) for model in models])
+        if absent := [file for file in (reference, *predictions.values()) if not file.is_file()]:
             missing.append(f"{case}: no {absent[0]}")
             continue
+        readers = {predictions[model.run]: label_map_reader(model, first) for model in models}
         found.append(
             CaseFiles(
                 case=case,
-                reader=plans.image_reader_writer_class(),
+                readers={**readers, reference: label_map_reader(source, first)},
                 reference=reference,
-                predictions=predictions[case],
+                predictions=predictions,
                 labels=first.labels,
-                ignore=dataset_json["labels"].get("ignore"),
-                slice_axis=plans.plans.get("transpose_forward", (0,))[0],
+                ignore=first.folder.dataset_json["labels"].get("ignore"),
+                slice_axis=first.folder.plans.plans.get("transpose_forward", (0,))[0],
             )
         )
     return found, missing
 
 
-def find_reference(recorded: Path, model: Model) -> Path:
-    """The true label map: where the evaluation found it, else among nnU-Net's preprocessed data of this machine."""
-    if recorded.is_file():
-        return recorded
-    from nnunetv2.paths import nnUNet_preprocessed
+def label_map_reader(model: Model, first: Model) -> Any:
+    """nnU-Net's reader of a model's label maps: the first model's, where their files are of one kind.
 
+    Readers may differ in the order of axes, so what is compared is read by one of them wherever it can be.
+    """
+    same = model.folder.file_ending == first.folder.file_ending
+    return (first if same else model).folder.plans.image_reader_writer_class()
+
+
+def find_reference(recorded: Sequence[tuple[str, Model]]) -> tuple[Path, Model]:
+    """The first true label map of a case that is there, and the model whose it is; else the first that is not.
+
+    Args:
+        recorded: where the evaluation of each model has found it, on whatever machine.
+    """
+    places = [(_reference(path, model), model) for path, model in recorded]
+    return next((place for place in places if place[0].is_file()), places[0])
+
+
+def _reference(recorded: str, model: Model) -> Path:
+    """Where the evaluation found it, else among nnU-Net's preprocessed data of this machine."""
+    if Path(recorded).is_file():
+        return Path(recorded)
     try:
-        return Path(str(nnUNet_preprocessed)) / model.folder.plans.dataset_name / "gt_segmentations" / recorded.name
-    except RuntimeError:  # no such variable
-        return recorded
+        folder = preprocessed_folder() / model.folder.plans.dataset_name / "gt_segmentations"
+    except UserError:  # no such variable
+        return Path(recorded)
+    return folder / file_name(recorded)
+
+
+def _recorded_files(model: Model, folds: Sequence[int]) -> dict[str, tuple[str, Path]]:
+    """Case -> its true label map as recorded, and the predicted one."""
+    rows = model.cases[model.cases["fold"].isin(folds)].drop_duplicates("case")
+    return {row.case: (row.reference, Path(row.prediction)) for row in rows.itertuples()}
 
 
 def label_mask(labels: npt.NDArray[Any], value: LabelValue, valid: Mask) -> Mask:

@@ -50,7 +50,7 @@ def _read_fold(folder: ModelFolder, fold: int, names: Mapping[LabelValue, str]) 
         return [
             {
                 "fold": fold,
-                "case": prediction.removesuffix(folder.dataset_json["file_ending"]),
+                "case": prediction.removesuffix(folder.file_ending),
                 "label": names[_value(key)],
                 "dice": float(metrics["Dice"]),
                 "n_pred": int(metrics["n_pred"]),

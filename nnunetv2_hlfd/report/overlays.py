@@ -16,11 +16,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_hlfd.losses.resize import resize
 from nnunetv2_hlfd.report.arms import Arm
-from nnunetv2_hlfd.report.case_files import Mask, find_reference
+from nnunetv2_hlfd.report.case_files import Mask, find_reference, label_map_reader
 from nnunetv2_hlfd.report.cases import LabelValue
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.patches import lesion_center
@@ -67,8 +66,9 @@ def read_overlay(case: str, arms: Sequence[Arm], target: Target, preprocessed: A
     """
     model = arms[0].models[0]
     plans = model.folder.plans
-    reference = find_reference(Path(_row(model, case, target)["reference"]), model)
-    truth = _read_mask(reference, plans, target.value)
+    firsts = [arm.models[0] for arm in arms]
+    reference, source = find_reference([(_row(run, case, target)["reference"], run) for run in firsts])
+    truth = _read_mask(reference, label_map_reader(source, model), plans.transpose_forward, target.value)
     if not truth.any():
         raise UserError(f"Expected {target.name} in {reference}, where the evaluation has counted it, found none.")
     index = lesion_center(truth)[0]
@@ -79,7 +79,8 @@ def read_overlay(case: str, arms: Sequence[Arm], target: Target, preprocessed: A
     predictions = []
     for arm in arms:
         row = _row(arm.models[0], case, target)
-        mask = _read_mask(Path(row["prediction"]), plans, target.value)
+        reader = label_map_reader(arm.models[0], model)
+        mask = _read_mask(Path(row["prediction"]), reader, plans.transpose_forward, target.value)
         if mask.shape != truth.shape:
             raise UserError(f"Expected a label map of shape {truth.shape} in {row['prediction']}, got {mask.shape}.")
         predictions.append((arm.name, mask[index], float(row["dice"])))
@@ -134,15 +135,14 @@ def _row(model: Model, case: str, target: Target) -> pd.Series:
     return table[(table["case"] == case) & (table["label"] == target.name)].iloc[0]
 
 
-def _read_mask(file: Path, plans: PlansManager, value: LabelValue) -> Mask:
+def _read_mask(file: Path, reader: Any, transpose: Sequence[int], value: LabelValue) -> Mask:
     """A label's voxels, axes as nnU-Net processes them: slices first."""
     if not file.is_file():
         raise UserError(
             f"--pictures needs the label map {file}, found none. nnUNetv2_train ... --val makes those of a validation."
         )
     with refuse_damage(file):
-        labels = plans.image_reader_writer_class().read_seg(str(file))[0][0]
-        mask: Mask = region_or_label_to_mask(labels, value).transpose(plans.transpose_forward)
+        mask: Mask = region_or_label_to_mask(reader.read_seg(str(file))[0][0], value).transpose(transpose)
     return mask
 
 

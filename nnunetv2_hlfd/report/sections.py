@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from nnunetv2_hlfd.models.fold import source_networks
 from nnunetv2_hlfd.report.arms import Arm, student_alone
 from nnunetv2_hlfd.report.costs import Cost, Curve, machine
 from nnunetv2_hlfd.report.formatting import format_interval, format_number, format_p, format_spread
@@ -76,8 +77,7 @@ def _warnings(found: Findings) -> list[str]:
 
 
 def _may_have_seen(model: Model) -> bool:
-    teachers = [record.get("teacher", {}) for record in model.records.values()]
-    networks = [network for teacher in teachers for network in teacher.get("networks", [])]
+    networks = [network for record in model.records.values() for network in source_networks(record)]
     return any(network.get("may_have_seen_validation_cases") for network in networks)
 
 

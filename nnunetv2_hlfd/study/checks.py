@@ -10,7 +10,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_preprocessed
 
 from nnunetv2_hlfd.models.checkpoints import sha256
-from nnunetv2_hlfd.models.fold import FINAL
+from nnunetv2_hlfd.models.fold import FINAL, source_networks
 from nnunetv2_hlfd.plans.identity import check_folder_settings
 from nnunetv2_hlfd.plans.variants import variant_differences
 from nnunetv2_hlfd.settings.rules import nearest
@@ -92,7 +92,8 @@ def check_existing_teacher(folder: Path, fold: int, dataset: str, *, probabiliti
         )
     file = splits_file(dataset)
     if file.is_file():
-        ending = read_json(Path(str(nnUNet_preprocessed)) / dataset / "dataset.json")["file_ending"]
+        own, shared = folder / "dataset.json", Path(str(nnUNet_preprocessed)) / dataset / "dataset.json"
+        ending = read_json(own if own.is_file() else shared)["file_ending"]
         check_validation_cases(load_json(str(file))[fold]["val"], checkpoint.parent, ending)
 
 
@@ -146,7 +147,7 @@ def check_teachers_were_blind(runs: Sequence[Run]) -> None:
     seen = []
     for run in runs:
         if run.teacher and run.is_finished:
-            networks = _recorded_networks(run)
+            networks = source_networks(run.fold_folder.record())
             if not networks or any(network["may_have_seen_validation_cases"] for network in networks):
                 seen.append(run.name)
     if seen:

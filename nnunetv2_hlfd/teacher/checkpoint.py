@@ -7,8 +7,9 @@ from typing import Any
 
 from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.models.folder import ModelFolder
+from nnunetv2_hlfd.models.split import held_out_cases
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.teacher.compatibility import check_compatible, check_validation_cases, validated_cases
+from nnunetv2_hlfd.teacher.compatibility import check_compatible, check_validation_cases
 from nnunetv2_hlfd.teacher.search import StudentSide, find_teacher
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
@@ -23,13 +24,13 @@ class TeacherCheckpoint:
     Attributes:
         file: the checkpoint.
         model: the folder that it belongs to.
-        validated: names of the cases that this fold has held out, as far as it was validated.
+        held_out: names of the cases that this fold was certainly not trained on.
         origin: for the record.
     """
 
     file: Path
     model: ModelFolder
-    validated: Sequence[str]
+    held_out: Sequence[str]
     origin: Mapping[str, Any]
 
 
@@ -39,11 +40,8 @@ def find_checkpoints(student: StudentSide, settings: Settings) -> list[TeacherCh
     Raises:
         UserError: where none is found or it does not fit; the message says what to do.
     """
-    files = find_teacher(student, settings)
-    if settings.teacher_fold is None and settings.teacher_maps != "crossfit" and student.fold != "all":
-        for file in files:
-            check_validation_cases(student.validation_cases, file.parent, student.dataset_json["file_ending"])
-    return [_read(file, student) for file in files]
+    same_fold = settings.teacher_fold is None and settings.teacher_maps != "crossfit" and student.fold != "all"
+    return [_read(file, student, same_fold=same_fold) for file in find_teacher(student, settings)]
 
 
 def check_same_teacher(found: Sequence[Mapping[str, Any]], recorded: Sequence[Mapping[str, Any]]) -> None:
@@ -69,7 +67,8 @@ def place(origin: Mapping[str, Any]) -> str:
     return f"{origin['folder']}/{origin['checkpoint']}"
 
 
-def _read(file: Path, student: StudentSide) -> TeacherCheckpoint:
+def _read(file: Path, student: StudentSide, *, same_fold: bool) -> TeacherCheckpoint:
+    """Read and check one fold of a teacher, which has to be that of the student where `same_fold`."""
     folder = file.parent.parent
     model = ModelFolder.open(folder, file)
     with refuse_damage(f"A file in {folder} (plans.json, dataset.json or {file.name})"):
@@ -80,7 +79,9 @@ def _read(file: Path, student: StudentSide) -> TeacherCheckpoint:
             (student.dataset_json, model.dataset_json),
             folder,
         )
-    validated = validated_cases(file.parent, student.dataset_json["file_ending"])
+    if same_fold:
+        check_validation_cases(student.validation_cases, file.parent, model.file_ending)
+    held_out = held_out_cases(model, file.parent.name.removeprefix("fold_"))
     origin = {
         "folder": str(folder),
         "checkpoint": f"{file.parent.name}/{file.name}",
@@ -88,9 +89,9 @@ def _read(file: Path, student: StudentSide) -> TeacherCheckpoint:
         "trainer": model.network_trainer,
         "plans_name": model.plans.plans_name,
         "mirroring_axes": model.mirror_axes,
-        "may_have_seen_validation_cases": student.fold != "all" and not {*student.validation_cases} <= {*validated},
+        "may_have_seen_validation_cases": student.fold != "all" and not {*student.validation_cases} <= {*held_out},
     }
-    return TeacherCheckpoint(file=file, model=model, validated=validated, origin=origin)
+    return TeacherCheckpoint(file=file, model=model, held_out=held_out, origin=origin)
 
 
 def _hashes(origin: Mapping[str, Any]) -> tuple[str, str | None]:

@@ -7,6 +7,7 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_hlfd.models.fold import FoldFolder
+from nnunetv2_hlfd.models.split import validated_cases
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.text import some_names
 
@@ -66,10 +67,15 @@ def check_patch(patch_size: Sequence[int], stride: Sequence[int], teacher_folder
 def check_validation_cases(student_cases: Sequence[str], fold_folder: Path, file_ending: str) -> None:
     """The teacher must have been validated on just the student's validation cases: others it was trained on.
 
+    Args:
+        student_cases: that the student's fold holds out.
+        fold_folder: of the teacher.
+        file_ending: of the teacher's images.
+
     Raises:
         UserError: where the teacher's validation is missing or names other cases.
     """
-    teacher_cases = validated_cases(fold_folder, file_ending)
+    teacher_cases = validated_cases(FoldFolder(fold_folder), file_ending)
     if not teacher_cases:
         raise UserError(
             f"Cannot tell which cases the teacher in {fold_folder} has not seen: it has no validation results. Run its "
@@ -84,18 +90,6 @@ def check_validation_cases(student_cases: Sequence[str], fold_folder: Path, file
             f"splits_final.json changed or its validation is incomplete (run it with --val). Validating on cases that "
             f"the teacher has learned from would be wrong; to do so anyway, set teacher_fold explicitly (recorded)."
         )
-
-
-def validated_cases(fold_folder: Path, file_ending: str) -> list[str]:
-    """Case names in a finished validation of nnU-Net, from summary.json, else from its files.
-
-    Raises:
-        UserError: for a damaged summary.json.
-    """
-    fold = FoldFolder(fold_folder)
-    predictions = fold.file("validation").glob(f"*{file_ending}")
-    names = fold.results() if fold.is_validated else [prediction.name for prediction in predictions]
-    return sorted(name.removesuffix(file_ending) for name in names)
 
 
 def _contract(plans: PlansManager, configuration: str, dataset_json: Mapping[str, Any]) -> dict[str, Any]:

@@ -113,6 +113,16 @@ def test_a_teacher_that_may_have_seen_the_cases_is_a_warning(tmp_path):
     assert f'<p class="warning">{warning}</p>' in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_weights_that_come_from_such_a_teacher_are_the_same_warning(tmp_path):
+    teacher = write_model(tmp_path, "nnUNetTrainer", cases(0.9, 0.8))
+    student = write_model(tmp_path, "nnUNetTrainerStudent", cases(0.5, 0.6), settings={})
+    record = student / "fold_0/distillation.json"
+    content = {**json.loads(record.read_text()), "initial_weights": {"may_have_seen_validation_cases": True}}
+    record.write_text(json.dumps(content))
+    assert report(tmp_path / "out", teacher, student) == 0
+    assert "The teacher of student alone may have seen validation cases" in (tmp_path / "out/report.md").read_text()
+
+
 def test_where_there_is_nothing_to_distil_it_is_said(tmp_path):
     students = [
         write_model(tmp_path, f"nnUNetTrainer{name}", cases(0.5, 0.6, 0.7), settings={}, title=name, seed=1)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nnunetv2_hlfd.models.fold import BEST, FINAL, LATEST, SUMMARY, FoldFolder, folds_with
+from nnunetv2_hlfd.models.fold import BEST, FINAL, LATEST, SUMMARY, FoldFolder, folds_with, source_networks
 
 
 def make(folder, *files):
@@ -56,6 +56,12 @@ def test_a_fold_without_a_record_has_an_empty_one(tmp_path):
     (fold.path / "distillation.json").write_text("[")
     with pytest.raises(ValueError, match=r"distillation\.json is damaged"):
         fold.record()
+
+
+def test_the_networks_that_a_record_names_are_teachers_and_whose_weights_it_started_with():
+    assert source_networks({}) == []
+    record = {"teacher": {"networks": [{"sha256": "a"}]}, "initial_weights": {"sha256": "b"}}
+    assert source_networks(record) == [{"sha256": "a"}, {"sha256": "b"}]
 
 
 def test_results_are_named_by_the_files_of_their_predictions(tmp_path):

@@ -4,9 +4,11 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+import SimpleITK
 from report_folders import volume, write_map, write_scene
 
 from nnunetv2_hlfd.report.lesions import lesion_recall, measure_lesions
+from nnunetv2_hlfd.report.models import read_models
 
 
 @pytest.fixture
@@ -75,3 +77,18 @@ def test_the_recorded_reference_is_taken_where_it_is(scene, tmp_path):
     write_map(tmp_path / "elsewhere.nii.gz", volume(LARGE, SMALL))
     recorded = replace(model, cases=model.cases.assign(reference=str(tmp_path / "elsewhere.nii.gz")))
     assert recall([recorded])["recall"].tolist() == [0.5]
+
+
+def test_label_maps_of_other_kinds_recorded_on_another_machine_are_compared(scene):
+    """The teacher was trained on Windows from .nrrd files that are not here; the student's truth is."""
+    teacher, student = scene(volume(LARGE, SMALL), volume(LARGE), volume(SMALL))
+    folder = teacher.folder.path
+    moved = SimpleITK.ReadImage(str(folder / "fold_0/validation/case_000.nii.gz"))
+    SimpleITK.WriteImage(moved, str(folder / "fold_0/validation/case_000.nrrd"))
+    (folder / "fold_0/validation/case_000.nii.gz").unlink()
+    for name in ("dataset.json", "fold_0/validation/summary.json"):
+        text = (folder / name).read_text().replace(".nii.gz", ".nrrd").replace("/gone/", "D:\\\\gone\\\\")
+        (folder / name).write_text(text)
+    models = read_models([folder, student.folder.path])
+    assert models[0].cases["reference"].iloc[0] == r"D:\gone\case_000.nrrd"
+    assert recall(models)["recall"].tolist() == [0.5, 0.5]

@@ -8,8 +8,10 @@ import pytest
 from architectures import RESIDUAL, architecture
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_hlfd.models.fold import FoldFolder
+from nnunetv2_hlfd.models.split import validated_cases
 from nnunetv2_hlfd.plans.plans_check import check_imports
-from nnunetv2_hlfd.teacher.compatibility import check_compatible, check_patch, check_validation_cases, validated_cases
+from nnunetv2_hlfd.teacher.compatibility import check_compatible, check_patch, check_validation_cases
 from nnunetv2_hlfd.training.nnunet_version import check_nnunet_version
 from nnunetv2_hlfd.training.scheduled_trainer import nnUNetTrainerTeacher
 
@@ -280,7 +282,7 @@ def write_predictions(fold_folder, cases):
 @pytest.mark.parametrize("write", [write_summary, write_predictions])
 def test_validated_cases_come_from_the_summary_or_else_from_the_predictions(fold_folder, write):
     write(fold_folder, ["case_2", "case_1"])
-    assert validated_cases(fold_folder, ".nii.gz") == ["case_1", "case_2"]
+    assert validated_cases(FoldFolder(fold_folder), ".nii.gz") == ["case_1", "case_2"]
     check_validation_cases(["case_1", "case_2"], fold_folder, ".nii.gz")
 
 

@@ -137,6 +137,35 @@ def test_an_explicit_fold_is_accepted_and_suspected_only_where_it_held_out_other
     assert loaded.origin["may_have_seen_validation_cases"] is suspicious
 
 
+def test_fold_all_is_suspected_though_it_was_validated_on_these_cases(model):
+    """nnU-Net validates fold `all` on its training cases, under whatever name its folder has now."""
+    shutil.copytree(model.fold, model.folder / "fold_all")
+    assert model.load(teacher_fold="all").networks[0].origin["may_have_seen_validation_cases"]
+    assert not model.load().networks[0].origin["may_have_seen_validation_cases"]
+    model.edit("dataset.json", lambda content: content.update(numTraining=len(model.student.validation_cases)))
+    assert model.load(teacher_fold=0).networks[0].origin["may_have_seen_validation_cases"]
+
+
+def test_a_teacher_whose_split_trains_on_the_validation_cases_is_suspected(model, tmp_path, monkeypatch):
+    cases = model.student.validation_cases
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    dataset = tmp_path / "preprocessed" / model.student.plans.dataset_name
+    dataset.mkdir(parents=True)
+    for train, suspicious in ((["other"], False), (["other", cases[0]], True)):
+        (dataset / "splits_final.json").write_text(json.dumps([{"train": train, "val": cases}]))
+        assert model.load().networks[0].origin["may_have_seen_validation_cases"] is suspicious
+
+
+def test_a_teacher_from_windows_with_files_of_another_kind_teaches(model):
+    """Its summary.json has its own paths, and names with its own ending."""
+    summary = json.loads((model.fold / "validation/summary.json").read_text())
+    for case, name in zip(summary["metric_per_case"], model.student.validation_cases, strict=True):
+        case["prediction_file"] = f"D:\\results\\fold_0\\validation\\{name}.nrrd"
+    (model.fold / "validation/summary.json").write_text(json.dumps(summary))
+    model.edit("dataset.json", lambda content: content.update(file_ending=".nrrd"))
+    assert not model.load().networks[0].origin["may_have_seen_validation_cases"]
+
+
 def test_a_setting_decides_how_deep_the_late_stage_lies(model):
     assert model.load(late_max_stride=4).networks[0].shape.taps.late == 2
     assert model.load(late_max_stride=None).networks[0].shape.taps.late == 3
