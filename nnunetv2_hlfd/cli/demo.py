@@ -13,8 +13,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from nnunetv2_hlfd.demo.process import StepFailedError
     from nnunetv2_hlfd.demo.run import run_demo
+    from nnunetv2_hlfd.utilities.steps import StepFailedError
 
     try:
         run_demo(Path(options.o), options.device)

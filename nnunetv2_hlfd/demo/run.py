@@ -14,10 +14,10 @@ import torch
 
 from nnunetv2_hlfd import __version__
 from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
-from nnunetv2_hlfd.demo.process import Step, Workspace, run_steps
-from nnunetv2_hlfd.demo.report import Model, write_report
+from nnunetv2_hlfd.demo.report import LABELS, Model, write_report
 from nnunetv2_hlfd.models.fold import FINAL, FoldFolder
 from nnunetv2_hlfd.utilities.device import choose_device
+from nnunetv2_hlfd.utilities.steps import Step, Workspace, nnunet_environment, run_steps
 
 DATASET_ID = "900"
 DATASET = f"Dataset{DATASET_ID}_HLFDDemo"
@@ -58,12 +58,28 @@ def run_demo(folder: Path, device: str | None = None) -> str:
     """
     start = time.perf_counter()
     device = choose_device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type
-    workspace = Workspace(folder.resolve(), made_with(device))
+    workspace = open_workspace(folder.resolve(), device)
     steps = demo_steps(workspace.folder, device)
     run_steps(workspace, steps)
     report = write_report(workspace.folder, DATASET, PLANS, MODELS, workspace.seconds)
     print(f"Finished in {time.perf_counter() - start:.0f} s\n\n{report}", flush=True)
     return report
+
+
+def open_workspace(folder: Path, device: str) -> Workspace:
+    """The demo's folder, with nnU-Net's folders in it.
+
+    Raises:
+        UserError: where it holds something else, or a demo made with other settings.
+    """
+    environment = {
+        **nnunet_environment(folder),
+        "nnUNet_compile": "f",
+        "nnUNet_def_n_proc": "2",  # each process imports torch; the cases are few and small
+        "nnUNet_n_proc_DA": "2",  # planning divides by it
+    }
+    folders = ("raw", "preprocessed", "results", "predictions")
+    return Workspace(folder, "demo", made_with(device), folders=folders, environment=environment)
 
 
 def made_with(device: str) -> dict[str, Any]:
@@ -148,6 +164,8 @@ def _training(folder: Path, model: Model, device: str) -> Step:
         product=fold.file(FINAL),
         command=command,
         total=int(SETTINGS["num_epochs"]),
+        labels=list(LABELS),
+        environment={"nnUNet_n_proc_DA": "0"},  # reproducible
     )
 
 

@@ -1,6 +1,5 @@
 """Trainings as child processes: each in a process group of its own, none outlives the study."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -10,18 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
-from nnunetv2_hlfd.study import watchdog
 from nnunetv2_hlfd.study.runs import Run
 from nnunetv2_hlfd.utilities.child_process import executable
-from nnunetv2_hlfd.utilities.errors import UserError
-
-if sys.platform != "win32":
-    import fcntl
-
-_END_SECONDS = 20
-_HAS_GROUPS = hasattr(os, "killpg")  # not on Windows
+from nnunetv2_hlfd.utilities.process_groups import END_SECONDS, KILL, Watchdog, lock, signal_group
 
 
 @dataclass(kw_only=True)
@@ -60,13 +51,10 @@ class Children:
 
     def __init__(self) -> None:
         self.running: list[Child] = []
-        self._watchdog: subprocess.Popen[bytes] | None = None
+        self._watchdog = Watchdog()
 
     def __enter__(self) -> "Children":
-        if _HAS_GROUPS:
-            self._watchdog = subprocess.Popen(  # noqa: S603 (a script of this package)
-                [sys.executable, "-I", watchdog.__file__], stdin=subprocess.PIPE, start_new_session=True
-            )
+        self._watchdog.__enter__()
         return self
 
     def start(self, run: Run, command: Sequence[str], environment: Mapping[str, str], log: Path, slot: int) -> None:
@@ -81,7 +69,7 @@ class Children:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._tell_watchdog(process.pid)
+        self._watchdog.tell(process.pid)
         self.running.append(Child(run=run, process=process, log=log, slot=slot))
 
     def take_ended(self) -> list[Child]:
@@ -89,70 +77,20 @@ class Children:
         ended = [child for child in self.running if child.poll() is not None]
         for child in ended:
             self.running.remove(child)
-            _signal_group(child.process, getattr(signal, "SIGKILL", signal.SIGTERM))
-            self._tell_watchdog(child.process.pid)
+            signal_group(child.process, KILL)
+            self._watchdog.tell(child.process.pid)
         return ended
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for child in self.running:
-            _signal_group(child.process, signal.SIGTERM)
-        end = time.monotonic() + _END_SECONDS
+            signal_group(child.process, signal.SIGTERM)
+        end = time.monotonic() + END_SECONDS
         while any(child.poll() is None for child in self.running) and time.monotonic() < end:
             time.sleep(0.1)
         for child in self.running:
-            _signal_group(child.process, getattr(signal, "SIGKILL", signal.SIGTERM))
+            signal_group(child.process, KILL)
             child.process.wait()
-            self._tell_watchdog(child.process.pid)
-        if self._watchdog is not None:
-            assert self._watchdog.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                self._watchdog.stdin.close()
-            self._watchdog.wait()
-
-    def _tell_watchdog(self, group: int) -> None:
-        if self._watchdog is not None and self._watchdog.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):  # somebody has ended it; the locks of the logs remain
-                self._watchdog.stdin.write(f"{group}\n".encode())
-                self._watchdog.stdin.flush()
-
-
-def check_nothing_runs(logs: Sequence[Path]) -> None:
-    """A training holds the lock of its log for as long as it lives.
-
-    Raises:
-        UserError: naming the log of one that still runs after the time that a watchdog needs to end it.
-    """
-    for path in filter(Path.is_file, logs):
-        end = time.monotonic() + _END_SECONDS
-        with path.open("ab") as log:
-            while not lock(log):
-                if time.monotonic() > end:
-                    raise UserError(
-                        f"The training of {path} still runs, from an earlier start of this study or another one. Wait "
-                        f"for its end or stop it."
-                    )
-                time.sleep(0.2)
-
-
-def lock(file: IO[bytes]) -> bool:
-    """Lock an open file for this process and the children that inherit it; False where another holds it."""
-    if sys.platform == "win32":
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
-
-
-def _signal_group(process: "subprocess.Popen[bytes]", number: int) -> None:
-    """To a training and its worker processes."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses where only zombies are left
-        if _HAS_GROUPS:
-            os.killpg(process.pid, number)
-        else:
-            process.terminate()
+            self._watchdog.tell(child.process.pid)
+        self._watchdog.__exit__(kind, error, trace)

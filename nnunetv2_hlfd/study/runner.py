@@ -1,18 +1,17 @@
 """Running a study: several trainings at a time, each a child process with its own log, failures isolated."""
 
-import contextlib
 import csv
 import os
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_hlfd.study.children import Child, Children, check_nothing_runs
+from nnunetv2_hlfd.study.children import Child, Children
 from nnunetv2_hlfd.study.progress import Progress
 from nnunetv2_hlfd.study.runs import Run, splits_file
 from nnunetv2_hlfd.utilities.child_process import last_lines
 from nnunetv2_hlfd.utilities.device import choose_device
+from nnunetv2_hlfd.utilities.process_groups import check_nothing_runs, sigterm_interrupts
 
 _POLL_SECONDS = 1.0
 _AUGMENTATION_WORKERS = 12  # nnU-Net's default for a training
@@ -44,7 +43,7 @@ class Runner:
         self.folder.mkdir(parents=True, exist_ok=True)
         check_nothing_runs([self._log(run) for run in self.runs])
         waiting = [run for run in self.runs if not run.is_finished]
-        with _sigterm_interrupts(), Children() as children, Progress(self.runs) as progress:
+        with sigterm_interrupts(), Children() as children, Progress(self.runs) as progress:
             while waiting or children.running:
                 waiting = self._start(waiting, children, progress)
                 progress.update(len(children.running), len(waiting), len(self.failed))
@@ -136,20 +135,6 @@ class Runner:
 
     def _log(self, run: Run) -> Path:
         return self.folder / f"{run.name}.log"
-
-
-@contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """A request to end (kill, SLURM's time limit) is the same as Ctrl-C."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def default_parallel(device: str) -> int:

@@ -13,11 +13,8 @@ from matplotlib.image import imread
 import nnunetv2_hlfd.demo.run as demo
 from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
-from nnunetv2_hlfd.demo.process import Step, StepFailedError, Workspace, run_steps
-from nnunetv2_hlfd.demo.progress import follow, progress_bar
 from nnunetv2_hlfd.demo.report import COLORS, CONDITION, PictureRow, Result, draw_picture, result_table, write_report
-
-MADE_WITH = {"settings": {"seed": "1"}, "size": (1, 2, 3)}
+from nnunetv2_hlfd.utilities.steps import StepFailedError
 
 
 def make_result(title="Teacher", **changes):
@@ -31,10 +28,6 @@ def make_result(title="Teacher", **changes):
         "seconds_per_case": 3.456,
     }
     return Result(**{**values, **changes})
-
-
-def make_step(folder, code, name="first", total=None):
-    return Step(name=name, title="A step", product=folder / "logs", command=lambda: ("python", "-c", code), total=total)
 
 
 # The table
@@ -202,26 +195,6 @@ def test_data_step_replaces_what_an_interrupted_run_left(tmp_path, monkeypatch):
     assert not leftover.exists()
 
 
-def test_finished_steps_are_skipped(tmp_path, capsys):
-    code = "print('Epoch 0'); print('Pseudo dice [np.float32(0.5), np.float32(nan)]')"
-    run_steps(Workspace(tmp_path, MADE_WITH), [make_step(tmp_path, code, total=1)])
-    assert "Pseudo dice" in (tmp_path / "logs" / "first.log").read_text()
-    assert "kidney 0.50, tumor nan" in capsys.readouterr().out
-    again = Workspace(tmp_path, MADE_WITH)
-    assert set(again.seconds) == {"first"}
-    run_steps(again, [make_step(tmp_path, "raise SystemExit(3)")])
-    assert "done before" in capsys.readouterr().out
-
-
-def test_failed_step_names_its_log_and_is_not_finished(tmp_path):
-    workspace = Workspace(tmp_path, MADE_WITH)
-    with pytest.raises(StepFailedError, match=r"exit code 3") as error:
-        run_steps(workspace, [make_step(tmp_path, "print('out of memory'); raise SystemExit(3)")])
-    assert "out of memory" in str(error.value)
-    assert str(tmp_path / "logs" / "first.log") in str(error.value)
-    assert Workspace(tmp_path, MADE_WITH).seconds == {}
-
-
 def test_failure_ends_with_exit_code_1(tmp_path, monkeypatch, capsys):
     def fail(folder, device):
         raise StepFailedError("Step 'Train' failed")
@@ -231,49 +204,21 @@ def test_failure_ends_with_exit_code_1(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "nnUNetv2_hlfd demo: Step 'Train' failed\n"
 
 
-def test_missing_command_says_what_to_do(tmp_path):
-    step = Step(name="x", title="x", product=tmp_path, command=lambda: ("nnUNetv2_nothing",))
-    with pytest.raises(ValueError, match="Install the package again"):
-        run_steps(Workspace(tmp_path, MADE_WITH), [step])
-
-
-def test_progress_follows_nnunet(capsys):
-    with progress_bar(10) as bar:
-        follow(bar, "2026-01-01 00:00:00.000000: Epoch 3 \n")
-        assert bar.n == 3
-        follow(bar, "2026-01-01 00:00:00.000000: Epoch time: 12.3 s\n")
-        follow(bar, "2026-01-01 00:00:00.000000: Pseudo dice [0.91, 0.2]\n")
-        assert bar.n == 4
-        assert bar.postfix == "pseudo Dice: kidney 0.91, tumor 0.20"
-        follow(bar, "done with case_017\n")
-        assert bar.n == 5
-
-
 # The folder
 
 
-def test_environment_ignores_what_is_set(tmp_path, monkeypatch):
+def test_the_demos_commands_work_in_its_folder_whatever_is_set(tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_raw", "/somewhere/else")
-    monkeypatch.setenv("nnUNet_extTrainer", "/somewhere/else")
     monkeypatch.setenv("nnUNet_hlfd_teacher", "/somewhere/else")
-    environment = Workspace(tmp_path, MADE_WITH).environment()
+    environment = demo.open_workspace(tmp_path, "cpu").environment
     assert environment["nnUNet_raw"] == str(tmp_path / "raw")
     assert "/somewhere/else" not in environment.values()
-    assert environment["PATH"] == os.environ["PATH"]
 
 
-def test_folder_with_other_contents_is_refused(tmp_path):
-    (tmp_path / "thesis.txt").touch()
-    with pytest.raises(ValueError, match="holds something else"):
-        Workspace(tmp_path, MADE_WITH)
-    with pytest.raises(ValueError, match="is a file"):
-        Workspace(tmp_path / "thesis.txt", MADE_WITH)
-
-
-def test_demo_with_other_settings_is_refused(tmp_path):
-    Workspace(tmp_path, MADE_WITH)
-    with pytest.raises(ValueError, match="other settings or on another device"):
-        Workspace(tmp_path, {**MADE_WITH, "size": (4, 5, 6)})
+def test_a_demo_on_another_device_is_refused(tmp_path):
+    demo.open_workspace(tmp_path, "cpu")
+    with pytest.raises(ValueError, match=r"other choices: \{'device': 'cpu'\} there, \{'device': 'cuda'\} here"):
+        demo.open_workspace(tmp_path, "cuda")
 
 
 def test_missing_cuda_is_refused(tmp_path, monkeypatch):

@@ -14,11 +14,12 @@ import yaml
 
 from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.models.checkpoints import sha256
-from nnunetv2_hlfd.study import children, progress
+from nnunetv2_hlfd.study import progress
 from nnunetv2_hlfd.study.checks import check_teachers_were_blind
 from nnunetv2_hlfd.study.command import complete_arms
 from nnunetv2_hlfd.study.plan import plan_runs, study_folder
 from nnunetv2_hlfd.study.spec import read_study
+from nnunetv2_hlfd.utilities import process_groups
 
 DATASET = "Dataset901_Phantom"
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -306,11 +307,11 @@ def test_a_study_does_not_start_while_one_of_its_trainings_runs(study, monkeypat
     runs = plan_runs(read_study(file))
     log = study_folder(read_study(file), runs) / f"{runs[0].name}.log"
     log.parent.mkdir()
-    monkeypatch.setattr(children, "_END_SECONDS", 0.1)
+    monkeypatch.setattr(process_groups, "END_SECONDS", 0.1)
     with log.open("ab") as held:
-        assert children.lock(held)
+        assert process_groups.lock(held)
         assert main(["study", str(file), "-device", "cpu"]) == 2
-    assert f"The training of {log} still runs" in capsys.readouterr().err
+    assert f"The process of {log} still runs" in capsys.readouterr().err
 
 
 def run_study(file, *more):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-WATCHDOG = importlib.util.find_spec("nnunetv2_hlfd.study.watchdog").origin
+WATCHDOG = importlib.util.find_spec("nnunetv2_hlfd.utilities.watchdog").origin
 TRAINING = """
 import subprocess, sys, time
 subprocess.Popen([sys.executable, "-S", "-c", "input()"])

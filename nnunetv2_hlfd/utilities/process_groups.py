@@ -1,0 +1,110 @@
+"""Child processes, each in a process group of its own with its workers, none of which outlives its parent."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from nnunetv2_hlfd.utilities import watchdog
+from nnunetv2_hlfd.utilities.errors import UserError
+
+if sys.platform != "win32":
+    import fcntl
+
+END_SECONDS = 20  # that a group gets to end by itself
+HAS_GROUPS = hasattr(os, "killpg")  # not on Windows
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+
+
+class Watchdog:
+    """A process that kills the groups it knows once this process is gone, which may be killed itself."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Watchdog":
+        if HAS_GROUPS:
+            self._process = subprocess.Popen(  # noqa: S603 (a script of this package)
+                [sys.executable, "-I", watchdog.__file__], stdin=subprocess.PIPE, start_new_session=True
+            )
+        return self
+
+    def tell(self, group: int) -> None:
+        """Tell that a group has started or, the second time, ended."""
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # somebody has ended it; the locks of the logs remain
+                self._process.stdin.write(f"{group}\n".encode())
+                self._process.stdin.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            assert self._process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+            self._process.wait()
+
+
+def signal_group(process: "subprocess.Popen[Any]", number: int) -> None:
+    """Send a signal to a process and its workers."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses where only zombies are left
+        if HAS_GROUPS:
+            os.killpg(process.pid, number)
+        else:
+            process.terminate()
+
+
+def lock(file: IO[Any]) -> bool:
+    """Lock an open file for this process and the children that inherit it; False where another holds it."""
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def check_nothing_runs(logs: Sequence[Path]) -> None:
+    """Check that no process holds the lock of its log: a child does for as long as it lives.
+
+    Raises:
+        UserError: naming the log of one that still runs after the time that a watchdog needs to end it.
+    """
+    for path in filter(Path.is_file, logs):
+        end = time.monotonic() + END_SECONDS
+        with path.open("ab") as log:
+            while not lock(log):
+                if time.monotonic() > end:
+                    raise UserError(
+                        f"The process of {path} still runs, from an earlier start of this command. Wait for its end or "
+                        f"stop it."
+                    )
+                time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Make a request to end (kill, SLURM's time limit) the same as Ctrl-C. Only a main thread may change signals."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
