@@ -26,6 +26,7 @@ class CombinedMethod(nn.Module):
     Attributes:
         weights: term name -> its factor in the total loss.
         segmentation_terms: terms that take their weight from the segmentation loss.
+        source_losses: term name -> the segmentation loss of its source, for terms that have one.
 
     Raises:
         UserError: where two methods have a term of the same name, or a factor's name is neither of a method nor of a
@@ -48,6 +49,9 @@ class CombinedMethod(nn.Module):
             valid = [*method_names(), *self.weights]
             raise UserError(f"Unknown method or term '{name}' in the setting weights.{nearest(name, valid)}")
         self.segmentation_terms = frozenset().union(*(method.segmentation_terms for method in methods.values()))
+        self.source_losses = {
+            term: method.source_loss for method in methods.values() if method.source_loss for term in method.weights
+        }
         share = sum(self.weights[term] for term in self.segmentation_terms)
         if share > 1:
             raise UserError(

@@ -34,10 +34,14 @@ class DistillationLog:
     """One row an epoch: the segmentation loss, and each term raw and times its weight.
 
     The rows travel in the checkpoint and the files are rewritten whole, so a resumed run continues them.
+
+    Args:
+        term_names: in order.
+        ratio_terms: those whose weight is multiplied by a ratio in every step.
     """
 
-    def __init__(self, term_names: Iterable[str]) -> None:
-        self.term_names = list(term_names)
+    def __init__(self, term_names: Iterable[str], ratio_terms: Iterable[str] = ()) -> None:
+        self.term_names, self.ratio_terms = list(term_names), list(ratio_terms)
         self.rows: list[dict[str, Any]] = []
         self.balance_rows: list[dict[str, Any]] = []
 
@@ -54,6 +58,22 @@ class DistillationLog:
         for name, value in zip(self.term_names, terms, strict=True):
             values[name], values[f"{name}_weighted"] = value, value * factors[name]
         self.rows = [row for row in self.rows if row["epoch"] < epoch] + [{"epoch": epoch, **values}]
+        return values
+
+    def add_ratios(
+        self, ratios: Iterable[float], scaled: Iterable[float], factors: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Add to the last row the ratios that multiply weights, and correct what is weighted by them.
+
+        Args:
+            ratios: means over the epoch, in the order of `ratio_terms`.
+            scaled: means of the terms times their ratio.
+            factors: as for `add`.
+        """
+        values = {}
+        for name, ratio, term in zip(self.ratio_terms, ratios, scaled, strict=True):
+            values[f"{name}_weighted"], values[f"{name}_ratio"] = float(term) * factors[name], float(ratio)
+        self.rows[-1] |= values
         return values
 
     def add_balance(self, epoch: int, steps: Sequence[Balance]) -> dict[str, float]:

@@ -117,6 +117,8 @@ class DistillationMethod(nn.Module):
         title: for reports, with the name that the HLFD paper uses.
         needs: what the method asks of a teacher. One that needs no more than `OF_ANY_NETWORK` is taught by any network.
         segmentation_terms: terms that take their weight w from the segmentation loss: L = (1 - w) L_seg + w term.
+        source_loss: the segmentation loss beside which the method's source gives its weights, "cross_entropy" or
+            "focal_dice"; None for weights that are meant as they are. See `training.source_ratio`.
         defaults: settings (public names) in which the method differs from `Settings`' defaults.
         weights: term name -> its factor in the total loss. The trainer applies them, nothing else does. Names are
             unique over all methods, because methods can be combined.
@@ -125,6 +127,7 @@ class DistillationMethod(nn.Module):
     title: ClassVar[str]
     needs: ClassVar[frozenset[str]] = ALL_NEEDS
     segmentation_terms: ClassVar[frozenset[str]] = frozenset()
+    source_loss: ClassVar[str | None] = None
     defaults: ClassVar[Mapping[str, Any]] = {}
     weights: Mapping[str, float]
 

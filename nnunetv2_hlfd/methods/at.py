@@ -23,6 +23,7 @@ class AT(DistillationMethod):
 
     title: ClassVar = "AT"
     needs: ClassVar = frozenset({ATTENTION})
+    source_loss: ClassVar = "cross_entropy"
     defaults: ClassVar = {"attention_exponent": 2.0}
 
     def __init__(

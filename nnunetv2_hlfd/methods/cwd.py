@@ -23,6 +23,7 @@ class CWD(DistillationMethod):
 
     title: ClassVar = "CWD"
     needs: ClassVar = frozenset({LOGITS})
+    source_loss: ClassVar = "cross_entropy"
 
     def __init__(
         self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings

@@ -31,6 +31,7 @@ class DSKD(DistillationMethod):
 
     title: ClassVar = "DSKD-style (paper: HIFD)"
     needs: ClassVar = frozenset({FINAL, ATTENTION})
+    source_loss: ClassVar = "focal_dice"
 
     def __init__(
         self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings

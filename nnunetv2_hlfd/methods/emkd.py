@@ -32,6 +32,7 @@ class EMKD(DistillationMethod):
 
     title: ClassVar = "EMKD (paper: DKD)"
     needs: ClassVar = frozenset({FINAL, ATTENTION})
+    source_loss: ClassVar = "focal_dice"
 
     def __init__(
         self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings

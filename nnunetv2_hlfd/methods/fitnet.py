@@ -25,6 +25,7 @@ class FitNet(DistillationMethod):
 
     title: ClassVar = "FitNet"
     needs: ClassVar = frozenset({FEATURES})
+    source_loss: ClassVar = "cross_entropy"
 
     def __init__(
         self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings

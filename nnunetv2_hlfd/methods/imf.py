@@ -32,6 +32,7 @@ class IMF(DistillationMethod):
 
     title: ClassVar = "IMF-style (paper: IFD)"
     needs: ClassVar = frozenset({FINAL})
+    source_loss: ClassVar = "focal_dice"
 
     def __init__(
         self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings

@@ -20,6 +20,7 @@ class KD(DistillationMethod):
 
     title: ClassVar = "KD"
     needs: ClassVar = frozenset({FINAL})
+    source_loss: ClassVar = "cross_entropy"
 
     def __init__(
         self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings

@@ -14,6 +14,7 @@ from nnunetv2_hlfd.losses.resize import at_least_float32
 from nnunetv2_hlfd.settings.settings import Settings
 
 _NODES_PER_AXIS = 8
+_SOURCE_BATCH = 8  # images
 
 
 class SKD(DistillationMethod):
@@ -23,20 +24,24 @@ class SKD(DistillationMethod):
     skd_pair = 1/N^2 sum_ij (a_ij^s - a_ij^t)^2, a_ij the cosine of the features of nodes i and j, batch mean.
 
     Nodes are max-pooled cells of the teacher's late stage and of the student's stage nearest to it in stride, at most
-    8 on each axis, the same for both. Weights 10 and 1 as in the source's code. Deviations: the holistic (adversarial)
-    term is left out, a discriminator beside nnU-Net's loop is another training; the source's pixel term is the cross
-    entropy, which differs by a constant; its default graph has 2 x 2 nodes; here the cosine's gradient includes the
-    norm's. Several teacher networks: mean of their probabilities and affinities.
+    8 on each axis, the same for both. Weights 10 and 1 as in the source's code. Its pixel term is summed over the 8
+    images of its batch, its cross entropy is their mean: in the source's ratio (the setting source_ratio), the weight
+    of the mean is 80. Deviations: the holistic (adversarial) term is left out, a discriminator beside nnU-Net's loop is
+    another training; the source's pixel term is the cross entropy, which differs by a constant; its default graph has
+    2 x 2 nodes; here the cosine's gradient includes the norm's. Several teacher networks: mean of their probabilities
+    and affinities.
     """
 
     title: ClassVar = "SKD"
     needs: ClassVar = frozenset({FINAL, FEATURES})
+    source_loss: ClassVar = "cross_entropy"
 
     def __init__(
         self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings
     ) -> None:
         super().__init__(student_stages, teacher_shape, task, settings)
-        self.weights = {"skd_pixel": 10.0, "skd_pair": 1.0}
+        images = _SOURCE_BATCH if settings.source_ratio else 1
+        self.weights = {"skd_pixel": 10.0 * images, "skd_pair": 1.0}
         self.late = self.teacher_taps.late
         self.partner = self.student_partner(self.late)
 

@@ -66,6 +66,12 @@ class Settings:
         (dict, type(None)),
         least=0,
     )
+    source_ratio: bool = setting(
+        True,
+        "baselines' terms keep the ratio to the segmentation loss that they have in their source; false: the source's "
+        "numbers, beside whatever loss",
+        (bool,),
+    )
     teacher_share: float = setting(
         0.5, "SoftLabel: share of the teacher's map in the segmentation loss", (float,), least=0, most=1
     )

@@ -19,6 +19,7 @@ from nnunetv2_hlfd.networks.size import Size
 from nnunetv2_hlfd.teacher.checkpoint import LEAK_WARNING, check_same_teacher
 from nnunetv2_hlfd.teacher.stored.teacher import StoredTeacher
 from nnunetv2_hlfd.teacher.teacher import Teacher
+from nnunetv2_hlfd.training.source_ratio import SourceRatio
 
 STEP_PARTS = ("teacher", "student and its loss", "terms", "backward and optimizer")  # as profiles name them
 
@@ -54,9 +55,16 @@ class Distiller:
         """
         return cls(restore_teacher_shape(state["teacher_shape"]))
 
-    def attach(self, network: nn.Module, method: CombinedMethod) -> None:
-        """Take the method, and capture the encoder maps of the student (below DDP and torch.compile)."""
-        self.method, self.log = method, DistillationLog(method.weights)
+    def attach(self, network: nn.Module, method: CombinedMethod, source_ratio: SourceRatio | None) -> None:
+        """Take the method, and capture the encoder maps of the student (below DDP and torch.compile).
+
+        Args:
+            network: of the student.
+            method: to learn by.
+            source_ratio: what multiplies the weights of some of its terms.
+        """
+        self.method, self.source_ratio = method, source_ratio
+        self.log = DistillationLog(method.weights, source_ratio.terms if source_ratio else ())
         self.student_stages = read_stages(network)
         self._capture = EncoderCapture(network)
 
@@ -102,6 +110,10 @@ class Distiller:
         """All terms, unweighted, in full precision."""
         with torch.autocast(target.device.type, enabled=False), record_function(STEP_PARTS[2]):
             return self.method(student, teacher, target)
+
+    def ratios(self, student: Outputs, target: Tensor) -> dict[str, Tensor]:
+        """Name of a term -> what its weight is multiplied by in this step, for terms that have a `SourceRatio`."""
+        return self.source_ratio(student.logits[0], target) if self.source_ratio else {}
 
     def factors(self, ramp: float) -> dict[str, float]:
         """Weight of each term at a share of the full distillation."""

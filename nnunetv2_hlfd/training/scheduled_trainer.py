@@ -244,7 +244,8 @@ class ScheduledTrainer(nnUNetTrainer):
         check_configuration(self.plans_manager, self.configuration_name, source)
         self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
         self.seed = settings["seed"]
-        self.settings = Settings.from_dict({**settings, "seed": plans[PLANS_KEY]["settings"]["seed"]})
+        seed = plans[PLANS_KEY]["settings"]["seed"]
+        self.settings = Settings.from_dict({"source_ratio": False, **settings, "seed": seed})  # not known before 0.2
         self.given = dict(extras.get("given", settings))  # checkpoints before 0.2 do not tell them apart
         self._apply_settings()
         check_network_fits(self, content["network_weights"])

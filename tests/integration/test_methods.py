@@ -115,7 +115,8 @@ def test_interrupted_and_continued_run_equals_the_uninterrupted_one(nnunet, vari
 
 
 def test_methods_combine_by_their_weights(nnunet, variant, teachers):
-    plans = variant("combined", weights={"KD": 0.5, "FitNet": 0.1}, base="nnUNetPlans_short")
+    settings = {"weights": {"KD": 0.5, "FitNet": 0.1}, "source_ratio": False}
+    plans = variant("combined", base="nnUNetPlans_short", **settings)
     trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", plans)
     trainer.run_training()
     assert trainer.distiller.method.weights == {

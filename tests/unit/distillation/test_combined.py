@@ -68,17 +68,17 @@ def test_factors_multiply_the_weights_of_their_method():
         "upd": 0.2,
         "ipd": 0.2,
         "kd": 0.0,
-        "skd_pixel": 5.0,
+        "skd_pixel": 40.0,
         "skd_pair": 0.5,
     }
-    assert method.methods["SKD"].weights == {"skd_pixel": 10.0, "skd_pair": 1.0}
+    assert method.methods["SKD"].weights == {"skd_pixel": 80.0, "skd_pair": 1.0}
 
 
 def test_a_factor_of_a_term_multiplies_that_term_alone():
     factors = {"ufd": 0.0, "ipd": 3.0, "HLFD": 2.0, "skd_pair": 0.5}
     method = Scene(combine(("HLFD", "SKD"), factors), FLAT).method
     assert method.weights == pytest.approx(
-        {"ufd": 0.0, "ifd": 1.8, "upd": 0.2, "ipd": 0.6, "skd_pixel": 10.0, "skd_pair": 0.5}
+        {"ufd": 0.0, "ifd": 1.8, "upd": 0.2, "ipd": 0.6, "skd_pixel": 80.0, "skd_pair": 0.5}
     )
 
 

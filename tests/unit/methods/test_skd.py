@@ -53,7 +53,8 @@ class TestSKD(MethodLaws):
 def test_title_and_weights():
     method = Scene(SKD, FLAT, beta=7.0, lambda_=3.0).method
     assert method.title == "SKD"
-    assert method.weights == {"skd_pixel": 10.0, "skd_pair": 1.0}
+    assert method.weights == {"skd_pixel": 80.0, "skd_pair": 1.0}, "its source sums the pixel term over 8 images"
+    assert Scene(SKD, FLAT, source_ratio=False).method.weights == {"skd_pixel": 10.0, "skd_pair": 1.0}
     assert find_method("SKD") is SKD
 
 

@@ -24,6 +24,7 @@ DEFAULTS = {
     "beta": 0.9,
     "lambda": 0.1,
     "weights": None,
+    "source_ratio": True,
     "teacher_share": 0.5,
     "soft_dice_share": 0.5,
     "balance": "none",
