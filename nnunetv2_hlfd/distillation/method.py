@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
+from nnunetv2_hlfd.distillation.outputs import Outputs, Source, TeacherOutputs
 from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps, nearest_stage, read_stages, teacher_taps, trained_heads
 from nnunetv2_hlfd.losses.attention import attention_distance
 from nnunetv2_hlfd.losses.divergence import class_weights, kl_divergence, valid_cells
@@ -180,12 +180,20 @@ class DistillationMethod(nn.Module):
         return nearest_stage(self.teacher_shape.stages, self.student_stages[student_stage].stride)
 
     def attention_distance(
-        self, student: Outputs, teacher: TeacherOutputs, student_stage: int, teacher_stage: int
+        self,
+        student: Outputs,
+        teacher: TeacherOutputs,
+        student_stage: int,
+        teacher_stage: int,
+        source: Source = "encoder",
     ) -> Tensor:
-        """|| A(z^s) - A(z^t) ||^2 of two stages, the student's resized to the teacher's grid, mean over the batch."""
+        """|| A(z^s) - A(z^t) ||^2 of two stages, the student's resized to the teacher's grid, mean over the batch.
+
+        `source` says whose stage the teacher's is.
+        """
         exponent = self.settings.attention_exponent
         student_map = student.attention(student_stage, teacher.size(teacher_stage), exponent)
-        return attention_distance(student_map, teacher.attention(teacher_stage, exponent))
+        return attention_distance(student_map, teacher.attention(teacher_stage, exponent, source))
 
     def divergence(
         self, student_logits: Tensor, teacher_probabilities: Tensor, target: Tensor, temperature: float

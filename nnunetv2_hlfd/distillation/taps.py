@@ -1,7 +1,8 @@
 """Which encoder stage plays which role in the distillation, and how its map is captured."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -137,6 +138,27 @@ def trained_heads(network: nn.Module) -> tuple[int, ...]:
     seg_layers = network.get_submodule("decoder.seg_layers").children()
     biases = [layer.get_parameter("bias") for layer in reversed(list(seg_layers))]
     return tuple(index for index in range(1, len(biases) - 1) if torch.any(biases[index] != 0))
+
+
+@contextmanager
+def captured_decoder_maps(network: nn.Module) -> Iterator[dict[int, Tensor]]:
+    """Fill a dictionary, index of an output (0 is full resolution) -> the decoder's map that it is made from.
+
+    That map is what the output's segmentation layer takes, whatever the decoder is made of. All layers run where the
+    decoder has deep supervision switched on.
+    """
+    layers = list(reversed(list(network.get_submodule("decoder.seg_layers").children())))
+    maps: dict[int, Tensor] = {}
+
+    def keep(index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _layer, inputs: maps.__setitem__(index, inputs[0])
+
+    handles = [layer.register_forward_pre_hook(keep(index)) for index, layer in enumerate(layers)]
+    try:
+        yield maps
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class EncoderCapture:

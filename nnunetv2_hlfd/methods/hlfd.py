@@ -6,7 +6,7 @@ segmentation maps (pixel level). Where this differs from the paper and why: docs
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from nnunetv2_hlfd.distillation.method import (
     Task,
     TeacherShape,
 )
-from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
+from nnunetv2_hlfd.distillation.outputs import Outputs, Source, TeacherOutputs
 from nnunetv2_hlfd.distillation.taps import Stage, student_taps
 from nnunetv2_hlfd.losses.attention import (
     attention_distance,
@@ -38,6 +38,8 @@ class HLFD(DistillationMethod):
     Feature level, A(z) the attention map, student resized to the teacher's grid:
         ufd (Eq. 1) = || A(z_early^s) - A(z_mid^t) ||^2, z_mid^t the teacher's middle stages as one map;
         ifd (Eq. 2) = sum_j || A(z_midj^s) - A(z_late^t) ||^2.
+    z^t are the maps of the teacher's encoder, or with `teacher_features="decoder"` those of its decoder on the same
+    grids; the bottleneck is the encoder's in both.
     Pixel level, KL(teacher || student) at temperature T, times T^2:
         upd (Eq. 3) = KL to p_mid^t, the mean over the teacher's trained intermediate outputs, on its grid;
         ipd (Eq. 4) = 1/N sum_j KL to p_late^t, the teacher's final map.
@@ -83,10 +85,13 @@ class HLFD(DistillationMethod):
         """Early, middle and late stages, and the teacher's outputs that make p_mid."""
         taps = self.teacher_taps
         heads = ", ".join(map(str, taps.heads)) or "none, the final map instead"
+        notes = [f"teacher's intermediate outputs for p_mid (0 is full resolution): {heads}"]
+        if self.settings.teacher_features == "decoder":
+            notes.append("teacher's attention maps: of its decoder, on the grids of these stages")
         return Roles(
             student={self.taps.early: "early", **dict.fromkeys(self.taps.mids, "mid")},
             teacher={**dict.fromkeys(taps.mids, "mid"), taps.late: "late"},
-            notes=[f"teacher's intermediate outputs for p_mid (0 is full resolution): {heads}"],
+            notes=notes,
         )
 
     def pixel_maps(self, features: Sequence[Tensor]) -> list[PixelMap]:
@@ -99,9 +104,10 @@ class HLFD(DistillationMethod):
 
     def _feature_terms(self, student: Outputs, teacher: TeacherOutputs) -> dict[str, Tensor]:
         exponent, taps = self.settings.attention_exponent, self.teacher_taps
-        teacher_mid = teacher.unified_attention(taps.mids, exponent)
+        source = cast(Source, self.settings.teacher_features)
+        teacher_mid = teacher.unified_attention(taps.mids, exponent, source)
         early = student.attention(self.taps.early, teacher.unified_size(taps.mids), exponent)
-        ifd = [self.attention_distance(student, teacher, stage, taps.late) for stage in self.taps.mids]
+        ifd = [self.attention_distance(student, teacher, stage, taps.late, source) for stage in self.taps.mids]
         return {"ufd": attention_distance(early, teacher_mid), "ifd": torch.stack(ifd).sum()}
 
     def _upd(self, student: Outputs, teacher: TeacherOutputs, target: Tensor) -> Tensor:

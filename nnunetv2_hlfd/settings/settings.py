@@ -92,6 +92,12 @@ class Settings:
     late_max_stride: int | None = setting(
         16, "the teacher's late stage has at most this total stride; null: the bottleneck", (int, type(None)), least=2
     )
+    teacher_features: str = setting(
+        "encoder",
+        "HLFD's feature terms: attention maps of the teacher's encoder, or of its decoder on the same grids",
+        (str,),
+        choices=("encoder", "decoder"),
+    )
     pixel_maps: str = setting(
         "encoder",
         "the student's pixel maps: heads on its encoder, its decoder's intermediate outputs, or all its outputs",

@@ -28,10 +28,15 @@ class TeacherNetwork:
 
 
 class Teacher:
-    """Frozen networks (one, or one for each fold and folder), in eval mode and without gradients."""
+    """Frozen networks (one, or one for each fold and folder), in eval mode and without gradients.
 
-    def __init__(self, networks: Sequence[TeacherNetwork]) -> None:
-        self.networks = list(networks)
+    Args:
+        networks: with the same stages.
+        decoder_maps: keep the maps of their decoders.
+    """
+
+    def __init__(self, networks: Sequence[TeacherNetwork], decoder_maps: bool = False) -> None:
+        self.networks, self.decoder_maps = list(networks), decoder_maps
 
     def to(self, device: torch.device) -> "Teacher":
         """Move the networks."""
@@ -56,16 +61,16 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, data: Tensor) -> TeacherOutputs:
         """Run every network on a batch (B, C, *spatial)."""
-        return TeacherOutputs(networks=[_run(teacher, data) for teacher in self.networks])
+        return TeacherOutputs(networks=[_run(teacher, data, self.decoder_maps) for teacher in self.networks])
 
     def __repr__(self) -> str:  # nnU-Net writes every attribute into debug.json
         return f"Teacher({len(self.networks)} networks)"
 
 
-def _run(teacher: TeacherNetwork, data: Tensor) -> Outputs:
+def _run(teacher: TeacherNetwork, data: Tensor, decoder_maps: bool) -> Outputs:
     """Ask a network whose stages nobody needs, or can read, for its final map alone."""
     if teacher.shape.stages:
-        return Outputs.of(teacher.network, data)
+        return Outputs.of(teacher.network, data, decoder_maps=decoder_maps)
     return Outputs(features=(), logits=(final_map(teacher.network(data)),))
 
 
@@ -85,7 +90,7 @@ def load_teacher(student: StudentSide, settings: Settings, needs: Mapping[str, f
     ]
     for other in networks[1:]:
         _check_averaging(networks[0], other)
-    return Teacher(networks)
+    return Teacher(networks, decoder_maps=settings.teacher_features == "decoder")
 
 
 def _check_averaging(first: TeacherNetwork, other: TeacherNetwork) -> None:

@@ -291,6 +291,20 @@ def test_student_that_is_not_smaller_is_warned_about(nnunet, variant, teacher_2d
     assert "WARNING: the student is not smaller than its teacher" in trainer.describe()
 
 
+def test_the_teachers_decoder_teaches_attention(nnunet, variant, teacher_2d):
+    terms = {}
+    for source in ("encoder", "decoder"):
+        plans = variant(f"features.{source}", base="nnUNetPlans_short", teacher_features=source)
+        trainer = make_trainer(nnunet, "nnUNetTrainerHLFD", plans)
+        trainer.on_train_start()
+        trainer.on_epoch_start()
+        trainer.on_train_epoch_start()
+        terms[source] = trainer.train_step(next(trainer.dataloader_train))["terms"]
+        assert ("of its decoder" in trainer.describe()) == (source == "decoder")
+    changed = terms["encoder"] != terms["decoder"]
+    assert changed.tolist() == [False, True, False, False, False], "ufd; ifd's late stage is the bottleneck here"
+
+
 @pytest.mark.parametrize("configuration", ["2d", pytest.param("3d_fullres", marks=pytest.mark.slow)])
 def test_unet_plus_plus_trains_predicts_is_exported_and_teaches(
     nnunet, variant, train, tmp_path, monkeypatch, configuration

@@ -134,6 +134,7 @@ class Network:
 
     features: list
     logits: list
+    decoded: list  # of the decoder, on the grids of the features but the last
 
     def tensors(self, dtype, order=(0, 1)):
         return [
@@ -158,7 +159,7 @@ class Scene:
         seed=0,
         **settings,
     ):
-        self.random = np.random.default_rng(seed)
+        self.random, self.decoder_random = np.random.default_rng(seed), np.random.default_rng([seed, 1])
         self.geometry, self.regions, self.settings = geometry, regions, Settings(**settings)
         self.student = self._network(geometry.student, geometry.student_channels)
         self.teachers = [self._network(geometry.teacher, geometry.teacher_channels) for _ in range(teachers)]
@@ -213,8 +214,12 @@ class Scene:
         return Outputs(features=features, logits=logits)
 
     def teacher_outputs(self, dtype=torch.float64, order=(0, 1)):
-        networks = [each.tensors(dtype, order) for each in self.teachers]
-        return TeacherOutputs(networks=[Outputs(features=features, logits=logits) for features, logits in networks])
+        def outputs(network):
+            features, logits = network.tensors(dtype, order)
+            decoded = [torch.from_numpy(each[list(order)]).to(dtype) for each in network.decoded]
+            return Outputs(features=features, logits=logits, decoded=decoded)
+
+        return TeacherOutputs(networks=[outputs(network) for network in self.teachers])
 
     def terms(self, student=None, dtype=torch.float64):
         return self.method(student or self.student_outputs(dtype), self.teacher_outputs(dtype), self.target)
@@ -223,6 +228,7 @@ class Scene:
         return Network(
             features=[self.random.normal(size=(2, channels + i, *size)) for i, size in enumerate(sizes)],
             logits=[self.random.normal(scale=3, size=(2, CLASSES, *size)) for size in sizes[:-1]],
+            decoded=[self.decoder_random.normal(size=(2, channels + i, *size)) for i, size in enumerate(sizes[:-1])],
         )
 
     def _output_weights(self):

@@ -47,11 +47,19 @@ def reference_maps(scene):
     ]
 
 
+def teacher_maps(scene, teacher):
+    """The encoder's maps, or the decoder's with the encoder's bottleneck."""
+    if scene.settings.teacher_features == "encoder":
+        return teacher.features
+    return [*teacher.decoded, teacher.features[-1]]
+
+
 def reference_terms(scene):
     settings, geometry = scene.settings, scene.geometry
     taps = scene.method.teacher_taps
     teachers = [
-        reference.hlfd.Teacher(each.features, each.logits, taps.mids, taps.late, taps.heads) for each in scene.teachers
+        reference.hlfd.Teacher(teacher_maps(scene, each), each.logits, taps.mids, taps.late, taps.heads)
+        for each in scene.teachers
     ]
     features = reference.hlfd.feature_terms(
         scene.student.features, geometry.early, geometry.mids, teachers, settings.attention_exponent
@@ -68,6 +76,7 @@ class TestHLFD(MethodLaws):
         {"pixel_maps": "decoder", "temperature": 1.0},
         {"pixel_maps": "decoder", "pixel_grid": "image", "attention_exponent": 2.0},
         {"pixel_grid": "image", "attention_exponent": 4.0},
+        {"teacher_features": "decoder"},
     )
     masked = PIXEL_TERMS
     feature_level = TERMS[:2]

@@ -33,6 +33,7 @@ DEFAULTS = {
     "temperature": 4.0,
     "attention_exponent": 1.0,
     "late_max_stride": 16,
+    "teacher_features": "encoder",
     "pixel_maps": "encoder",
     "pixel_loss": "kl",
     "voxel_weights": "uniform",
