@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK
 import torch
 from tqdm import tqdm
 
@@ -122,11 +121,10 @@ def _check_truth(truth: Path | None, cases: Mapping[str, Sequence[Path]], source
 def _mean_dice(folder: Path, truth: Path, source: Source) -> float:
     """Average Dice over cases, and over the labels or regions that the truth or the prediction of a case has."""
     manager = source.model.plans.get_label_manager(source.model.dataset_json)
+    reader = source.model.plans.image_reader_writer_class()
     values = []
     for file in folder.glob(f"*{source.model.dataset_json['file_ending']}"):
-        predicted, wanted = (
-            SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path / file.name))) for path in (folder, truth)
-        )
+        predicted, wanted = (reader.read_seg(str(path / file.name))[0] for path in (folder, truth))
         for label in manager.foreground_regions if manager.has_regions else manager.foreground_labels:
             values.append(dice(np.isin(predicted, label), np.isin(wanted, label)))
     return float(np.nanmean(values))

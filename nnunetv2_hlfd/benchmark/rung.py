@@ -136,7 +136,7 @@ def _program(rung: Rung, fold: str, _device: str, threads: int) -> Step:
 
     def step(files: Sequence[Path], target: Path, clock: _Clock) -> None:
         with clock("read"):
-            image = read_image(files, model.channels)
+            image = read_image(files, model)
         with clock("preprocess"):
             prepared = prepare(image, model)
         with clock("network"):
@@ -144,6 +144,6 @@ def _program(rung: Rung, fold: str, _device: str, threads: int) -> Step:
         with clock("resample"):
             labels = to_labels(logits, prepared, model)
         with clock("write"):
-            write_segmentation(labels, image, target.with_name(f"{target.name}{model.file_ending}"))
+            write_segmentation(labels, image, target.with_name(f"{target.name}{model.file_ending}"), model)
 
     return step

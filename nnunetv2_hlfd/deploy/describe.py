@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from nnunetv2_hlfd.deploy.runtime.description import Description, Normalization, Resampling
+from nnunetv2_hlfd.deploy.runtime.readers import READERS
 from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
-_READERS = ("SimpleITKIO", "NibabelIO")  # both give a file's voxels in its own order
 _SCHEMES = (
     "CTNormalization",
     "ZScoreNormalization",
@@ -38,6 +38,7 @@ def describe(model: ModelFolder, *, mirroring: bool) -> Description:
         return Description(
             name=model.name,
             file_ending=model.dataset_json["file_ending"],
+            reader=plans.plans["image_reader_writer"],
             transpose=tuple(plans.transpose_forward),
             spacing=tuple(map(float, configuration.spacing)),
             patch_size=tuple(map(int, configuration.patch_size)),
@@ -57,8 +58,8 @@ def _refuse_special(model: ModelFolder) -> None:
     found = []
     if configuration.previous_stage_name:
         found.append("a cascade, whose input holds another model's prediction")
-    if reader not in _READERS:
-        found.append(f"images read by {reader} (expected {' or '.join(_READERS)})")
+    if reader not in READERS:
+        found.append(f"images read by {reader} (expected {', '.join(READERS)})")
     if configuration.preprocessor_name != "DefaultPreprocessor":
         found.append(f"the preprocessor {configuration.preprocessor_name} (expected DefaultPreprocessor)")
     if unknown := sorted(set(configuration.normalization_schemes) - set(_SCHEMES)):

@@ -211,12 +211,12 @@ def test_what_only_nnunet_can_prepare_is_refused(model, tmp_path, capsys):
     copy = tmp_path / model.name
     shutil.copytree(model, copy)
     plans = json.loads((copy / "plans.json").read_text())
-    plans["image_reader_writer"] = "NaturalImage2DIO"
+    plans["image_reader_writer"] = "DicomIO"
     plans["configurations"]["2d"]["resampling_fn_data"] = "resample_torch_fornnunet"
     (copy / "plans.json").write_text(json.dumps(plans))
     assert export(copy, tmp_path / "out", "-to", "onnx") == 2
     message = capsys.readouterr().err
-    assert "images read by NaturalImage2DIO (expected SimpleITKIO or NibabelIO)" in message
+    assert "images read by DicomIO (expected SimpleITKIO, SimpleITKIOWithReorient, NibabelIO, " in message
     assert "resampling by resample_torch_fornnunet (expected resample_data_or_seg_to_shape)" in message
     assert not (tmp_path / "out").exists()
 

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import UserError
-from .images import find_cases, is_complete, read_image, write_segmentation
+from .images import find_cases, read_image, write_segmentation
 from .network import find_networks, open_network
+from .nifti_file import is_complete
 from .predict import predict_labels
+from .readers import find_reader
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +51,7 @@ def _predict(options: argparse.Namespace) -> int:
         raise UserError(f"Expected a -step_size above 0, at most 1, got {options.step_size}.")
     networks = [open_network(file, options.threads) for file in find_networks(options.m, options.f)]
     model = networks[0].description
+    find_reader(model.reader)
     cases = find_cases(options.i, model.file_ending)
     options.o.mkdir(parents=True, exist_ok=True)
     failed = []
@@ -58,9 +61,11 @@ def _predict(options: argparse.Namespace) -> int:
             continue
         start = time.perf_counter()
         try:
-            image = read_image(files, model.channels)
+            image = read_image(files, model)
+            for warning in image.warnings:
+                print(f"[{number}/{len(cases)}] {case} WARNING: {warning}", file=sys.stderr)
             labels = predict_labels(image, networks, step_size=options.step_size, mirroring=not options.disable_tta)
-            write_segmentation(labels, image, file)
+            write_segmentation(labels, image, file, model)
         except Exception as error:  # one bad case must not cost the others
             failed.append(case)
             reason = str(error).strip().splitlines()

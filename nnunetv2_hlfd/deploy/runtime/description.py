@@ -38,6 +38,7 @@ class Description:
 
     name: str
     file_ending: str
+    reader: str  # nnU-Net's name, one of READERS
     transpose: tuple[int, ...]
     spacing: tuple[float, ...]
     patch_size: tuple[int, ...]
@@ -50,7 +51,7 @@ class Description:
 
     @property
     def channels(self) -> int:
-        """Number of image files of a case."""
+        """Number of channels of a case, whose files may hold several each."""
         return len(self.normalization)
 
     def to_json(self) -> str:
@@ -70,6 +71,7 @@ def read_description(text: str | None, source: object) -> Description:
         content = json.loads(text)
         if content.pop("format") != FORMAT:
             raise UserError(f"{source} was written by another version. Export it again.")
+        content.setdefault("reader", "SimpleITKIO")  # of all that was exported before 0.2
         content["normalization"] = tuple(Normalization(**channel) for channel in content["normalization"])
         for key in ("resample_image", "resample_logits"):
             content[key] = Resampling(**content[key])

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .images import Image
 from .network import Network
 from .preprocess import prepare, to_labels
+from .readers.reader import Image
 from .tiles import batch_size, gaussian_window, pad_to_patch, predict_tiles, tile_positions
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from .description import Description, Normalization
 from .errors import UserError
-from .images import Image
+from .readers.reader import Image
 from .resample import new_shape, resample
 
 _EPSILON = 1e-8

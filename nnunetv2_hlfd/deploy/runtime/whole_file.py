@@ -18,6 +18,8 @@ _ABANDONED_SECONDS = 3600  # no segmentation takes as long to write
 def whole_file(path: Path) -> Iterator[Path]:
     """Hand out a temporary path with the file's name; what is written there becomes the file at the block's end.
 
+    Files that were written beside it, such as the voxels of an mhd file, are moved before it.
+
     The file is at any moment the previous one or the new one. The temporary path lies in a hidden folder of its own
     beside it, so no two processes share it; what processes that were killed have left there is removed after an hour.
 
@@ -32,9 +34,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         try:
             temporary = folder / path.name
             yield temporary
-            with temporary.open("r+b") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            for part in sorted(folder.iterdir(), key=lambda part: part == temporary):
+                with part.open("r+b") as file:
+                    os.fsync(file.fileno())
+                part.replace(path.with_name(part.name))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     except (OSError, UserError) as error:

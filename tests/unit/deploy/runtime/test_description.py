@@ -3,27 +3,22 @@
 import json
 
 import pytest
+from descriptions import make_description
 
-from nnunetv2_hlfd.deploy.runtime.description import Description, Normalization, Resampling, read_description
+from nnunetv2_hlfd.deploy.runtime.description import read_description
 
-DESCRIPTION = Description(
-    name="model",
-    file_ending=".nii.gz",
-    transpose=(0, 1, 2),
-    spacing=(1.0, 2.0),
-    patch_size=(64, 64),
-    normalization=(Normalization(scheme="CTNormalization", use_mask=False, mean=1, std=2, lower=0, upper=9),),
-    resample_image=Resampling(order=3, order_z=0, force_separate_z=None),
-    resample_logits=Resampling(order=1, order_z=0, force_separate_z=None),
-    heads=3,
-    regions_class_order=None,
-    mirror_axes=(0, 1),
-)
+DESCRIPTION = make_description("NibabelIO")
 
 
 def test_reading_is_the_inverse_of_writing():
     assert read_description(DESCRIPTION.to_json(), "file") == DESCRIPTION
     assert DESCRIPTION.channels == 1
+
+
+def test_what_was_exported_before_readers_were_named_is_read_by_simpleitk():
+    content = json.loads(DESCRIPTION.to_json())
+    del content["reader"]
+    assert read_description(json.dumps(content), "file").reader == "SimpleITKIO"
 
 
 @pytest.mark.parametrize("text", [None, ""])

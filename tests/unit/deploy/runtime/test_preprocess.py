@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import SimpleITK
-from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -106,7 +105,7 @@ def test_the_networks_input_and_the_labels_are_nnunets(make_model, tmp_path, opt
     trained = make_model(**options)
     files = write_case(tmp_path, (9, 40, 46), (8, 6, 5), options.get("channels", 1))
     model = describe(trained, mirroring=True)
-    image = read_image(files, model.channels)
+    image = read_image(files, model)
     prepared = prepare(image, model)
     expected, properties = preprocess(trained, files)
     np.testing.assert_allclose(prepared.data, expected, atol=1e-4 * max(1, np.abs(expected).max()))
@@ -125,9 +124,10 @@ def test_a_flat_image_is_one_slice(make_model, tmp_path):
     trained = make_model("2d")
     files = write_case(tmp_path, (40, 46), (6, 5))
     expected, properties = preprocess(trained, files)
-    image = read_image(files, 1)
+    model = describe(trained, mirroring=True)
+    image = read_image(files, model)
     np.testing.assert_allclose(image.spacing, properties["spacing"])
-    np.testing.assert_allclose(prepare(image, describe(trained, mirroring=True)).data, expected, atol=1e-4)
+    np.testing.assert_allclose(prepare(image, model).data, expected, atol=1e-4)
 
 
 def test_an_empty_image_is_not_cropped(make_model, tmp_path):
@@ -135,15 +135,8 @@ def test_an_empty_image_is_not_cropped(make_model, tmp_path):
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((4, 30, 30), np.float32)), str(file))
     trained = make_model("2d")
     expected, _ = preprocess(trained, [file])
-    assert prepare(read_image([file], 1), describe(trained, mirroring=True)).data.shape == expected.shape
-
-
-def test_reading_is_nnunets(tmp_path):
-    files = write_case(tmp_path, (9, 40, 46), (8, 6, 5), 2)
-    expected, properties = SimpleITKIO().read_images([str(file) for file in files])
-    image = read_image(files, 2)
-    np.testing.assert_array_equal(image.data, expected)
-    np.testing.assert_allclose(image.spacing, properties["spacing"])
+    model = describe(trained, mirroring=True)
+    assert prepare(read_image([file], model), model).data.shape == expected.shape
 
 
 def test_rgb_is_divided_by_255_and_nothing_else_is_taken_for_it():
