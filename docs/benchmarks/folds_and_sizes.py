@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from nnunetv2_hlfd.report.bootstrap import Bootstrap
 from nnunetv2_hlfd.report.formatting import format_interval
-from nnunetv2_hlfd.report.statistics import Bootstrap
 
 _QUARTERS = 4
 

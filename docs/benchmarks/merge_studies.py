@@ -18,12 +18,14 @@ from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.networks.size import Size
 from nnunetv2_hlfd.report.arms import Arm
 from nnunetv2_hlfd.report.costs import Cost, Curve
+from nnunetv2_hlfd.report.findings import Findings
 from nnunetv2_hlfd.report.formatting import format_interval, format_spread
 from nnunetv2_hlfd.report.lesions import lesion_recall
 from nnunetv2_hlfd.report.models import Model
-from nnunetv2_hlfd.report.page import to_html, to_markdown, to_png
-from nnunetv2_hlfd.report.sections import Findings, compose
+from nnunetv2_hlfd.report.page import to_markdown, to_png
+from nnunetv2_hlfd.report.sections import compose
 from nnunetv2_hlfd.report.summary import MEAN, Summary, summarize
+from nnunetv2_hlfd.report.verdict import MARGIN
 from nnunetv2_hlfd.report.write import tables_of
 from nnunetv2_hlfd.study.spec import read_study
 from nnunetv2_hlfd.utilities.atomic import write_bytes, write_text
@@ -62,12 +64,12 @@ def main(study: Path, folders: list[Path], output: Path) -> None:
             arm.name: [_curve(model, fold, output / "runs") for model in arm.models for fold in model.folds]
             for arm in arms
         },
+        margin=MARGIN,
     )
     page = compose(found)
     for picture in page.pictures:
         write_bytes(output / picture.name, to_png(picture.figure))
     write_text(output / "report.md", to_markdown(page))
-    write_text(output / "report.html", to_html(page))
     for name, table in {**tables_of(found, lesions), "terms": terms}.items():
         write_text(output / f"{name}.csv", table.to_csv(index=False))
     print(_table(summary, recall))

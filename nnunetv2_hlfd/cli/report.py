@@ -25,6 +25,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="add segmentations over images, Grad-CAM and attention maps, and how much of them lies in "
         "LABEL (default: the last of dataset.json); needs the preprocessed data",
     )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=0.01,
+        metavar="DICE",
+        help="a student is not worse if it loses no more than this (default: 0.01); choose it before you look",
+    )
     add_device(parser, default="cpu", text="where --pictures runs the networks (default: cpu)")
     parser.add_argument(
         "--paper_evaluation",
@@ -43,8 +50,10 @@ def _run(options: argparse.Namespace) -> int:
     teacher, *students = options.m
     if not students:
         raise UserError("Expected the teacher's model folder and at least one student's for -m, got one folder.")
+    if not 0 <= options.margin < 1:
+        raise UserError(f"Expected a --margin from 0 to below 1, got {options.margin}.")
     extras = Extras(pictures=options.pictures, paper_evaluation=options.paper_evaluation, device=options.device)
-    print(f"Wrote {write_report(teacher, students, options.o, extras=extras)}")
+    print(f"Wrote {write_report(teacher, students, options.o, extras=extras, margin=options.margin)}")
     return 0
 
 

@@ -24,6 +24,18 @@ class Arm:
         """Whether no teacher took part."""
         return self.models[0].is_student_alone
 
+    @property
+    def architecture(self) -> tuple[Any, ...]:
+        """Of the network that is trained; equal for the same network."""
+        return self.models[0].architecture
+
+    @property
+    def seeds(self) -> list[int] | None:
+        """Of its runs in order; None where one is unknown or there twice."""
+        seeds = [model.seed for model in self.models]
+        known = [seed for seed in seeds if seed is not None]
+        return known if len(set(known)) == len(seeds) else None
+
 
 def group_models(models: Sequence[Model]) -> list[Arm]:
     """Arms in the order in which their first models are given.
@@ -39,8 +51,24 @@ def group_models(models: Sequence[Model]) -> list[Arm]:
 
 
 def student_alone(arms: Sequence[Arm]) -> Arm | None:
-    """The arm that the others are compared with: the first that was trained without a teacher."""
+    """The first arm that was trained without a teacher."""
     return next((arm for arm in arms if arm.is_student_alone), None)
+
+
+def reference_of(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
+    """The student alone that an arm is compared with.
+
+    It is the one of the same architecture, and of several the one that differs in the fewest settings; without one of
+    that architecture it is the first of another.
+    """
+    others = [other for other in arms if other.is_student_alone and other is not arm]
+    same = [other for other in others if other.architecture == arm.architecture]
+    return min(same or others[:1], key=lambda other: _num_different(arm, other), default=None)
+
+
+def _num_different(first: Arm, second: Arm) -> int:
+    settings = first.models[0].settings, second.models[0].settings
+    return sum(settings[0].get(name) != settings[1].get(name) for name in {*settings[0], *settings[1]})
 
 
 def _identity(model: Model) -> tuple[Any, ...]:
@@ -57,12 +85,11 @@ def _identity(model: Model) -> tuple[Any, ...]:
     )
 
 
-def _teachers(model: Model) -> list[tuple[int, list[str]]]:
-    """Names of the teachers' model folders of each fold."""
-    return [
-        (fold, [file_name(network["folder"]) for network in record.get("teacher", {}).get("networks", [])])
-        for fold, record in sorted(model.records.items())
-    ]
+def _teachers(model: Model) -> list[tuple[str, ...]]:
+    """Names of the teachers' model folders, whatever the folds: runs of one arm may have been trained on other ones."""
+    records = model.records.values()
+    networks = [record.get("teacher", {}).get("networks", []) for record in records]
+    return sorted({tuple(file_name(network["folder"]) for network in of_fold) for of_fold in networks})
 
 
 def _name(model: Model, others: Sequence[Model]) -> str:

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,10 +39,18 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Values of each epoch: nnU-Net's pseudo Dice on validation patches, and its validation loss."""
+    """How the training of a fold went.
+
+    Attributes:
+        values: of each epoch: nnU-Net's pseudo Dice on validation patches, and its validation loss.
+        seconds: of all epochs; None where their times are not recorded.
+        ended: time stamp of the end of the last epoch.
+    """
 
     fold: int
     values: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    seconds: float | None = None
+    ended: float | None = None
 
 
 def measure_cost(model: Model) -> Cost:
@@ -70,8 +79,17 @@ def read_curves(model: Model, folds: Sequence[int]) -> list[Curve]:
             values = {name: [float(value) for value in logging[name]] for name in _CURVES}
         except (ValueError, KeyError, TypeError):
             continue
-        curves.append(Curve(fold=fold, values=values))
+        seconds, ended = _times(logging)
+        curves.append(Curve(fold=fold, values=values, seconds=seconds, ended=ended))
     return curves
+
+
+def _times(logging: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    try:
+        starts, ends = ([float(value) for value in logging[f"epoch_{name}_timestamps"]] for name in ("start", "end"))
+    except (KeyError, TypeError, ValueError):
+        return None, None
+    return sum(end - start for start, end in zip(starts, ends, strict=False)), max(ends, default=None)
 
 
 def machine() -> str:

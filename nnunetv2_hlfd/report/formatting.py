@@ -2,7 +2,7 @@
 
 import math
 
-from nnunetv2_hlfd.report.statistics import Interval
+from nnunetv2_hlfd.report.bootstrap import Interval
 
 
 def format_spread(mean: float, deviation: float) -> str:
@@ -18,7 +18,9 @@ def format_number(value: float, digits: int) -> str:
 
 
 def format_interval(interval: Interval, digits: int = 3) -> str:
-    """A signed value with its 95 % interval."""
+    """A signed value with its 95 % interval; one case has none."""
+    if math.isnan(interval.low):
+        return f"{interval.value:+.{digits}f} (one case)"
     return f"{interval.value:+.{digits}f} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
 
 

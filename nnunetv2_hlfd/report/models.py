@@ -56,6 +56,14 @@ class Model:
         )
 
     @property
+    def architecture(self) -> tuple[Any, ...]:
+        """Of the network that is trained: its recorded size, else the setting that chose it."""
+        sizes = (record.get("student") for record in self.records.values())
+        size = next((size for size in sizes if isinstance(size, Mapping)), None)
+        chosen = sorted(size.items()) if size else [self.settings.get("student")]
+        return (self.folder.configuration, *chosen)
+
+    @property
     def is_student_alone(self) -> bool:
         """Whether it was trained as a student without a teacher."""
         return self.folder.trainer == STUDENT_ALONE

@@ -7,26 +7,33 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from nnunetv2_hlfd.report.arms import Arm, student_alone
-from nnunetv2_hlfd.report.statistics import LEAST_GAP, Bootstrap, Interval, holm, wilcoxon_p
+from nnunetv2_hlfd.report.arms import Arm, reference_of
+from nnunetv2_hlfd.report.bootstrap import Array, Bootstrap, Interval
+from nnunetv2_hlfd.report.statistics import LEAST_GAP, holm, wilcoxon_p
 
 MEAN = "mean of labels"
 LOSS = 0.05  # Dice; a case that loses more is counted
-_METRICS = ("dice", "rvd", "absolute_rvd")
+_METRICS = ("dice", "nnunet_dice", "rvd", "absolute_rvd", "specificity")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Paired difference in Dice of two arms over the cases, averaged over seeds first.
+    """Paired difference in Dice of two arms over the cases.
 
     Attributes:
-        wilcoxon: two-sided p; `holm`: adjusted over all comparisons of the same label.
+        is_question: whether it is an arm against its student alone, which the report is about; the others are
+            exploratory.
+        same_architecture: whether both trained the same network.
         losing: share of the cases in which `arm` is worse by more than 0.05.
+        wilcoxon: two-sided p over the cases, each averaged over its runs; `holm`: adjusted over all comparisons of the
+            same label that are the question, or over all exploratory ones.
     """
 
     arm: str
     reference: str
     label: str
+    is_question: bool
+    same_architecture: bool
     num_cases: int
     difference: Interval
     losing: float
@@ -36,9 +43,10 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """How much better the teacher is than the student alone; `recovered`: arm -> share of it, where there is one."""
+    """How much better the teacher is than a student alone; `recovered`: arm -> share of it, where there is one."""
 
     label: str
+    alone: str
     difference: Interval
     recovered: dict[str, Interval]
 
@@ -53,16 +61,41 @@ class Summary:
     """All tables, tidy.
 
     Attributes:
-        cases: arm, run, seed, fold, case, label, dice, n_pred, n_ref, rvd, absolute_rvd.
+        cases: arm, run, seed, fold, case, label, dice, nnunet_dice, n_pred, n_ref, rvd, absolute_rvd, specificity.
         runs: mean over the cases for each arm, run and label.
-        arms: mean and standard deviation over the runs for each arm and label; `without_rvd`: cases without the label.
+        arms: mean and standard deviation over the runs for each arm and label; `absent`: cases without the label.
+        to_teacher: each student against the teacher.
     """
 
     cases: pd.DataFrame
     runs: pd.DataFrame
     arms: pd.DataFrame
     comparisons: list[Comparison]
+    to_teacher: list[Comparison]
     gaps: list[Gap]
+
+
+class _Dice:
+    """Dice of one label: a table (cases, runs) for each arm."""
+
+    def __init__(self, label: str, cases: pd.DataFrame, arms: Sequence[Arm], bootstrap: Bootstrap) -> None:
+        self.label = label
+        self.bootstrap = bootstrap
+        table = cases[cases["label"] == label].pivot_table(index="case", columns="run", values="dice", dropna=False)
+        self._tables = {arm.name: table[[model.run for model in arm.models]].to_numpy(dtype=float) for arm in arms}
+
+    def mean(self, arm: Arm) -> Array:
+        """Of each case over the runs."""
+        mean: Array = self._tables[arm.name].mean(axis=1)
+        return mean
+
+    def difference(self, first: Arm, second: Arm) -> Interval:
+        """Within a seed where both arms have the same seeds."""
+        tables = self._tables[first.name], self._tables[second.name]
+        seeds = first.seeds, second.seeds
+        if seeds[0] and seeds[1] and sorted(seeds[0]) == sorted(seeds[1]):
+            return self.bootstrap.mean(tables[0][:, np.argsort(seeds[0])] - tables[1][:, np.argsort(seeds[1])])
+        return self.bootstrap.difference(*tables)
 
 
 def summarize(teacher: Arm, students: Sequence[Arm], folds: Sequence[int]) -> Summary:
@@ -70,29 +103,49 @@ def summarize(teacher: Arm, students: Sequence[Arm], folds: Sequence[int]) -> Su
     arms = [teacher, *students]
     cases = pd.concat([_cases(arm, folds) for arm in arms], ignore_index=True)
     runs = cases.groupby(["arm", "run", "seed", "label"], sort=False, dropna=False)[list(_METRICS)].mean().reset_index()
-    per_case = cases.pivot_table(index=["label", "case"], columns="arm", values="dice", aggfunc="mean", dropna=False)
-    labels = list(dict.fromkeys(cases["label"]))
     bootstrap = Bootstrap(cases["case"].nunique())
-    tables = {label: per_case.loc[label] for label in labels}
-    comparisons = [comparison for label in labels for comparison in _compare(label, tables[label], students, bootstrap)]
-    gaps = [gap for label in labels if (gap := _gap(label, tables[label], teacher, students, bootstrap))]
-    return Summary(cases=cases, runs=runs, arms=_over_runs(runs, cases), comparisons=comparisons, gaps=gaps)
+    tables = [_Dice(label, cases, arms, bootstrap) for label in dict.fromkeys(cases["label"])]
+    comparisons = [comparison for table in tables for comparison in _compare(table, students)]
+    gaps = [gap for table in tables for gap in _gaps(table, teacher, students)]
+    to_teacher = [_comparison(table, arm, teacher, is_question=False) for table in tables for arm in students]
+    return Summary(
+        cases=cases,
+        runs=runs,
+        arms=_over_runs(runs, cases),
+        comparisons=comparisons,
+        to_teacher=to_teacher,
+        gaps=gaps,
+    )
 
 
 def _cases(arm: Arm, folds: Sequence[int]) -> pd.DataFrame:
-    """Cases of all runs of an arm with RVD = |P| / |G| - 1 (undefined, NaN, without true voxels), and their mean."""
+    """Cases of all runs of an arm, and the mean over their labels.
+
+    Dice is 1 where neither truth nor prediction has the label; nnU-Net's, kept beside it, is NaN there and would leave
+    out the case in one arm and count a false positive as 0 in another. RVD = |P| / |G| - 1 and specificity are NaN
+    with and without true voxels.
+    """
     tables = []
     for model in arm.models:
         table = model.cases[model.cases["fold"].isin(folds)].drop(columns=["reference", "prediction"])
-        table = table.assign(arm=arm.name, run=model.run, seed=model.seed)
+        absent, empty = table["n_ref"] == 0, table["n_pred"] == 0
+        table = table.assign(
+            arm=arm.name,
+            run=model.run,
+            seed=model.seed,
+            nnunet_dice=table["dice"],
+            dice=table["dice"].mask(absent & empty, 1.0),
+            specificity=empty.astype(float).where(absent),
+        )
         if len(model.labels) > 1:
-            means = table.groupby(["arm", "run", "seed", "fold", "case"], sort=False, dropna=False)["dice"].mean()
+            keys = ["arm", "run", "seed", "fold", "case"]
+            means = table.groupby(keys, sort=False, dropna=False)[["dice", "nnunet_dice"]].mean()
             table = pd.concat([table, means.reset_index().assign(label=MEAN)], ignore_index=True)
         tables.append(table)
     cases = pd.concat(tables, ignore_index=True)
     rvd = cases["n_pred"] / cases["n_ref"].where(cases["n_ref"] > 0) - 1
-    columns = ["arm", "run", "seed", "fold", "case", "label", "dice", "n_pred", "n_ref", "rvd", "absolute_rvd"]
-    return cases.assign(rvd=rvd, absolute_rvd=rvd.abs())[columns]
+    columns = ["arm", "run", "seed", "fold", "case", "label", "dice", "nnunet_dice", "n_pred", "n_ref"]
+    return cases.assign(rvd=rvd, absolute_rvd=rvd.abs())[[*columns, "rvd", "absolute_rvd", "specificity"]]
 
 
 def _over_runs(runs: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
@@ -100,50 +153,63 @@ def _over_runs(runs: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     groups = runs.groupby(["arm", "label"], sort=False)
     table = groups[list(_METRICS)].agg(["mean", "std"])
     table.columns = ["_".join(column) for column in table.columns]
-    excluded = cases[(cases["label"] != MEAN) & ~(cases["n_ref"] > 0)].groupby(["arm", "label"])["case"].nunique()
-    table["without_rvd"] = excluded.reindex(table.index).fillna(0).astype(int)
+    absent = cases[cases["n_ref"] == 0].groupby(["arm", "label"])["case"].nunique()
+    table["absent"] = absent.reindex(table.index).fillna(0).astype(int)
     table.insert(0, "runs", groups.size())
     return table.reset_index()
 
 
-def _compare(label: str, dice: pd.DataFrame, students: Sequence[Arm], bootstrap: Bootstrap) -> list[Comparison]:
-    """Each arm with the student alone first, then each pair of the others; Holm over all of them."""
-    alone = student_alone(students)
-    others = [arm.name for arm in students if arm is not alone]
-    pairs = [(name, alone.name) for name in others] if alone else []
-    pairs += [(second, first) for first, second in combinations(others, 2)]
-    found = []
-    for arm, reference in pairs:
-        differences = (dice[arm] - dice[reference]).to_numpy(dtype=float)
-        present = differences[np.isfinite(differences)]
-        if not len(present):
+def _compare(dice: _Dice, students: Sequence[Arm]) -> list[Comparison]:
+    """Each arm with its student alone first, then each other pair."""
+    references = {arm.name: reference_of(arm, students) for arm in students if not arm.is_student_alone}
+    pairs = [(arm, alone) for arm in students if (alone := references.get(arm.name))]
+    asked = {frozenset((arm.name, alone.name)) for arm, alone in pairs}
+    pairs += [
+        (second, first)
+        for first, second in combinations(students, 2)
+        if frozenset((first.name, second.name)) not in asked
+    ]
+    found = [
+        _comparison(dice, arm, reference, is_question=frozenset((arm.name, reference.name)) in asked)
+        for arm, reference in pairs
+    ]
+    return [comparison for is_question in (True, False) for comparison in _adjusted(found, is_question)]
+
+
+def _comparison(dice: _Dice, arm: Arm, reference: Arm, is_question: bool) -> Comparison:
+    same = arm.architecture == reference.architecture
+    differences = dice.mean(arm) - dice.mean(reference)
+    return Comparison(
+        arm=arm.name,
+        reference=reference.name,
+        label=dice.label,
+        is_question=is_question and same,
+        same_architecture=same,
+        num_cases=len(differences),
+        difference=dice.difference(arm, reference),
+        losing=float(np.mean(differences < -LOSS)),
+        wilcoxon=wilcoxon_p(differences),
+    )
+
+
+def _adjusted(comparisons: Sequence[Comparison], is_question: bool) -> list[Comparison]:
+    family = [comparison for comparison in comparisons if comparison.is_question is is_question]
+    adjusted = holm([comparison.wilcoxon for comparison in family])
+    return [replace(comparison, holm=p) for comparison, p in zip(family, adjusted, strict=True)]
+
+
+def _gaps(dice: _Dice, teacher: Arm, students: Sequence[Arm]) -> list[Gap]:
+    """One for each student alone that other arms are compared with, or for each where nobody is."""
+    methods = [arm for arm in students if not arm.is_student_alone]
+    gaps = []
+    for alone in (arm for arm in students if arm.is_student_alone):
+        compared = [arm for arm in methods if reference_of(arm, students) is alone]
+        if methods and not compared:
             continue
-        found.append(
-            Comparison(
-                arm=arm,
-                reference=reference,
-                label=label,
-                num_cases=len(present),
-                difference=bootstrap.mean(differences),
-                losing=float(np.mean(present < -LOSS)),
-                wilcoxon=wilcoxon_p(differences),
-            )
-        )
-    adjusted = holm([comparison.wilcoxon for comparison in found])
-    return [replace(comparison, holm=p) for comparison, p in zip(found, adjusted, strict=True)]
-
-
-def _gap(label: str, dice: pd.DataFrame, teacher: Arm, students: Sequence[Arm], bootstrap: Bootstrap) -> Gap | None:
-    alone = student_alone(students)
-    if alone is None:
-        return None
-    whole = (dice[teacher.name] - dice[alone.name]).to_numpy(dtype=float)
-    if not np.isfinite(whole).any():
-        return None
-    gap = Gap(label=label, difference=bootstrap.mean(whole), recovered={})
-    if gap.is_there:
-        for arm in students:
-            if arm is not alone:
-                part = (dice[arm.name] - dice[alone.name]).to_numpy(dtype=float)
-                gap.recovered[arm.name] = bootstrap.share(part, whole)
-    return gap
+        gap = Gap(label=dice.label, alone=alone.name, difference=dice.difference(teacher, alone), recovered={})
+        if gap.is_there:
+            whole = dice.mean(teacher) - dice.mean(alone)
+            for arm in (arm for arm in compared if arm.architecture == alone.architecture):
+                gap.recovered[arm.name] = dice.bootstrap.share(dice.mean(arm) - dice.mean(alone), whole)
+        gaps.append(gap)
+    return gaps

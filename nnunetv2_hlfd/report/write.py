@@ -8,11 +8,13 @@ import pandas as pd
 from nnunetv2_hlfd.report.arms import Arm, group_models
 from nnunetv2_hlfd.report.costs import measure_cost, read_curves
 from nnunetv2_hlfd.report.extras import Extras, check_extras, make_extras
+from nnunetv2_hlfd.report.findings import Findings
 from nnunetv2_hlfd.report.lesions import lesion_recall, measure_lesions
 from nnunetv2_hlfd.report.models import check_same_cases, read_models
 from nnunetv2_hlfd.report.page import to_html, to_markdown, to_png
-from nnunetv2_hlfd.report.sections import Findings, compose
-from nnunetv2_hlfd.report.summary import summarize
+from nnunetv2_hlfd.report.sections import compose
+from nnunetv2_hlfd.report.summary import Comparison, summarize
+from nnunetv2_hlfd.report.verdict import MARGIN
 from nnunetv2_hlfd.utilities.atomic import write_bytes, write_text
 
 
@@ -22,6 +24,7 @@ def write_report(
     output: Path,
     arms: Mapping[str, Sequence[Path]] | None = None,
     extras: Extras | None = None,
+    margin: float = MARGIN,
 ) -> Path:
     """Compare models by nnU-Net's own validation of their folds.
 
@@ -31,6 +34,7 @@ def write_report(
         output: folder for report.md, report.html, the pictures of report.md, and CSV tables.
         arms: names of arms and their folders, where they are to be called and grouped otherwise.
         extras: what else to show; nothing by default, which needs results and label maps alone.
+        margin: of non-inferiority, in Dice.
 
     Returns:
         The HTML page.
@@ -67,6 +71,7 @@ def write_report(
         without_lesions=missing,
         costs=costs,
         curves={name: curves_of_arm for name, curves_of_arm in curves.items() if curves_of_arm},
+        margin=margin,
         more=sections,
     )
     page = compose(found)
@@ -88,17 +93,6 @@ def tables_of(found: Findings, lesions: pd.DataFrame) -> dict[str, pd.DataFrame]
     runs = summary.runs.merge(found.recall, on=["run", "label"], how="left")
     names = {model.run: model.checkpoint_names(found.folds) for arm in found.arms for model in arm.models}
     runs["checkpoint"] = runs["run"].map({run: ", ".join(checkpoints) for run, checkpoints in names.items()})
-    comparisons = pd.DataFrame(
-        [
-            {
-                **vars(comparison),
-                "difference": comparison.difference.value,
-                "low": comparison.difference.low,
-                "high": comparison.difference.high,
-            }
-            for comparison in summary.comparisons
-        ]
-    )
     sizes = pd.DataFrame(
         [
             {
@@ -117,7 +111,22 @@ def tables_of(found: Findings, lesions: pd.DataFrame) -> dict[str, pd.DataFrame]
         "arms": summary.arms,
         "runs": runs,
         "cases": summary.cases,
-        "comparisons": comparisons,
+        "comparisons": _comparison_table(summary.comparisons),
+        "to_teacher": _comparison_table(summary.to_teacher),
         "networks": sizes,
         "lesions": lesions,
     }
+
+
+def _comparison_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                **vars(comparison),
+                "difference": comparison.difference.value,
+                "low": comparison.difference.low,
+                "high": comparison.difference.high,
+            }
+            for comparison in comparisons
+        ]
+    )

@@ -85,7 +85,8 @@ def _report(study: Study, runs: Sequence[Run], output: Path) -> None:
         print("No report: neither a teacher nor an arm is complete.")
         return
     students = [folder for folders in arms.values() for folder in folders]
-    print(f"Wrote {write_report(teacher, students, output, arms, Extras(**study.report))}")
+    page = write_report(teacher, students, output, arms, Extras(**study.report), study.margin)
+    print(f"Wrote {page}")
 
 
 def complete_arms(study: Study, runs: Sequence[Run]) -> Mapping[str, list[Path]]:

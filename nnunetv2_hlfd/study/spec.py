@@ -16,6 +16,7 @@ from nnunetv2_hlfd.utilities.errors import UserError
 
 _DEFAULT_TEACHER_TRAINER = "nnUNetTrainerTeacher"
 _EXTRAS = ["pictures", "paper_evaluation"]  # of a report
+_MARGIN = "margin"
 
 
 class _Loader(yaml.SafeLoader):
@@ -64,6 +65,7 @@ class Study:
         study: its name, part of the name of every plans variant.
         settings: of every run; those of a teacher or an arm come on top.
         report: extras of the report -> the label they look at, "" for the last of dataset.json.
+        margin: of non-inferiority in the report's verdict, in Dice.
     """
 
     study: str
@@ -76,6 +78,7 @@ class Study:
     teachers: Sequence[TeacherSpec]
     arms: Sequence[ArmSpec]
     report: Mapping[str, str]
+    margin: float
 
 
 def read_study(file: Path) -> Study:
@@ -116,6 +119,7 @@ def read_study(file: Path) -> Study:
         teachers=teachers,
         arms=read,
         report=_report(content.get("report") or {}),
+        margin=_margin(content.get("report") or {}),
     )
 
 
@@ -177,11 +181,19 @@ def _arms(name: str, value: Any, settings: Mapping[str, Any], teachers: Sequence
 def _report(value: Any) -> dict[str, str]:
     """Extras of the report: a label's name, or true for the last label."""
     entry = _mapping(value, "report")
-    _known(entry, _EXTRAS, "report")
-    for key, label in entry.items():
+    _known(entry, [*_EXTRAS, _MARGIN], "report")
+    extras = {key: label for key, label in entry.items() if key != _MARGIN}
+    for key, label in extras.items():
         if not (label is True or (isinstance(label, str) and label)):
             raise UserError(f"report: {key}: expected the name of a label, or true for the last one, got {label!r}.")
-    return {key: "" if label is True else label for key, label in entry.items()}
+    return {key: "" if label is True else label for key, label in extras.items()}
+
+
+def _margin(value: Mapping[str, Any]) -> float:
+    margin = value.get(_MARGIN, 0.01)
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < 1:
+        raise UserError(f"report: {_MARGIN}: expected a number from 0 to below 1, got {margin!r}.")
+    return float(margin)
 
 
 def _text(value: Any) -> str:

@@ -13,11 +13,16 @@ from report_folders import cases, write_model
 
 from nnunetv2_hlfd.cli.main import main
 
-TABLES = ("arms", "runs", "cases", "comparisons", "networks", "lesions")
+TABLES = ("arms", "runs", "cases", "comparisons", "to_teacher", "networks", "lesions")
 
 
-def report(output, *models):
-    return main(["report", "-m", *map(str, models), "-o", str(output)])
+def report(output, *models, more=()):
+    return main(["report", "-m", *map(str, models), "-o", str(output), *more])
+
+
+def squeezed(folder):
+    """The Markdown page without the blanks that align its tables."""
+    return re.sub(" +", " ", (folder / "report.md").read_text())
 
 
 def read(file):
@@ -102,6 +107,48 @@ def test_folders_with_nothing_but_results_are_compared_and_what_is_missing_is_sa
     assert "Not available: teacher: no checkpoint; Other<b>: no checkpoint" in text
     assert "Lesions are not available for 2 cases (case_000: no " in text
     assert "<b>" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_verdict_is_the_first_thing_and_names_what_was_not_trained_alike(tmp_path):
+    random = np.random.default_rng(0)
+    alone = random.uniform(0.4, 0.6, 40)
+
+    def model(trainer, dice, title=None, epochs=10):
+        settings = {"student": "resnet18", "num_epochs": epochs, "num_iterations_per_epoch": 100}
+        return write_model(tmp_path, trainer, cases(*dice), settings=settings, seed=1, title=title)
+
+    models = [
+        write_model(tmp_path, "nnUNetTrainer", cases(*(alone + 0.05))),
+        model("nnUNetTrainerStudent", alone),
+        model("nnUNetTrainerHLFD", alone + random.normal(0.03, 0.01, 40), "HLFD", epochs=20),
+        model("nnUNetTrainerKD", alone + random.normal(0, 0.2, 40), "KD"),
+        model("nnUNetTrainerAT", alone - random.normal(0.03, 0.01, 40), "AT"),
+    ]
+    assert report(tmp_path / "out", *models) == 0
+    text = squeezed(tmp_path / "out")
+    first, second, *_ = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert (first, second) == ("Did it help?", "What was compared")
+    assert re.search(r"^HLFD: helped against student alone .*not trained alike: steps", text, re.MULTILINE)
+    assert re.search(r"^KD: not known against student alone .*about \d+ cases would tell\)", text, re.MULTILINE)
+    assert re.search(r"^AT: worse against student alone", text, re.MULTILINE)
+    assert "| ≠ Training steps | not recorded | 1000 | 2000 | 1000 | 1000 |" in text
+    assert "| Batch size |" in text
+    assert report(tmp_path / "wide", *models, more=("--margin", "0.5")) == 0
+    text = squeezed(tmp_path / "wide")
+    assert re.search(r"^AT: not worse against student alone", text, re.MULTILINE)
+    assert "Margin: 0.5 Dice" in text
+    assert report(tmp_path / "wrong", *models, more=("--margin", "-1")) == 2
+
+
+def test_absence_is_a_column_where_cases_lack_the_label(tmp_path):
+    teacher = write_model(tmp_path, "nnUNetTrainer", cases(0.9, float("nan")))
+    student = write_model(tmp_path, "nnUNetTrainerStudent", cases(0.5, float("nan")), settings={}, seed=1)
+    assert report(tmp_path / "out", teacher, student) == 0
+    text = squeezed(tmp_path / "out")
+    assert "| student alone | 1 | 0.750 |" in text
+    assert "| Absence found | Dice, nnU-Net |" in text
+    assert "| 1.000 | 0.500 |" in text
+    assert "1 cases without lesion: Dice is 1 where nothing is predicted and 0 where something is" in text
 
 
 def test_a_teacher_that_may_have_seen_the_cases_is_a_warning(tmp_path):

@@ -13,6 +13,8 @@ NAMES = {"labels": {"kidney": 1, "tumor": 2}, "regions": {"whole": [1, 2], "tumo
 
 def metrics(dice, n_pred, n_ref):
     """What nnU-Net writes for one label of one case."""
+    if np.isnan(dice):  # neither truth nor prediction has the label
+        n_pred = n_ref = 0
     true_positive = 0 if np.isnan(dice) else dice * (n_pred + n_ref) / 2
     return {
         "Dice": dice,
@@ -51,6 +53,7 @@ def write_model(
     Args:
         dice: fold -> case -> Dice of each label in order, or case -> Dice for fold 0.
         settings: this package's; None: a model of stock nnU-Net, without record.
+        n_pred, n_ref: voxels of the label in every case; 0 of both where Dice is NaN.
     """
     folder = Path(parent) / f"{trainer}__{plans}__2d"
     labels = NAMES[kind]

@@ -47,6 +47,21 @@ def test_a_predicted_component_without_a_true_voxel_is_a_false_positive(scene):
     assert (row.recall, row.false_positives) == (1, 2)
 
 
+def test_a_component_of_the_prediction_that_touches_a_true_one_at_a_corner_is_no_false_positive_of_its_own(scene):
+    """26 neighbors: one component with a true voxel in it."""
+    truth = volume((1, (0, 1), (0, 1), (0, 1)))
+    predicted = volume((1, (0, 1), (0, 1), (0, 1)), (1, (1, 2), (1, 2), (1, 2)))
+    [row] = recall(scene(truth, predicted)).itertuples()
+    assert (row.recall, row.false_positives) == (1, 0)
+
+
+def test_a_lesion_of_just_the_median_volume_is_not_in_the_smaller_half(scene):
+    """1, 4 and 16 voxels: only the first lies below the median; it is missed, the second is found."""
+    lesions = [(1, (0, 1), (0, 1), (0, 1)), (1, (0, 1), (4, 6), (4, 6)), (1, (3, 4), (8, 12), (8, 12))]
+    found = recall(scene(volume(*lesions), volume(*lesions[1:]), volume(lesions[0])))
+    assert found["small_recall"].tolist() == [0, 1]
+
+
 def test_regions_are_unions_of_labels(scene):
     """The tumor (2) lies in the kidney (1): one region `whole`, found by its kidney part alone."""
     truth = volume((1, (0, 3), (0, 6), (0, 6)), (2, (0, 2), (0, 2), (0, 2)))

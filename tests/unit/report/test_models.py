@@ -30,8 +30,8 @@ def test_every_case_and_label_of_every_fold_is_read(tmp_path):
     assert rows[:3] == [(0, "case_000", "kidney", 0.5), (0, "case_000", "tumor", 0.25), (0, "case_001", "kidney", 1.0)]
     assert math.isnan(rows[3][3])
     assert rows[4:] == [(3, "other", "kidney", 0.75), (3, "other", "tumor", 0.0)]
-    assert set(model.cases["n_pred"]) == {30}
-    assert set(model.cases["n_ref"]) == {40}
+    assert model.cases["n_pred"].tolist() == [30, 30, 30, 0, 30, 30]
+    assert model.cases["n_ref"].tolist() == [40, 40, 40, 0, 40, 40]
     assert model.cases["prediction"].iloc[0] == str(folder / "fold_0" / "validation" / "case_000.nii.gz")
 
 

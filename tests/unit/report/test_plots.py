@@ -27,7 +27,7 @@ def test_every_arm_of_the_curves_is_named_inside_the_figure_in_a_style_of_its_ow
 def test_arms_of_one_size_stay_near_it_in_the_plot_of_sizes():
     names = [f"arm {index}" for index in range(24)]
     arms = pd.DataFrame({"arm": names, "label": "tumor", "dice_mean": 0.5, "dice_std": float("nan")})
-    summary = Summary(cases=pd.DataFrame(), runs=pd.DataFrame(), arms=arms, comparisons=[], gaps=[])
+    summary = Summary(cases=pd.DataFrame(), runs=pd.DataFrame(), arms=arms, comparisons=[], to_teacher=[], gaps=[])
     cost = Cost(size=Size(parameters=1000, macs=1), checkpoint_bytes=1, latency=1.0)
     figure = draw_size(summary, "tumor", dict.fromkeys(names, cost))
     parameters = [container.lines[0].get_xdata()[0] for container in figure.axes[0].containers]
