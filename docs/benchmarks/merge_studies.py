@@ -99,6 +99,8 @@ def _models(cases: pd.DataFrame, dataset: str, runs: Path) -> list[Model]:
         trainer, plans, configuration = str(run).split("__")
         labels = [label for label in dict.fromkeys(rows["label"]) if label != MEAN]
         records = {fold: read_json(runs / f"{trainer}__{plans}__fold_{fold}_record.json") for fold in set(rows["fold"])}
+        settings = dict(next(iter(records.values()))["settings"])
+        settings.pop("seed")
         folder = ModelFolder(
             path=Path(str(run)),
             plans=PlansManager({"dataset_name": dataset, "plans_name": plans}),
@@ -113,7 +115,7 @@ def _models(cases: pd.DataFrame, dataset: str, runs: Path) -> list[Model]:
                 folder=folder,
                 run=str(run),
                 title="",
-                settings={},
+                settings=settings,
                 seed=int(rows["seed"].iloc[0]),
                 records=records,
                 checkpoints={},

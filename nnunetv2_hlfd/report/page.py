@@ -18,18 +18,34 @@ p, li { max-width: 52rem; } .table { overflow-x: auto; margin: .8rem 0; } .note 
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #dde2ea; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #98a2b3; }
+.text td { white-space: normal; text-align: left; vertical-align: top; min-width: 8rem; overflow-wrap: anywhere; }
+.text th { text-align: left; }
 .warning { border-left: 4px solid #c77700; background: #fff6e6; padding: .5rem .9rem; margin: .6rem 0; }
+details { margin: .8rem 0; } summary { cursor: pointer; }
+@media (prefers-color-scheme: dark) {
+  body { color: #e4e8ef; background: #14181f; } .note { color: #a3adbd; }
+  th, td { border-color: #333b49; } thead th { border-color: #6b7688; }
+  .warning { background: #3a2c10; } img { background: #fff; }
+}
+@media print { body { max-width: none; } .table { overflow: visible; } table { font-size: .7rem; }
+  th, td { white-space: normal; padding: .15rem .3rem; } img, tr { break-inside: avoid; } }
 img { max-width: 100%; height: auto; }
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Cells as text; the first column names the row. One with a `summary` opens on a click in HTML."""
+    """Cells as text; the first column names the row.
+
+    Attributes:
+        summary: the table opens on a click on it in HTML.
+        is_text: long cells, which are wrapped; those of other tables are numbers.
+    """
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     summary: str = ""
+    is_text: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +87,7 @@ def to_markdown(page: Page) -> str:
         parts.append(f"## {section.title}")
         for content in section.content:
             if isinstance(content, Table):
+                parts += [f"{content.summary}:"] if content.summary else []
                 parts.append(markdown_table(content.head, content.rows))
             else:
                 parts.append(f"![{content.text}]({content.name})" if isinstance(content, Picture) else content)
@@ -105,7 +122,8 @@ def _html(content: Table | Picture | str) -> str:
     rows = "\n".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in content.rows
     )
-    table = f'<div class="table"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>'
+    kind = "table text" if content.is_text else "table"
+    table = f'<div class="{kind}"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>'
     return (
         f"<details><summary>{html.escape(content.summary)}</summary>\n{table}</details>" if content.summary else table
     )

@@ -28,18 +28,18 @@ def provenance(arm: Arm, size: Size | None, curves: Sequence[Curve], folds: Sequ
     """
     models = arm.models
     return {
-        "Student": _each(models, lambda model: str(model.settings.get("student", "network of the plans"))),
+        "Student": _each(models, _student),
         "Parameters": f"{size.parameters / 1e6:.3g} M" if size else "not measured",
         "Trainer": _each(models, lambda model: model.folder.trainer),
         "Method and weights": _each(models, _method),
         "Teacher": _networks(models, _teacher_name),
-        "Teacher's checkpoint": _networks(models, lambda network: str(network.get("checkpoint", _UNKNOWN))),
+        "Teacher's checkpoint": _networks(models, lambda network: file_name(network.get("checkpoint", _UNKNOWN))),
         "Teacher's SHA-256": _networks(models, lambda network: str(network.get("sha256", _UNKNOWN))[:12]),
         "Teacher may have seen the cases": _networks(models, _seen),
         "Training steps": _each(models, _steps),
         "Batch size": _each(models, _batch_size),
-        "Recipe": _each(models, lambda model: str(model.settings.get("recipe", "nnunet"))),
-        "Augmentation": _each(models, lambda model: str(model.settings.get("augmentation", "nnunet"))),
+        "Recipe": _each(models, lambda model: _recorded(model, "recipe")),
+        "Augmentation": _each(models, lambda model: _recorded(model, "augmentation")),
         "Other settings": _each(models, _other_settings),
         "Runs": str(len(models)),
         "Seeds": ", ".join(str(_UNKNOWN if model.seed is None else model.seed) for model in models),
@@ -82,6 +82,11 @@ def _networks(models: Sequence[Model], value: Any) -> str:
     return ", ".join(sorted({value(network) for record in records for network in source_networks(record)})) or "none"
 
 
+def _student(model: Model) -> str:
+    is_student = any("student" in record for record in model.records.values())
+    return str(model.settings.get("student", _UNKNOWN)) if is_student else "network of the plans"
+
+
 def _teacher_name(network: Mapping[str, Any]) -> str:
     return file_name(network.get("folder", _UNKNOWN))
 
@@ -106,13 +111,19 @@ def _settings(model: Model) -> Settings | None:
         return None
 
 
+def _recorded(model: Model, name: str) -> str:
+    """A setting of a trainer of this package; the trainers of others have recipes of their own."""
+    return str(model.settings.get(name, _UNKNOWN if model.records else f"that of {model.folder.trainer}"))
+
+
 def _steps(model: Model) -> str:
     settings = _settings(model)
     return f"{settings.epochs * settings.num_iterations_per_epoch}" if settings else _UNKNOWN
 
 
 def _batch_size(model: Model) -> str:
-    planned = model.folder.plans.plans["configurations"].get(model.folder.configuration, {}).get("batch_size", _UNKNOWN)
+    configurations = model.folder.plans.plans.get("configurations", {})
+    planned = configurations.get(model.folder.configuration, {}).get("batch_size", _UNKNOWN)
     return str(model.settings.get("batch_size") or planned)
 
 

@@ -17,7 +17,7 @@ def conditions(found: Findings) -> list[Section]:
     return [
         Section(
             title="What was compared",
-            content=[_cases(found), Table(head=["", *(arm.name for arm in found.arms)], rows=rows)],
+            content=[_cases(found), Table(head=["", *(arm.name for arm in found.arms)], rows=rows, is_text=True)],
             note=f"{DIFFERS.strip()} marks what differs between the students. A run is one model folder with one seed. "
             "Checkpoint measured: what sizes, curves and pictures are made from, the one of the end of the training, "
             "else the best one; results are those that nnU-Net has written.",

@@ -91,6 +91,15 @@ def test_the_report_looks_at_the_named_label_or_the_last_one(read):
     assert study.report == {"pictures": "kidney", "paper_evaluation": ""}
 
 
+def test_the_report_has_the_named_margin_or_the_usual_one(read):
+    assert read(MINIMAL).margin == 0.01
+    study = read(MINIMAL + "report: {margin: 0.02, pictures: kidney}\n")
+    assert (study.margin, study.report) == (0.02, {"pictures": "kidney"})
+    for wrong in ("-0.1", "1", "true", "much"):
+        with pytest.raises(ValueError, match="margin: expected a number from 0 to below 1"):
+            read(MINIMAL + f"report: {{margin: {wrong}}}\n")
+
+
 def test_numbers_with_an_exponent_need_no_point_and_anchors_can_be_merged(read):
     study = read("""
 study: s
