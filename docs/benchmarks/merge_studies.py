@@ -20,7 +20,7 @@ from nnunetv2_hlfd.report.arms import Arm
 from nnunetv2_hlfd.report.costs import Cost, Curve
 from nnunetv2_hlfd.report.findings import Findings
 from nnunetv2_hlfd.report.formatting import format_interval, format_spread
-from nnunetv2_hlfd.report.lesions import lesion_recall
+from nnunetv2_hlfd.report.lesions import COLUMNS, lesion_recall
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.page import to_markdown, to_png
 from nnunetv2_hlfd.report.sections import compose
@@ -42,6 +42,7 @@ def main(study: Path, folders: list[Path], output: Path) -> None:
     cases = cases[cases["arm"].isin(order) & cases["fold"].isin(chosen.folds)]
     cases = cases[cases["seed"].isin(chosen.seeds) | (cases["arm"] == "teacher")]
     lesions = _merge(folders, "lesions.csv", ["run", "case"]).merge(cases[["run", "case"]].drop_duplicates())
+    lesions = lesions.reindex(columns=COLUMNS)  # tables of earlier versions have no matches
     runs = cases["run"].str.rsplit("__", n=1).str[0] + "__fold_" + cases["fold"].astype(str)
     terms, networks = _merge(folders, "terms.csv", ["run"]), _merge(folders, "networks.csv", ["arm"])
     terms = terms[terms["run"].isin(runs)]

@@ -6,8 +6,16 @@ import pandas as pd
 
 from nnunetv2_hlfd.report.findings import Findings
 from nnunetv2_hlfd.report.formatting import format_number, format_spread
+from nnunetv2_hlfd.report.lesions import LEAST_IOU
 from nnunetv2_hlfd.report.page import Section, Table
 from nnunetv2_hlfd.report.summary import MEAN
+
+_LESIONS = {
+    "recall": "Lesion recall",
+    "small_recall": "Smaller half",
+    "f1": "Lesion F1",
+    "false_positives": "False positives per case",
+}
 
 
 def results(found: Findings) -> list[Section]:
@@ -25,8 +33,8 @@ def results(found: Findings) -> list[Section]:
 
 
 def _result_table(table: pd.DataFrame, recall: pd.DataFrame) -> Table:
-    lesions = recall.groupby("arm")[["recall", "small_recall", "false_positives"]].mean()
-    head = ["", "Runs", "Dice", "RVD", "Absolute RVD", "Lesion recall", "Smaller half", "False positives per case"]
+    lesions = recall.groupby("arm")[list(_LESIONS)].mean()
+    head = ["", "Runs", "Dice", "RVD", "Absolute RVD", *_LESIONS.values()]
     some_absent = table["absent"].max() > 0
     if some_absent:
         head += ["Absence found", "Dice, nnU-Net"]
@@ -41,7 +49,7 @@ def _result_table(table: pd.DataFrame, recall: pd.DataFrame) -> Table:
                     format_spread(row[f"{metric}_mean"], row[f"{metric}_std"])
                     for metric in ("dice", "rvd", "absolute_rvd")
                 ),
-                *(format_number(found.get(key, math.nan), 2) for key in ("recall", "small_recall", "false_positives")),
+                *(format_number(found.get(key, math.nan), 2) for key in _LESIONS),
                 *(_absence(row) if some_absent else ()),
             ]
         )
@@ -67,6 +75,10 @@ def _result_note(found: Findings, label: str) -> str:
     note += f" RVD = |P| / |G| - 1; {absent} cases without {label} have none and are left out."
     note += " A lesion is a connected component of the truth, found if one voxel of it is predicted; smaller half: "
     note += "below the median volume; false positive: a predicted component without a true voxel."
+    note += (
+        " F1: lesions and predicted components are matched one to one, for the largest sum of IoU over pairs with an "
+    )
+    note += f"IoU of at least {LEAST_IOU}; 2 x matches / (lesions + predicted components) over all cases of a run."
     if found.without_lesions:
         note += f" Lesions are not available for {len(found.without_lesions)} cases ({found.without_lesions[0]})."
     return note

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import permutations
 
+import numpy as np
 import pytest
 import SimpleITK
 from report_folders import volume, write_map, write_scene
 
-from nnunetv2_hlfd.report.lesions import lesion_recall, measure_lesions
+from nnunetv2_hlfd.report.lesions import LEAST_IOU, _match, lesion_recall, measure_lesions
 from nnunetv2_hlfd.report.models import read_models
 
 
@@ -60,6 +62,56 @@ def test_a_lesion_of_just_the_median_volume_is_not_in_the_smaller_half(scene):
     lesions = [(1, (0, 1), (0, 1), (0, 1)), (1, (0, 1), (4, 6), (4, 6)), (1, (3, 4), (8, 12), (8, 12))]
     found = recall(scene(volume(*lesions), volume(*lesions[1:]), volume(lesions[0])))
     assert found["small_recall"].tolist() == [0, 1]
+
+
+def test_f1_counts_one_match_for_two_lesions_that_are_predicted_as_one(scene):
+    """Both are found, but the single component is the match of the larger one: 2 * 1 / (2 + 1)."""
+    truth = volume((1, (0, 4), (0, 4), (0, 4)), (1, (0, 4), (5, 7), (0, 4)))
+    predicted = volume((1, (0, 4), (0, 7), (0, 4)))
+    lesions, _ = measure_lesions(scene(truth, predicted), [0])
+    assert lesions[lesions["voxels"] > 0][["voxels", "detected", "matched"]].to_numpy().tolist() == [
+        [64, True, True],
+        [32, True, False],
+    ]
+    [row] = lesion_recall(lesions).itertuples()
+    assert (row.recall, row.f1, row.false_positives) == (1, pytest.approx(2 / 3), 0)
+
+
+def test_f1_counts_one_match_for_a_lesion_that_is_predicted_in_two_parts(scene):
+    truth = volume((1, (0, 4), (0, 7), (0, 4)))
+    predicted = volume((1, (0, 4), (0, 4), (0, 4)), (1, (0, 4), (5, 7), (0, 4)))
+    [row] = recall(scene(truth, predicted)).itertuples()
+    assert (row.recall, row.f1, row.false_positives) == (1, pytest.approx(2 / 3), 0)
+
+
+@pytest.mark.parametrize(("width", "f1"), [(10, 1), (11, 0)])
+def test_a_match_needs_an_iou_of_a_tenth(scene, width, f1):
+    """One voxel of a lesion of 10 or 11."""
+    truth, predicted = volume((1, (0, 1), (0, 1), (0, width))), volume((1, (0, 1), (0, 1), (0, 1)))
+    [row] = recall(scene(truth, predicted)).itertuples()
+    assert (row.recall, row.f1) == (1, f1)
+
+
+def test_matches_are_the_pairs_with_the_largest_sum_of_iou_as_all_assignments_tried_out():
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        table = random.random((4, 3)) * (random.random((4, 3)) < 0.6)
+        pairs = np.argwhere(table > 0).T + 1
+        table[table < LEAST_IOU] = 0
+        best = max(
+            (
+                [(row, column) for row, column in enumerate(order) if column < 3 and table[row, column] > 0]
+                for order in permutations(range(4))
+            ),
+            key=lambda assignment: sum(table[pair] for pair in assignment),
+        )
+        assert _match(pairs, table[tuple(pairs - 1)]) == {row + 1 for row, _ in best}
+
+
+@pytest.mark.parametrize(("predicted", "f1"), [(volume(), None), (volume(SMALL), 0)])
+def test_without_a_lesion_f1_is_0_for_false_positives_and_else_there_is_none(scene, predicted, f1):
+    [row] = recall(scene(volume(), predicted)).itertuples()
+    assert row.f1 == f1 or (f1 is None and np.isnan(row.f1))
 
 
 def test_regions_are_unions_of_labels(scene):
