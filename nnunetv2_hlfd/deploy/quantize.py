@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ def _preprocessed(model: ModelFolder) -> Path:
     if not folder.is_dir():
         raise UserError(
             f"Expected preprocessed cases in {folder}. Make them with: nnUNetv2_preprocess -d "
-            f"{model.plans.dataset_name} -c {model.configuration}"
+            f"{shlex.quote(model.plans.dataset_name)} -c {model.configuration}"
         )
     return folder
 

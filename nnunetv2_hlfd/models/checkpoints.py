@@ -1,7 +1,7 @@
 """Checkpoints: read without running code, written so that a kill at any moment leaves a whole file."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from nnunetv2_hlfd.settings.settings import TRUST_VARIABLE, trust_checkpoints
 from nnunetv2_hlfd.utilities.atomic import atomic_path
 from nnunetv2_hlfd.utilities.errors import UserError
 
+_WRAPPERS = {"_orig_mod.": "torch.compile", "module.": "DistributedDataParallel"}
 _REQUIRED = ("network_weights", "init_args", "trainer_name")
 
 
@@ -31,10 +32,12 @@ def read_checkpoint(
         optional: Other keys to load where they are there; the rest of the file takes no memory. Unset: all keys.
 
     Raises:
-        UserError: for a missing, damaged or foreign file, or one that would need to run code.
+        UserError: for a missing, damaged or foreign file or one that would need to run code.
     """
     if not path.is_file():
-        raise UserError(f"Expected a checkpoint at {path}, found none.")
+        others = sorted(file.name for file in path.parent.glob("checkpoint_*.pth"))
+        found = f"only {', '.join(others)}" if others else "none"
+        raise UserError(f"Expected a checkpoint at {path}, found {found}.")
     keys = None if optional is None else {*required, *optional}
     try:
         if trust_checkpoints():
@@ -53,7 +56,25 @@ def read_checkpoint(
         raise UserError(
             f"{path} is no nnU-Net checkpoint: expected the keys {', '.join(required)}; missing: {', '.join(missing)}."
         )
+    weights = content.get("network_weights", {})
+    if not isinstance(weights, Mapping):
+        kind = type(weights).__name__
+        raise UserError(f"{path} is no nnU-Net checkpoint: expected name -> tensor as network_weights, got {kind}.")
     return content
+
+
+def wrapper_hint(weights: Mapping[str, Any]) -> str:
+    """Say what mends weights that were saved from inside a wrapper of torch; empty for others.
+
+    It is for messages about weights that do not fit: a network may have a part that is called like a wrapper.
+    """
+    for prefix, wrapper in _WRAPPERS.items():
+        if any(str(key).startswith(prefix) for key in weights):
+            return (
+                f" They were saved from inside {wrapper}. Take '{prefix}' off their names: content['network_weights'] "
+                f"= {{key.removeprefix('{prefix}'): value for key, value in content['network_weights'].items()}}"
+            )
+    return ""
 
 
 def _selected(content: Any, keys: Collection[str] | None) -> Any:

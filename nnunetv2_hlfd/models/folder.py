@@ -1,5 +1,6 @@
 """A trained model folder of nnU-Net, `.../TRAINER__PLANS__CONFIGURATION`, whatever it is called now."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -120,7 +121,7 @@ class ModelFolder:
     def train_command(self, fold: int | str, *flags: str) -> str:
         """The command that trains or validates a fold of the model, for messages."""
         words = [self.plans.dataset_name, self.configuration, str(fold), "-tr", self.trainer, "-p"]
-        return " ".join(["nnUNetv2_train", *words, self.plans.plans_name, *flags])
+        return shlex.join(["nnUNetv2_train", *words, self.plans.plans_name, *flags])
 
 
 def read_description(path: Path) -> tuple[PlansManager, dict[str, Any]]:

@@ -18,7 +18,7 @@ from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 _ALLOWED_IMPORTS = ("torch.nn.", "dynamic_network_architectures.")
-_FOLDER_NAME = re.compile(r"\w[\w.+-]*")
+_FOLDER_NAME = re.compile(r"\w[^/\\:*?\"<>|\x00-\x1f\x7f]*")
 # Far above any network that was ever planned; they bound the time and memory that plans can ask for.
 _MAX_VOXELS = 2**27  # of a patch
 _MAX_NUMBER = 2**13  # channels, kernel sizes, anything else
@@ -56,7 +56,10 @@ def check_folder_name(key: str, name: object, source: object) -> None:
         UserError: naming the entry.
     """
     if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(name):
-        raise UserError(f"{source} is damaged: expected a folder's name as '{key}', got {name!r:.80}.")
+        raise UserError(
+            f"{source} is damaged: expected a folder's name as '{key}', got {name!r:.80}. A name starts with a letter "
+            f'or digit and holds none of / \\ : * ? " < > | and no control characters.'
+        )
 
 
 def check_configuration(plans: PlansManager, configuration: str, source: object) -> None:

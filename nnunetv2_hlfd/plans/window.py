@@ -1,6 +1,7 @@
 """Clipping CT intensities at a given window in place of nnU-Net's percentiles, by the plans alone."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,4 +78,4 @@ def configurations_with_data(plans: Mapping[str, Any]) -> list[str]:
 def preprocess_command(plans: Mapping[str, Any]) -> str:
     """Return nnU-Net's command that makes the data of these plans."""
     number, configurations = int(plans["dataset_name"][7:10]), " ".join(configurations_with_data(plans))
-    return f"nnUNetv2_preprocess -d {number} -plans_name {plans['plans_name']} -c {configurations}"
+    return f"nnUNetv2_preprocess -d {number} -plans_name {shlex.quote(plans['plans_name'])} -c {configurations}"

@@ -209,8 +209,14 @@ def given_settings(plans: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def teacher_folders_from_environment() -> list[Path]:
-    """Return the model folders that the environment names, separated as those of PATH; several teach together."""
-    return [Path(folder) for folder in os.environ.get(TEACHER_VARIABLE, "").split(os.pathsep) if folder]
+    """Return the model folders that the environment names; several teach together.
+
+    What exists as it is written is one folder, whatever its path holds; else several are separated as those of PATH.
+    """
+    named = os.environ.get(TEACHER_VARIABLE, "")
+    if named and Path(named).exists():
+        return [Path(named)]
+    return [Path(folder) for folder in named.strip().split(os.pathsep) if folder]
 
 
 def trust_checkpoints() -> bool:

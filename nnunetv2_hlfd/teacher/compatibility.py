@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_hlfd.models.fold import FoldFolder
@@ -38,9 +39,9 @@ def check_compatible(
         )
     )
     differences = [
-        f"{name}: the student has {student[name]}, the teacher {teacher[name]}"
-        for name in student
-        if student[name] != teacher[name]
+        f"{name}: the student has {_text(student.get(name))}, the teacher {_text(teacher.get(name))}"
+        for name in {**student, **teacher}
+        if not _agree(student.get(name), teacher.get(name))
     ]
     if differences:
         raise UserError(
@@ -48,6 +49,17 @@ def check_compatible(
             + "\n  ".join(differences)
             + "\nTrain the teacher on the same data set and plans, or plan the student to match (nnUNetv2_hlfd plan)."
         )
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Whether two sides are equal; spacings as nnU-Net compares them."""
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.shape == other.shape and np.allclose(one, other)
+    return bool(one == other)
+
+
+def _text(value: Any) -> str:
+    return str(value.tolist() if isinstance(value, np.ndarray) else value)
 
 
 def check_patch(patch_size: Sequence[int], stride: Sequence[int], teacher_folder: Path) -> None:
@@ -79,7 +91,9 @@ def check_validation_cases(student_cases: Sequence[str], fold_folder: Path, file
     if not teacher_cases:
         raise UserError(
             f"Cannot tell which cases the teacher in {fold_folder} has not seen: it has no validation results. Run its "
-            f"nnUNetv2_train command again with --val."
+            f"nnUNetv2_train command again with --val. If you know that it has not seen this fold's validation cases, "
+            f"take it as it is with: nnUNetv2_hlfd plan ... -teacher_fold {fold_folder.name.removeprefix('fold_')} "
+            f"(recorded, with a warning)."
         )
     unseen, others = set(teacher_cases), set(student_cases)
     if unseen != others:
@@ -92,18 +106,40 @@ def check_validation_cases(student_cases: Sequence[str], fold_folder: Path, file
         )
 
 
+def _labels(labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Names and values of labels, which come in the order of their values; regions in that of the network's channels.
+
+    nnU-Net numbers the channels of regions in the order of dataset.json, without background and ignore label; those of
+    plain labels by their values.
+    """
+    pairs = [[name, _value(value)] for name, value in labels.items()]
+    if not any(isinstance(value, list) for _, value in pairs):
+        return {"labels (names and values)": sorted(pairs, key=lambda pair: (pair[1], pair[0]))}
+    others = [pair for pair in pairs if pair[0] == "ignore" or pair[1] == 0]
+    return {
+        "regions (names, values and order)": [pair for pair in pairs if pair not in others],
+        "background and ignore label": sorted(others),
+    }
+
+
+def _value(value: Any) -> int | list[int]:
+    """A label, also where it is written as a region of one, or the sorted labels of a region."""
+    labels = sorted({int(label) for label in value} if isinstance(value, list | tuple) else {int(value)})
+    return labels if len(labels) > 1 else labels[0]
+
+
 def _contract(plans: PlansManager, configuration: str, dataset_json: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that has to agree, in comparable form."""
     config = plans.get_configuration(configuration)
     ct_channels = [i for i, scheme in enumerate(config.normalization_schemes) if scheme == "CTNormalization"]
     intensities = plans.foreground_intensity_properties_per_channel if ct_channels else {}
     return {
-        "labels (names, values and order)": [[name, value] for name, value in dataset_json["labels"].items()],
+        **_labels(dataset_json["labels"]),
         "regions_class_order": dataset_json.get("regions_class_order"),
         "channel_names": dict(dataset_json.get("channel_names", dataset_json.get("modality", {}))),
         "dimension": f"{len(config.patch_size)}d",
         "input of a previous stage (cascade)": config.previous_stage_name is not None,
-        "spacing": [round(float(extent), 6) for extent in config.spacing],
+        "spacing": np.array(config.spacing, float),
         "transpose_forward": list(plans.transpose_forward),
         "normalization_schemes": list(config.normalization_schemes),
         "use_mask_for_norm": list(config.use_mask_for_norm),

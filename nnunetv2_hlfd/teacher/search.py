@@ -1,5 +1,7 @@
 """Where the teacher of a student is looked for."""
 
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,9 +84,25 @@ def _not_found(looked_at: Sequence[Path], student: StudentSide, settings: Settin
     choices = _fold_choices(student, settings)
     names = ["fold_" + ("0-4" if len(folds) > 1 else str(folds[0])) for folds in choices]
     looked = "\n  ".join(str(folder / name / settings.teacher_checkpoint) for folder in looked_at for name in names)
+    fold, plans = str(choices[0][0]), student.plans_names[-1]
+    command = shlex.join(["nnUNetv2_train", student.plans.dataset_name, student.configuration, fold, "-p", plans])
     return (
-        f"No teacher found. Looked at:\n  {looked}\nTrain one with: nnUNetv2_train {student.plans.dataset_name} "
-        f"{student.configuration} {choices[0][0]} -p {student.plans_names[-1]}\nor name the folder of a trained model "
-        f"(.../TRAINER__PLANS__CONFIGURATION) with the environment variable {TEACHER_VARIABLE}; another fold than the "
-        f"student's needs the setting teacher_fold."
+        f"No teacher found. Looked at:\n  {looked}\n{_there_instead(looked_at, student, settings)}"
+        f"Train one with: {command}\nor name the folder of a trained model "
+        f"(.../TRAINER__PLANS__CONFIGURATION) with the environment variable {TEACHER_VARIABLE} (several are separated "
+        f"by '{os.pathsep}'); another fold than the student's needs the setting teacher_fold."
+    )
+
+
+def _there_instead(looked_at: Sequence[Path], student: StudentSide, settings: Settings) -> str:
+    """A line on checkpoints of other names in folds that lack the wanted one, with the setting that takes them."""
+    names = [fold for folds in _fold_choices(student, settings) for fold in folds]
+    folds = [folder / f"fold_{name}" for folder in looked_at for name in names]
+    lacking = [fold for fold in folds if not (fold / settings.teacher_checkpoint).is_file()]
+    found = [file for fold in lacking for file in sorted(fold.glob("checkpoint_*.pth"))]
+    if not found:
+        return ""
+    return (
+        f"There is only {', '.join(map(str, found))}. To learn from another checkpoint than "
+        f"{settings.teacher_checkpoint}, set: nnUNetv2_hlfd plan ... -teacher_checkpoint {found[0].name}\n"
     )

@@ -4,6 +4,7 @@ nnU-Net's form: the validation of a 3d_lowres model writes its predictions, resa
 `predicted_next_stage/CONFIGURATION` of its model folder; all folds together cover the training cases.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,9 +72,9 @@ def check_predictions(dataset: nnUNetBaseDataset, dataset_name: str) -> None:
 def _command(folder: Path, dataset_name: str) -> str:
     """The command that writes the predictions, and the setting that names others."""
     trainer, plans_name, configuration = folder.parent.parent.name.split("__")
+    train = shlex.join(["nnUNetv2_train", dataset_name, configuration, "F", "-tr", trainer, "-p", plans_name])
     return (
-        f"Each fold of that model writes those of its validation cases. Train all its folds F: nnUNetv2_train "
-        f"{dataset_name} {configuration} F -tr {trainer} -p {plans_name} (a trained one: the same with --val). Or name "
-        f"another trained model by the setting previous_stage: nnUNetv2_hlfd plan -previous_stage "
-        f"TRAINER__PLANS__{configuration} ..."
+        f"Each fold of that model writes those of its validation cases. Train all its folds F: {train} (a trained one: "
+        f"the same with --val). Or name another trained model by the setting previous_stage: nnUNetv2_hlfd plan "
+        f"-previous_stage TRAINER__PLANS__{configuration} ..."
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_hlfd.datasets.locations import find_dataset
-from nnunetv2_hlfd.models.checkpoints import read_checkpoint
+from nnunetv2_hlfd.models.checkpoints import read_checkpoint, wrapper_hint
 from nnunetv2_hlfd.plans.identity import RECORD_FILE
 from nnunetv2_hlfd.training.fold import parse_fold
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
@@ -87,8 +87,9 @@ def _pretrained(file: str | None) -> Iterator[None]:
     Raises:
         UserError: for a missing, damaged or foreign file, or weights of another network.
     """
+    hint = ""
     if file is not None:
-        read_checkpoint(Path(file), required=("network_weights",))
+        hint = wrapper_hint(read_checkpoint(Path(file), required=("network_weights",))["network_weights"])
     try:
         yield
     except AssertionError as error:  # nnU-Net's, with a whole tensor in it
@@ -98,7 +99,7 @@ def _pretrained(file: str | None) -> Iterator[None]:
         raise UserError(
             f"The weights in {file} are of another network, the first that does not fit is {misfit[1]}. "
             f"-pretrained_weights takes the checkpoint of the same network, as of a student with the same setting "
-            f"student and plans. A teacher is named by the environment variable nnUNet_hlfd_teacher."
+            f"student and plans. A teacher is named by the environment variable nnUNet_hlfd_teacher.{hint}"
         ) from error
 
 

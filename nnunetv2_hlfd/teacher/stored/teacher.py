@@ -1,5 +1,6 @@
 """A teacher that answers from its stored maps."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,8 @@ def find_stored_teacher(
     check_needs(needs)
     origins = [checkpoint.origin for checkpoint in find_checkpoints(student, settings)]
     data = Path(training.source_folder)
-    command = (
-        f"nnUNetv2_hlfd teach {student.plans.dataset_name} {student.configuration} {student.fold} "
-        f"-p {student.plans_names[0]}"
-    )
+    names = [student.plans.dataset_name, student.configuration, str(student.fold), "-p", student.plans_names[0]]
+    command = shlex.join(["nnUNetv2_hlfd", "teach", *names])
     maps = find_maps(data, settings.teacher_maps, [origin["sha256"] for origin in origins])
     if maps is None:
         raise UserError(f"No stored maps of the teacher in {origins[0]['folder']} beside {data}. Make them: {command}")

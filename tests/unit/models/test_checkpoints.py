@@ -123,6 +123,8 @@ def test_a_damaged_file_is_called_damaged_and_never_offered_for_trust(path, dama
 
 def test_a_missing_file_or_a_folder_is_no_checkpoint(path, tmp_path):
     assert refusal(path) == f"Expected a checkpoint at {path}, found none."
+    path.with_name("checkpoint_best.pth").touch()
+    assert refusal(path) == f"Expected a checkpoint at {path}, found only checkpoint_best.pth."
     assert refusal(tmp_path) == f"Expected a checkpoint at {tmp_path}, found none."
 
 

@@ -45,7 +45,16 @@ def test_what_nnunet_plans_is_accepted():
     check(GOOD)
 
 
-@pytest.mark.parametrize("name", ["../../elsewhere", "a/b", "..", ".hidden", "", "a\\b", "a\0b", None, 3, ["a"], "a\n"])
+@pytest.mark.parametrize(
+    "name", ["Dataset001_My data (new) & more", "Dataset7_ä", "Dataset1_a'b", "Dataset1_a, b;c", "a$(b)"]
+)
+def test_names_that_nnunet_takes_are_accepted(name):
+    check(changed(("dataset_name",), name))
+
+
+@pytest.mark.parametrize(
+    "name", ["../../elsewhere", "a/b", "..", ".hidden", "", "a\\b", "a\0b", "a:b", 'a"b', "a|b", None, 3, ["a"], "a\n"]
+)
 @pytest.mark.parametrize(
     "keys", [("plans_name",), ("dataset_name",), ("hlfd", "base_plans"), ("hlfd", "made_from")], ids=".".join
 )

@@ -4,6 +4,7 @@ import json
 from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import pytest
 from architectures import RESIDUAL, architecture
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -152,18 +153,18 @@ DIFFERENCES = {
     "labels": (
         None,
         lambda dataset: dataset["labels"].update(cyst=3),
-        "labels (names, values and order): the student has [['background', 0], ['kidney', 1], ['tumor', 2]], "
+        "labels (names and values): the student has [['background', 0], ['kidney', 1], ['tumor', 2]], "
         "the teacher [['background', 0], ['kidney', 1], ['tumor', 2], ['cyst', 3]]",
     ),
     "label values": (
         None,
         lambda dataset: dataset.update(labels={"background": 0, "kidney": 2, "tumor": 1}),
-        "the teacher [['background', 0], ['kidney', 2], ['tumor', 1]]",
+        "the teacher [['background', 0], ['tumor', 1], ['kidney', 2]]",
     ),
-    "label order": (
+    "ignore label": (
         None,
-        lambda dataset: dataset.update(labels={"background": 0, "tumor": 2, "kidney": 1}),
-        "the teacher [['background', 0], ['tumor', 2], ['kidney', 1]]",
+        lambda dataset: dataset["labels"].update(ignore=3),
+        "the teacher [['background', 0], ['kidney', 1], ['tumor', 2], ['ignore', 3]]",
     ),
     "regions": (
         None,
@@ -212,6 +213,62 @@ def test_every_difference_in_the_contract_is_refused_with_both_sides(change_plan
     assert message.startswith(f"The teacher in {FOLDER} does not fit this student:\n  ")
     assert expected in message
     assert "Train the teacher on the same data set and plans, or plan the student to match" in message
+
+
+IN_ANOTHER_ORDER = {
+    "labels": (DATASET, {"background": 0, "tumor": 2, "kidney": 1}),
+    "background last": (DATASET, {"tumor": 2, "kidney": 1, "background": 0}),
+    "a label as a region of one": (DATASET, {"background": 0, "kidney": [1], "tumor": 2}),
+    "numbers as text": (DATASET, {"background": "0", "kidney": "1", "tumor": "2"}),
+    "values of a region": (REGIONS, {"background": 0, "kidney": [2, 1], "tumor": 2}),
+    "background after regions": (REGIONS, {"kidney": [1, 2], "background": 0, "tumor": [2]}),
+}
+
+
+@pytest.mark.parametrize(("dataset", "labels"), IN_ANOTHER_ORDER.values(), ids=IN_ANOTHER_ORDER)
+def test_the_same_labels_written_in_another_way_fit(dataset, labels):
+    """nnU-Net's own label manager has the same channels for both."""
+    teacher = {**dataset, "labels": labels}
+    managers = [PlansManager(plans()).get_label_manager(content) for content in (dataset, teacher)]
+    channels = [
+        [set(np.atleast_1d(region).tolist()) for region in manager.foreground_regions]
+        if manager.has_regions
+        else manager.all_labels
+        for manager in managers
+    ]
+    assert channels[0] == channels[1]
+    compare(change_dataset=lambda content: content.update(labels=labels), dataset=dataset)
+
+
+def test_regions_in_another_order_are_refused():
+    """nnU-Net numbers the network's channels in the order of dataset.json."""
+    labels = {"background": 0, "tumor": [2], "kidney": [1, 2]}
+    managers = [
+        PlansManager(plans()).get_label_manager({**REGIONS, "labels": each}) for each in (REGIONS["labels"], labels)
+    ]
+    assert managers[0].foreground_regions != managers[1].foreground_regions
+    with pytest.raises(
+        ValueError, match=r"regions \(names, values and order\): the student has \[\['kidney', \[1, 2\]\], "
+    ):
+        compare(change_dataset=lambda content: content.update(labels=labels), dataset=REGIONS)
+
+
+@pytest.mark.parametrize(("dataset", "other"), [(DATASET, REGIONS), (REGIONS, DATASET)])
+def test_labels_do_not_fit_regions(dataset, other):
+    with pytest.raises(ValueError, match=r"regions \(names, values and order\): the student has (None|\[)"):
+        compare(change_dataset=lambda content: content.update(labels=other["labels"]), dataset=dataset)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "fits"), [([0.80000001, 0.75], True), ([0.8, 0.7500074], True), ([0.8, 0.751], False)]
+)
+def test_spacings_are_compared_as_nnunet_compares_them(spacing, fits):
+    assert np.allclose([0.8, 0.75], spacing) is fits
+    if fits:
+        compare(configuration("spacing", spacing))
+    else:
+        with pytest.raises(ValueError, match="spacing: the student has"):
+            compare(configuration("spacing", spacing))
 
 
 def test_another_order_of_regions_is_refused():
@@ -292,7 +349,8 @@ def test_a_teacher_without_validation_is_refused_with_the_way_to_get_it(fold_fol
     with pytest.raises(ValueError, match="Cannot tell which cases the teacher in") as caught:
         check_validation_cases(["case_1"], fold_folder, ".nii.gz")
     assert str(fold_folder) in str(caught.value)
-    assert str(caught.value).endswith("Run its nnUNetv2_train command again with --val.")
+    assert "Run its nnUNetv2_train command again with --val. If you know" in str(caught.value)
+    assert "nnUNetv2_hlfd plan ... -teacher_fold 0 (recorded, with a warning)" in str(caught.value)
 
 
 @pytest.mark.parametrize(

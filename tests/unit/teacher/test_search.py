@@ -123,6 +123,37 @@ def test_of_several_folders_each_gives_fold_all_or_its_five_folds_to_a_student_o
     assert found == [*checkpoints(whole, "all"), *checkpoints(five, *range(5))]
 
 
+@pytest.mark.parametrize("name", ["a:b", "a;b", "with a space", "two\nlines", " ends ", "a" + os.pathsep])
+def test_a_named_folder_that_exists_as_it_is_written_is_one_folder(seeker, monkeypatch, name):
+    student, results = seeker
+    folder = place(results / name, "nnUNetTrainer", OWN, 1)
+    monkeypatch.setenv(VARIABLE, str(folder))
+    assert find_teacher(student, Settings()) == checkpoints(folder, 1)
+
+
+@pytest.mark.parametrize("end", ["\n", " ", os.pathsep])
+def test_what_follows_the_named_folders_is_no_part_of_the_last(seeker, monkeypatch, end):
+    student, results = seeker
+    folders = [place(results / name, "nnUNetTrainer", OWN, 1) for name in ("b", "a")]
+    monkeypatch.setenv(VARIABLE, os.pathsep.join(map(str, folders)) + end)
+    assert find_teacher(student, Settings()) == [file for folder in folders for file in checkpoints(folder, 1)]
+
+
+@pytest.mark.parametrize("there", ["checkpoint_best.pth", "checkpoint_latest.pth"])
+@pytest.mark.parametrize("fold", [1, "all"])
+def test_a_checkpoint_of_another_name_is_said_to_be_there_with_the_setting_that_takes_it(seeker, there, fold):
+    student, results = seeker
+    folder = place(results, "nnUNetTrainer", OWN, fold, checkpoint=there)
+    with pytest.raises(ValueError, match="No teacher found") as caught:
+        find_teacher(replace(student, fold=fold), Settings())
+    line = (
+        f"There is only {folder}/fold_{fold}/{there}. To learn from another checkpoint than checkpoint_final.pth, set: "
+    )
+    assert f"{line}nnUNetv2_hlfd plan ... -teacher_checkpoint {there}" in str(caught.value).splitlines()
+    found = find_teacher(replace(student, fold=fold), Settings(teacher_checkpoint=there))
+    assert found == [folder / f"fold_{fold}" / there]
+
+
 def test_a_teacher_that_is_not_found_is_answered_with_where_it_was_looked_for_and_how_to_get_one(seeker):
     student, results = seeker
     with pytest.raises(ValueError, match=r"^No teacher found\. Looked at:") as caught:
@@ -136,7 +167,8 @@ def test_a_teacher_that_is_not_found_is_answered_with_where_it_was_looked_for_an
         ),
         f"Train one with: nnUNetv2_train Dataset901_Phantom 2d 1 -p {BASE}",
         "or name the folder of a trained model (.../TRAINER__PLANS__CONFIGURATION) with the environment variable "
-        f"{VARIABLE}; another fold than the student's needs the setting teacher_fold.",
+        f"{VARIABLE} (several are separated by '{os.pathsep}'); another fold than the student's needs the setting "
+        "teacher_fold.",
     ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import RESIDUAL, architecture
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
@@ -231,10 +232,6 @@ def test_a_teacher_of_other_plans_another_network_and_another_data_set_name_is_w
 
 CONTRACT = {
     "other labels": (lambda m: m.edit("dataset.json", lambda d: d["labels"].update(cyst=3)), "labels"),
-    "other order of labels": (
-        lambda m: m.edit("dataset.json", lambda d: d.update(labels={"background": 0, "tumor": 2, "kidney": 1})),
-        "labels",
-    ),
     "regions": (
         lambda m: m.edit(
             "dataset.json",
@@ -369,7 +366,6 @@ def test_a_damaged_checkpoint_is_named(model):
         (lambda m: set_architecture(m, features_per_stage=[8, 16, 32, 40]), "encoder.stages.3"),
         (lambda m: set_architecture(m, n_conv_per_stage=[3, 2, 2, 2]), "encoder.stages.0.0.convs.2"),
         (lambda m: m.edit_checkpoint(lambda c: c.update(network_weights={})), "encoder.stages.0.0.convs.0"),
-        (lambda m: m.edit_checkpoint(lambda c: c.update(network_weights=3)), "int"),
     ],
 )
 def test_weights_that_do_not_fit_the_plans_are_refused_with_the_first_that_does_not(model, alter, culprit):
@@ -379,6 +375,32 @@ def test_weights_that_do_not_fit_the_plans_are_refused_with_the_first_that_does_
     assert culprit in message
 
 
+@pytest.mark.parametrize("weights", [3, None, [1], torch.zeros(2)])
+def test_weights_that_are_no_state_dict_are_refused(model, weights):
+    model.edit_checkpoint(lambda content: content.update(network_weights=weights))
+    message = f"{model.checkpoint} is no nnU-Net checkpoint: expected name -> tensor as network_weights, got "
+    assert model.refusal() == f"{message}{type(weights).__name__}."
+
+
+@pytest.mark.parametrize(
+    ("prefix", "wrapper"), [("_orig_mod.", "torch.compile"), ("module.", "DistributedDataParallel")]
+)
+def test_weights_from_inside_a_wrapper_are_refused_with_the_line_that_mends_them(model, prefix, wrapper):
+    """Stock nnU-Net does not load them either."""
+    content = torch.load(model.checkpoint, weights_only=False)
+    wrapped = {f"{prefix}{key}": value for key, value in content["network_weights"].items()}
+    torch.save({**content, "network_weights": wrapped}, model.checkpoint)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        nnUNetPredictor(device=torch.device("cpu")).initialize_from_trained_model_folder(str(model.folder), (0,))
+    message = model.refusal()
+    assert f" They were saved from inside {wrapper}. Take '{prefix}' off their names: " in message
+    line = message.split("off their names: ")[1]
+    content = torch.load(model.checkpoint, weights_only=False)
+    exec(line, {"content": content})
+    torch.save(content, model.checkpoint)
+    assert len(model.load().networks) == 1
+
+
 def test_an_unknown_trainer_is_named_with_the_variable_that_makes_it_known(model):
     model.edit_checkpoint(lambda content: content.update(trainer_name="nnUNetTrainerOfAColleague"))
     message = model.refusal()
@@ -386,22 +408,68 @@ def test_an_unknown_trainer_is_named_with_the_variable_that_makes_it_known(model
     assert "nnUNet_extTrainer" in message
 
 
-def test_a_trainer_that_builds_by_the_old_signature_is_refused(model, tmp_path, monkeypatch):
-    (tmp_path / "trainers").mkdir()
-    (tmp_path / "trainers" / "old.py").write_text(
-        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
-        "class nnUNetTrainerOld(nnUNetTrainer):\n"
-        "    @staticmethod\n"
-        "    def build_network_architecture(architecture_class_name, arch_init_kwargs, arch_init_kwargs_req_import,\n"
-        "                                   num_input_channels, num_output_channels, enable_deep_supervision=True):\n"
-        "        raise AssertionError('not to be called')\n"
-    )
-    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "trainers"))
-    model.edit_checkpoint(lambda content: content.update(trainer_name="nnUNetTrainerOld"))
+OLD_FORMS = """
+from torch import nn
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+
+class nnUNetTrainerOld(nnUNetTrainer):
+    @staticmethod
+    def build_network_architecture(architecture_class_name, arch_init_kwargs, arch_init_kwargs_req_import,
+                                   num_input_channels, num_output_channels, enable_deep_supervision=True):
+        return get_network_from_plans(architecture_class_name, arch_init_kwargs, arch_init_kwargs_req_import,
+                                      num_input_channels, num_output_channels,
+                                      deep_supervision=enable_deep_supervision)
+
+
+class nnUNetTrainerOlder(nnUNetTrainer):
+    @staticmethod
+    def build_network_architecture(plans_manager, dataset_json, configuration_manager, num_input_channels,
+                                   enable_deep_supervision=True):
+        return nn.Conv2d(num_input_channels, len(dataset_json["labels"]), 1)
+"""
+
+
+@pytest.fixture
+def colleague(model, tmp_path, monkeypatch):
+    """Let a trainer of a module in nnUNet_extTrainer have trained the model."""
+
+    def use(trainer, source=OLD_FORMS):
+        (tmp_path / "trainers").mkdir()
+        (tmp_path / "trainers/trainers_of_a_colleague.py").write_text(source)
+        monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "trainers"))
+        model.edit_checkpoint(lambda content: content.update(trainer_name=trainer))
+        return model
+
+    return use
+
+
+def test_a_trainer_that_builds_by_the_form_before_nnunet_2_7_teaches_as_stock_nnunet_loads_it(colleague):
+    model = colleague("nnUNetTrainerOld")
+    stock = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False)
+    with pytest.warns(DeprecationWarning, match="old build_network_architecture signature"):
+        stock.initialize_from_trained_model_folder(str(model.folder), (0,))
+    with pytest.warns(DeprecationWarning, match=r"nnUNetTrainerOld builds its network by the form before nnU-Net 2\.7"):
+        [loaded] = model.load().networks
+    data = torch.rand(1, 1, 48, 48)
+    with torch.no_grad():
+        assert torch.equal(loaded.network(data)[0], stock.network.eval()(data))
+
+
+def test_a_trainer_of_a_form_that_stock_nnunet_cannot_call_either_is_refused(colleague):
+    model = colleague("nnUNetTrainerOlder")
+    with pytest.raises(TypeError):
+        nnUNetPredictor(device=torch.device("cpu")).initialize_from_trained_model_folder(str(model.folder), (0,))
     message = model.refusal()
-    assert message.startswith("The trainer nnUNetTrainerOld of ")
-    assert "builds its network by the signature of nnU-Net before" in message
-    assert "build_network_architecture(plans_manager, configuration_manager," in message
+    assert message.startswith("nnUNetTrainerOlder could not build its network by its build_network_architecture(plans_")
+    assert "nnU-Net calls build_network_architecture(plans_manager, configuration_manager," in message
+
+
+def test_a_trainer_whose_module_cannot_be_imported_is_named_with_what_is_missing(colleague):
+    message = colleague("nnUNetTrainerOld", "import a_package_that_is_not_there\n").refusal()
+    assert "was trained by nnUNetTrainerOld. Looking for it, nnU-Net could not import a module" in message
+    assert "No module named 'a_package_that_is_not_there'. Install what is missing" in message
 
 
 def test_a_teacher_of_two_stages_has_nothing_to_teach(model):
