@@ -37,6 +37,7 @@ class Teacher:
 
     def __init__(self, networks: Sequence[TeacherNetwork], decoder_maps: bool = False) -> None:
         self.networks, self.decoder_maps = list(networks), decoder_maps
+        self._sizes: dict[tuple[int, ...], Size] = {}
 
     def to(self, device: torch.device) -> "Teacher":
         """Move the networks."""
@@ -56,7 +57,10 @@ class Teacher:
 
     def size(self, patch_size: Sequence[int], num_input_channels: int) -> Size:
         """Parameters and operations of one of the networks on a patch."""
-        return measure_network(self.networks[0].network, patch_size, num_input_channels)
+        key = (num_input_channels, *patch_size)
+        if key not in self._sizes:  # a forward pass of a large network
+            self._sizes[key] = measure_network(self.networks[0].network, patch_size, num_input_channels)
+        return self._sizes[key]
 
     @torch.no_grad()
     def __call__(self, data: Tensor) -> TeacherOutputs:

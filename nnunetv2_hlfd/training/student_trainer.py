@@ -1,6 +1,7 @@
 """The student alone."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,9 @@ class nnUNetTrainerStudent(ScheduledTrainer):
             results_folder=Path(self.output_folder_base).parent,
         )
 
+    @cached_property
     def student_size(self) -> Size:
-        """Parameters and operations of the student."""
+        """Parameters and operations of the student; measured once, which takes a forward pass."""
         return measure_size(
             self.configuration_manager.configuration["architecture"],
             self.configuration_manager.patch_size,
@@ -110,4 +112,4 @@ class nnUNetTrainerStudent(ScheduledTrainer):
         self.inherited = {name: extras[name] for name in ("initial_weights",) if name in extras}
 
     def _record(self) -> dict[str, Any]:
-        return {**super()._record(), "student": vars(self.student_size()), **self.inherited}
+        return {**super()._record(), "student": vars(self.student_size), **self.inherited}

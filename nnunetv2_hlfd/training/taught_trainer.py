@@ -151,7 +151,7 @@ class TaughtTrainer(nnUNetTrainerStudent):
 
     def describe(self) -> str:
         """Teacher, tap table and sizes, for the log and --dry_run."""
-        lines = self.distiller.describe(self.student_size(), *self._patch())
+        lines = self.distiller.describe(self.student_size, *self._patch())
         return "\n".join([*lines, *own_defaults(self.methods, self.given)])
 
     def _patch(self) -> tuple[list[int], int]:

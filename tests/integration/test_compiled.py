@@ -18,7 +18,7 @@ from torch._functorch import config as functorch_config
 
 from nnunetv2_hlfd.distillation.taps import EncoderCapture
 
-METHODS = ("HLFD", "FitNet")
+METHODS = ("HLFD", pytest.param("FitNet", marks=pytest.mark.slow))
 
 
 @pytest.fixture(scope="module")

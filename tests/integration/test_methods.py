@@ -59,7 +59,7 @@ def test_weight_zero_equals_the_student_alone_bit_for_bit(nnunet, variant, teach
 @pytest.mark.parametrize(
     ("dataset", "configuration", "distill_ignored"),
     [
-        pytest.param("Dataset901_Phantom", "2d", True, id="labels-2d"),
+        pytest.param("Dataset901_Phantom", "2d", True, id="labels-2d", marks=pytest.mark.slow),
         pytest.param(REGIONS, "2d", False, id="regions-ignore-2d-masked"),
         pytest.param(REGIONS, "3d_fullres", True, id="regions-ignore-3d"),
     ],
@@ -92,7 +92,7 @@ def test_a_step_trains_student_and_adapters_and_leaves_the_teacher(
 
 
 @pytest.mark.parametrize(
-    "method", [each if each in ("FitNet", "IMF") else pytest.param(each, marks=pytest.mark.slow) for each in METHODS]
+    "method", [each if each == "FitNet" else pytest.param(each, marks=pytest.mark.slow) for each in METHODS]
 )
 def test_interrupted_and_continued_run_equals_the_uninterrupted_one(nnunet, variant, teachers, method):
     """Adapters come back with their optimizer's state: the second epoch is the same."""
