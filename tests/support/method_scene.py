@@ -1,6 +1,6 @@
 """A distillation method on a batch of random student and teacher tensors, and the laws that all methods keep."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -134,7 +134,7 @@ class Network:
 
     features: list
     logits: list
-    decoded: list  # of the decoder, on the grids of the features but the last
+    decoded: list = field(default_factory=list)  # of the decoder, on the grids of the features but the last
 
     def tensors(self, dtype, order=(0, 1)):
         return [
