@@ -32,6 +32,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DICE",
         help="a student is not worse if it loses no more than this (default: 0.01); choose it before you look",
     )
+    parser.add_argument(
+        "--surfaces",
+        nargs="?",
+        type=float,
+        const=2.0,
+        metavar="MM",
+        help="add surface Dice (the share of the borders that lie within MM of each other; default: 2) and HD95; needs "
+        "MONAI and the label maps",
+    )
     add_device(parser, default="cpu", text="where --pictures runs the networks (default: cpu)")
     parser.add_argument(
         "--paper_evaluation",
@@ -52,7 +61,14 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError("Expected the teacher's model folder and at least one student's for -m, got one folder.")
     if not 0 <= options.margin < 1:
         raise UserError(f"Expected a --margin from 0 to below 1, got {options.margin}.")
-    extras = Extras(pictures=options.pictures, paper_evaluation=options.paper_evaluation, device=options.device)
+    if options.surfaces is not None and not options.surfaces > 0:
+        raise UserError(f"Expected a --surfaces above 0 mm, got {options.surfaces}.")
+    extras = Extras(
+        pictures=options.pictures,
+        paper_evaluation=options.paper_evaluation,
+        surfaces=options.surfaces,
+        device=options.device,
+    )
     print(f"Wrote {write_report(teacher, students, options.o, extras=extras, margin=options.margin)}")
     return 0
 

@@ -43,8 +43,12 @@ class CaseFiles:
 
     def read(self, file: Path) -> npt.NDArray[Any]:
         """A label map, axes as in the file."""
-        labels: npt.NDArray[Any] = self.readers[file].read_seg(str(file))[0][0]
-        return labels
+        return self.read_with_spacing(file)[0]
+
+    def read_with_spacing(self, file: Path) -> tuple[npt.NDArray[Any], list[float]]:
+        """A label map, and the size of a voxel along its axes in mm."""
+        labels, properties = self.readers[file].read_seg(str(file))
+        return labels[0], list(properties["spacing"])
 
     def valid(self, reference: npt.NDArray[Any]) -> Mask:
         """Voxels that count: those without the ignore label."""

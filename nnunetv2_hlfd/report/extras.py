@@ -1,4 +1,4 @@
-"""What a report holds on request only: pictures, and the paper's evaluation."""
+"""What a report holds on request only: pictures, borders, and the paper's evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.page import Section
 from nnunetv2_hlfd.report.paper_evaluation import check_probabilities, measure_paper_evaluation, paper_section
 from nnunetv2_hlfd.report.pictures import check_pictures, make_pictures, picture_sections
+from nnunetv2_hlfd.report.surfaces import check_surfaces, measure_surfaces, surfaces_section
 from nnunetv2_hlfd.report.target import choose_target
 
 
@@ -20,11 +21,13 @@ class Extras:
     Attributes:
         pictures: the label to show, "" for the last of dataset.json; None for no pictures.
         paper_evaluation: the label to evaluate as the paper does, likewise.
+        surfaces: mm by which borders may lie apart; None: they are not measured.
         device: where networks run for pictures.
     """
 
     pictures: str | None = None
     paper_evaluation: str | None = None
+    surfaces: float | None = None
     device: str = "cpu"
 
 
@@ -39,6 +42,8 @@ def check_extras(models: Sequence[Model], folds: Sequence[int], extras: Extras) 
     if extras.paper_evaluation is not None:
         choose_target(models[0], extras.paper_evaluation)
         check_probabilities(models, folds)
+    if extras.surfaces is not None:
+        check_surfaces(models, folds)
 
 
 def make_extras(
@@ -57,8 +62,11 @@ def make_extras(
     """
     sections: list[Section] = []
     tables = {}
+    models = [model for arm in arms for model in arm.models]
+    if extras.surfaces is not None:
+        tables["surfaces"] = measure_surfaces(models, folds, extras.surfaces)
+        sections.append(surfaces_section(tables["surfaces"], arms, extras.surfaces))
     if extras.paper_evaluation is not None:
-        models = [model for arm in arms for model in arm.models]
         target = choose_target(models[0], extras.paper_evaluation)
         measured = measure_paper_evaluation(models, folds, target)
         sections.append(paper_section(measured, arms, target))

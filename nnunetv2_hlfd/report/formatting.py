@@ -5,11 +5,11 @@ import math
 from nnunetv2_hlfd.report.bootstrap import Interval
 
 
-def format_spread(mean: float, deviation: float) -> str:
+def format_spread(mean: float, deviation: float, digits: int = 3) -> str:
     """Mean ± standard deviation over runs; a single run has none."""
     if math.isnan(mean):
         return "-"
-    return f"{mean:.3f}" if math.isnan(deviation) else f"{mean:.3f} ± {deviation:.3f}"
+    return f"{mean:.{digits}f}" if math.isnan(deviation) else f"{mean:.{digits}f} ± {deviation:.{digits}f}"
 
 
 def format_number(value: float, digits: int) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from nnunetv2_hlfd.report.arms import Arm, reference_of
-from nnunetv2_hlfd.report.bootstrap import Array, Bootstrap, Interval
+from nnunetv2_hlfd.report.bootstrap import Bootstrap, Interval
+from nnunetv2_hlfd.report.paired import PairedValues
 from nnunetv2_hlfd.report.statistics import LEAST_GAP, holm, wilcoxon_p
 
 MEAN = "mean of labels"
@@ -75,42 +76,13 @@ class Summary:
     gaps: list[Gap]
 
 
-class _Dice:
-    """Dice of one label: a table (cases, runs) for each arm."""
-
-    def __init__(self, label: str, cases: pd.DataFrame, arms: Sequence[Arm], bootstrap: Bootstrap) -> None:
-        self.label = label
-        self.bootstrap = bootstrap
-        table = cases[cases["label"] == label].pivot_table(index="case", columns="run", values="dice", dropna=False)
-        self._tables = {arm.name: table[[model.run for model in arm.models]].to_numpy(dtype=float) for arm in arms}
-
-    def mean(self, arm: Arm) -> Array:
-        """Of each case over the runs."""
-        mean: Array = self._tables[arm.name].mean(axis=1)
-        return mean
-
-    def difference(self, first: Arm, second: Arm) -> Interval:
-        """Within a seed where both arms have the same seeds."""
-        tables = self._tables[first.name], self._tables[second.name]
-        seeds = first.seeds, second.seeds
-        if seeds[0] and seeds[1] and sorted(seeds[0]) == sorted(seeds[1]):
-            pairs = tables[0][:, np.argsort(seeds[0])] - tables[1][:, np.argsort(seeds[1])]
-            return _possible(self.bootstrap.mean(pairs))
-        return _possible(self.bootstrap.difference(*tables))
-
-
-def _possible(difference: Interval) -> Interval:
-    """Dice differs by at most 1; a few runs of which one has failed would allow for more."""
-    return replace(difference, low=float(np.maximum(difference.low, -1)), high=float(np.minimum(difference.high, 1)))
-
-
 def summarize(teacher: Arm, students: Sequence[Arm], folds: Sequence[int]) -> Summary:
     """Compute every number of the report that needs no image."""
     arms = [teacher, *students]
     cases = pd.concat([_cases(arm, folds) for arm in arms], ignore_index=True)
     runs = cases.groupby(["arm", "run", "seed", "label"], sort=False, dropna=False)[list(_METRICS)].mean().reset_index()
     bootstrap = Bootstrap(cases["case"].nunique())
-    tables = [_Dice(label, cases, arms, bootstrap) for label in dict.fromkeys(cases["label"])]
+    tables = [PairedValues(cases, label, "dice", arms, bootstrap) for label in dict.fromkeys(cases["label"])]
     comparisons = [comparison for table in tables for comparison in _compare(table, students)]
     gaps = [gap for table in tables for gap in _gaps(table, teacher, students)]
     to_teacher = [_comparison(table, arm, teacher, is_question=False) for table in tables for arm in students]
@@ -165,7 +137,7 @@ def _over_runs(runs: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def _compare(dice: _Dice, students: Sequence[Arm]) -> list[Comparison]:
+def _compare(dice: PairedValues, students: Sequence[Arm]) -> list[Comparison]:
     """Each arm with its student alone first, then each other pair."""
     references = {arm.name: reference_of(arm, students) for arm in students if not arm.is_student_alone}
     pairs = [(arm, alone) for arm in students if (alone := references.get(arm.name))]
@@ -182,7 +154,7 @@ def _compare(dice: _Dice, students: Sequence[Arm]) -> list[Comparison]:
     return [comparison for is_question in (True, False) for comparison in _adjusted(found, is_question)]
 
 
-def _comparison(dice: _Dice, arm: Arm, reference: Arm, is_question: bool) -> Comparison:
+def _comparison(dice: PairedValues, arm: Arm, reference: Arm, is_question: bool) -> Comparison:
     same = arm.architecture == reference.architecture
     differences = dice.mean(arm) - dice.mean(reference)
     return Comparison(
@@ -204,7 +176,7 @@ def _adjusted(comparisons: Sequence[Comparison], is_question: bool) -> list[Comp
     return [replace(comparison, holm=p) for comparison, p in zip(family, adjusted, strict=True)]
 
 
-def _gaps(dice: _Dice, teacher: Arm, students: Sequence[Arm]) -> list[Gap]:
+def _gaps(dice: PairedValues, teacher: Arm, students: Sequence[Arm]) -> list[Gap]:
     """One for each student alone that other arms are compared with, or for each where nobody is."""
     methods = [arm for arm in students if not arm.is_student_alone]
     gaps = []

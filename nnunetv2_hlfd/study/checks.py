@@ -51,18 +51,20 @@ def check_folds(dataset: str, folds: Sequence[int]) -> None:
         raise UserError(f"Expected folds 0-{number - 1}, those of {file}, got {beyond[0]}.")
 
 
-def check_extras(extras: Mapping[str, str], dataset_json: Mapping[str, Any]) -> None:
-    """The labels that the report is to look at are there, and what pictures are drawn with.
+def check_extras(extras: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> None:
+    """The labels that the report is to look at are there, and what pictures and surfaces are made with.
 
     Raises:
         UserError: naming what is missing.
     """
     names = [name for name in dataset_json["labels"] if name not in ("background", "ignore")]
     for key, label in extras.items():
-        if label and label not in names:
+        if isinstance(label, str) and label and label not in names:
             raise UserError(f"report: {key}: expected one of the labels {', '.join(names)}, got '{label}'.")
     if "pictures" in extras:
         needed("captum.attr", "pictures")
+    if "surfaces" in extras:
+        needed("monai.metrics", "surfaces")
 
 
 def check_existing_teacher(folder: Path, fold: int, dataset: str, *, probabilities: bool = False) -> None:

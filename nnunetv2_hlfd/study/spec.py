@@ -15,8 +15,10 @@ from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.utilities.errors import UserError
 
 _DEFAULT_TEACHER_TRAINER = "nnUNetTrainerTeacher"
-_EXTRAS = ["pictures", "paper_evaluation"]  # of a report
+_LABEL_EXTRAS = ["pictures", "paper_evaluation"]  # of a report: what looks at one label
+_SURFACES = "surfaces"
 _MARGIN = "margin"
+_TOLERANCE = 2.0  # mm
 
 
 class _Loader(yaml.SafeLoader):
@@ -64,7 +66,7 @@ class Study:
     Attributes:
         study: its name, part of the name of every plans variant.
         settings: of every run; those of a teacher or an arm come on top.
-        report: extras of the report -> the label they look at, "" for the last of dataset.json.
+        report: extras of the report -> the label they look at, "" for the last of dataset.json; surfaces -> mm.
         margin: of non-inferiority in the report's verdict, in Dice.
     """
 
@@ -77,7 +79,7 @@ class Study:
     settings: Mapping[str, Any]
     teachers: Sequence[TeacherSpec]
     arms: Sequence[ArmSpec]
-    report: Mapping[str, str]
+    report: Mapping[str, Any]
     margin: float
 
 
@@ -178,15 +180,24 @@ def _arms(name: str, value: Any, settings: Mapping[str, Any], teachers: Sequence
     return arms
 
 
-def _report(value: Any) -> dict[str, str]:
-    """Extras of the report: a label's name, or true for the last label."""
+def _report(value: Any) -> dict[str, Any]:
+    """Extras of the report: a label's name, or true for the last label; for surfaces mm, or true for 2."""
     entry = _mapping(value, "report")
-    _known(entry, [*_EXTRAS, _MARGIN], "report")
-    extras = {key: label for key, label in entry.items() if key != _MARGIN}
+    _known(entry, [*_LABEL_EXTRAS, _SURFACES, _MARGIN], "report")
+    extras = {key: label for key, label in entry.items() if key in _LABEL_EXTRAS}
     for key, label in extras.items():
         if not (label is True or (isinstance(label, str) and label)):
             raise UserError(f"report: {key}: expected the name of a label, or true for the last one, got {label!r}.")
-    return {key: "" if label is True else label for key, label in extras.items()}
+    extras = {key: "" if label is True else label for key, label in extras.items()}
+    return {**extras, _SURFACES: _tolerance(entry[_SURFACES])} if _SURFACES in entry else extras
+
+
+def _tolerance(value: Any) -> float:
+    if value is True:
+        return _TOLERANCE
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise UserError(f"report: {_SURFACES}: expected mm above 0, or true for {_TOLERANCE:g}, got {value!r}.")
+    return float(value)
 
 
 def _margin(value: Mapping[str, Any]) -> float:

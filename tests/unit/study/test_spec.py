@@ -91,6 +91,14 @@ def test_the_report_looks_at_the_named_label_or_the_last_one(read):
     assert study.report == {"pictures": "kidney", "paper_evaluation": ""}
 
 
+def test_the_report_measures_borders_within_so_many_mm(read):
+    assert read(MINIMAL + "report: {surfaces: 1}\n").report == {"surfaces": 1.0}
+    assert read(MINIMAL + "report: {surfaces: true}\n").report == {"surfaces": 2.0}
+    for wrong in ("0", "false", "much"):
+        with pytest.raises(ValueError, match="surfaces: expected mm above 0, or true for 2"):
+            read(MINIMAL + f"report: {{surfaces: {wrong}}}\n")
+
+
 def test_the_report_has_the_named_margin_or_the_usual_one(read):
     assert read(MINIMAL).margin == 0.01
     study = read(MINIMAL + "report: {margin: 0.02, pictures: kidney}\n")
