@@ -17,6 +17,7 @@ from nnunetv2_hlfd.datasets.volumes import compare_grids, read_volume, to_int16,
 from nnunetv2_hlfd.utilities.atomic import atomic_path, write_json
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
+from nnunetv2_hlfd.utilities.lock import locked
 
 REPORT_FILE = "conversion_report.json"
 _LABELS = (0, 1, 2)  # background, organ, tumor: in all data sets here
@@ -51,9 +52,16 @@ def convert(challenge: Challenge, source: Path, dataset: str | None = None, *, r
     if not any(case.label for case in cases):
         raise UserError(f"Expected {challenge.layout}, found no label in {source}.")
     folder = raw_folder() / name
+    with locked(folder, "nnUNetv2_hlfd convert"):
+        return _convert_all(challenge, source, cases, folder, regions)
+
+
+def _convert_all(
+    challenge: Challenge, source: Path, cases: Sequence[SourceCase], folder: Path, regions: bool
+) -> Conversion:
     rows = _earlier_rows(folder, challenge, cases)
     _write_report(folder, challenge, rows.values())
-    for case in tqdm(cases, desc=f"Converting to {name}", unit="case", disable=None):
+    for case in tqdm(cases, desc=f"Converting to {folder.name}", unit="case", disable=None):
         rows[case.name] = _row(case, source, folder, rows.get(case.name, {}))
         _write_report(folder, challenge, rows.values())
     conversion = Conversion(folder=folder, rows=[rows[case.name] for case in cases])

@@ -15,6 +15,7 @@ from nnunetv2_hlfd.plans.plans_check import check_folder_name
 from nnunetv2_hlfd.utilities.atomic import partial_folder, publish, write_json, write_text
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
+from nnunetv2_hlfd.utilities.lock import LOCK_FILE, locked
 from nnunetv2_hlfd.utilities.text import file_name
 
 SUFFIX = "HLFD"
@@ -51,11 +52,11 @@ def write_package(
     dataset, plans_name = model.plans.dataset_name, model.plans.plans_name.removesuffix(SUFFIX) + SUFFIX
     target = output / dataset / f"{model.network_trainer}__{plans_name}__{model.configuration}"
     archive = output / f"{dataset}_{target.name}.zip"
-    for existing in (target, archive):
-        if existing.exists():
-            raise UserError(f"{existing} is there already. Remove it, or choose another folder with -o.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with partial_folder(target) as temporary:
+    lock = locked(target.parent, "nnUNetv2_hlfd export", name=f".{target.name}{LOCK_FILE}")
+    with lock, partial_folder(target) as temporary:
+        for existing in (target, archive):
+            if existing.exists():
+                raise UserError(f"{existing} is there already. Remove it, or choose another folder with -o.")
         folder = temporary / target.name
         folder.mkdir()
         write_json(folder / "plans.json", {**model.plans.plans, "plans_name": plans_name})

@@ -22,6 +22,7 @@ from nnunetv2_hlfd.deploy.runtime.images import find_cases
 from nnunetv2_hlfd.deploy.runtime.nifti_file import check_complete, is_complete
 from nnunetv2_hlfd.utilities.atomic import partial_folder, publish, write_json, writing
 from nnunetv2_hlfd.utilities.errors import UserError
+from nnunetv2_hlfd.utilities.lock import LOCK_FILE, locked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +51,16 @@ def predict_cases(predictor: Predictor, work: Work) -> dict[str, str]:
     Each segmentation appears under its name when it is whole.
 
     Raises:
-        UserError: for an empty folder, or a cascade without predictions of the previous stage.
+        UserError: for an empty folder, a cascade without predictions of the previous stage, or an output that another
+            process predicts the same part into.
     """
-    cases = _cases(predictor, work)
-    work.output.mkdir(parents=True, exist_ok=True)
+    _check_input(predictor, work)
+    part = f".part{work.part_id}of{work.num_parts}" if work.num_parts > 1 else ""
+    with locked(work.output, "nnUNetv2_hlfd predict", name=f"{part}{LOCK_FILE}"):
+        return _predict(predictor, work, _cases(predictor, work))
+
+
+def _predict(predictor: Predictor, work: Work, cases: Mapping[str, Sequence[Path]]) -> dict[str, str]:
     _write_what_was_asked(predictor, work)
     failed: dict[str, str] = {}
     writing: deque[tuple[str, Future[None]]] = deque()
@@ -83,13 +90,18 @@ def predict_cases(predictor: Predictor, work: Work) -> dict[str, str]:
     return failed
 
 
-def _cases(predictor: Predictor, work: Work) -> Mapping[str, Sequence[Path]]:
-    ending = predictor.dataset_json["file_ending"]
+def _check_input(predictor: Predictor, work: Work) -> None:
+    """Refuse what cannot be predicted, before anything is written."""
+    find_cases(work.images, predictor.dataset_json["file_ending"])
     if predictor.configuration_manager.previous_stage_name and work.prev_stage_predictions is None:
         raise UserError(
             f"This model is the second stage of a cascade: expected the folder with predictions of "
             f"{predictor.configuration_manager.previous_stage_name} for -prev_stage_predictions."
         )
+
+
+def _cases(predictor: Predictor, work: Work) -> Mapping[str, Sequence[Path]]:
+    ending = predictor.dataset_json["file_ending"]
     cases = list(find_cases(work.images, ending).items())[work.part_id :: work.num_parts]
     if work.continue_prediction:
         cases = [(case, files) for case, files in cases if not _is_finished(work, case, ending)]

@@ -11,6 +11,7 @@ from nnunetv2_hlfd.training.throwaway import throwaway_trainer
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.errors import UserError
+from nnunetv2_hlfd.utilities.lock import locked
 from nnunetv2_hlfd.utilities.text import some_names
 
 
@@ -52,7 +53,8 @@ def teach(
     if work.missing:
         print(work.estimate())
         if not dry_run:
-            work.run()
+            with locked(work.maps.path, "nnUNetv2_hlfd teach"):
+                work.run()
 
 
 def _student_of(trainer: Any) -> Student:

@@ -13,6 +13,9 @@ from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings, given_settings
 from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
+from nnunetv2_hlfd.utilities.lock import LOCK_FILE, locked
+
+_WAIT_SECONDS = 60  # for another process that writes plans of the same name
 
 
 def check_variant_name(name: str) -> None:
@@ -72,11 +75,12 @@ def write_variant(
     else:
         lineage = {"base_plans": original} if original == base else {"base_plans": original, "made_from": base}
         plans[PLANS_KEY] = {**lineage, "settings": settings}
-    if not overwrite and (differences := variant_differences(target, settings, window)):
-        raise UserError(
-            f"{target} exists with other settings ({differences}). Choose another -name, or add --overwrite."
-        )
-    write_json(target, plans)
+    with locked(folder, "nnUNetv2_hlfd plan", name=f".{target.stem}{LOCK_FILE}", wait_seconds=_WAIT_SECONDS):
+        if not overwrite and (differences := variant_differences(target, settings, window)):
+            raise UserError(
+                f"{target} exists with other settings ({differences}). Choose another -name, or add --overwrite."
+            )
+        write_json(target, plans)
     return target
 
 

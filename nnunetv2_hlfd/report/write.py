@@ -10,12 +10,15 @@ from nnunetv2_hlfd.report.costs import measure_cost, read_curves
 from nnunetv2_hlfd.report.extras import Extras, check_extras, make_extras
 from nnunetv2_hlfd.report.findings import Findings
 from nnunetv2_hlfd.report.lesions import lesion_recall, measure_lesions
-from nnunetv2_hlfd.report.models import check_same_cases, read_models
+from nnunetv2_hlfd.report.models import Model, check_same_cases, read_models
 from nnunetv2_hlfd.report.page import to_html, to_markdown, to_png
 from nnunetv2_hlfd.report.sections import compose
 from nnunetv2_hlfd.report.summary import Comparison, summarize
 from nnunetv2_hlfd.report.verdict import MARGIN
-from nnunetv2_hlfd.utilities.atomic import write_bytes, write_text
+from nnunetv2_hlfd.utilities.atomic import write_files
+from nnunetv2_hlfd.utilities.lock import locked
+
+_HTML = "report.html"
 
 
 def write_report(
@@ -47,15 +50,26 @@ def write_report(
     folds = check_same_cases(models)
     extras = extras or Extras()
     check_extras(models, folds, extras)
+    with locked(output, "nnUNetv2_hlfd report"):
+        write_files(output, _files(models, folds, arms, extras, margin))
+    return output / _HTML
+
+
+def _files(
+    models: Sequence[Model],
+    folds: Sequence[int],
+    arms: Mapping[str, Sequence[Path]] | None,
+    extras: Extras,
+    margin: float,
+) -> dict[str, bytes]:
+    """Content of every file of the report by its name."""
     by_folder = {model.folder.path: model for model in models}
     if arms is None:
         groups = group_models(models[1:])
     else:
         groups = [Arm(name=name, models=[by_folder[path] for path in folders]) for name, folders in arms.items()]
-    first = Arm(name="teacher", models=models[:1])
+    first = Arm(name="teacher", models=list(models[:1]))
     everyone = [first, *groups]
-    output.mkdir(parents=True, exist_ok=True)
-
     summary = summarize(first, groups, folds)
     sections, tables = make_extras(everyone, folds, summary.cases, extras)
     lesions, missing = measure_lesions(models, folds)
@@ -76,15 +90,11 @@ def write_report(
     )
     page = compose(found)
 
-    for picture in page.pictures:
-        write_bytes(output / picture.name, to_png(picture.figure))
-    write_text(output / "report.md", to_markdown(page))
-    html = output / "report.html"
-    write_text(html, to_html(page))
+    files = {picture.name: to_png(picture.figure) for picture in page.pictures}
+    files |= {"report.md": to_markdown(page).encode(), _HTML: to_html(page).encode()}
     tables |= tables_of(found, lesions)
-    for name, table in tables.items():
-        write_text(output / f"{name}.csv", table.to_csv(index=False))
-    return html
+    files |= {f"{name}.csv": table.to_csv(index=False).encode() for name, table in tables.items()}
+    return files
 
 
 def tables_of(found: Findings, lesions: pd.DataFrame) -> dict[str, pd.DataFrame]:

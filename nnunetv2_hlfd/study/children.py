@@ -12,7 +12,7 @@ from types import TracebackType
 
 from nnunetv2_hlfd.study.runs import Run
 from nnunetv2_hlfd.utilities.child_process import executable
-from nnunetv2_hlfd.utilities.process_groups import END_SECONDS, KILL, Watchdog, lock, signal_group
+from nnunetv2_hlfd.utilities.process_groups import END_SECONDS, KILL, Watchdog, lock_log, signal_group
 
 
 @dataclass(kw_only=True)
@@ -60,7 +60,7 @@ class Children:
     def start(self, run: Run, command: Sequence[str], environment: Mapping[str, str], log: Path, slot: int) -> None:
         """Start a training with its output appended to a log."""
         with log.open("ab") as output:
-            lock(output)
+            lock_log(output)
             process = subprocess.Popen(  # noqa: S603 (this package's own command)
                 [executable(command[0]), *command[1:]],
                 env=dict(environment),

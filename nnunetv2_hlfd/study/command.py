@@ -13,6 +13,7 @@ from nnunetv2_hlfd.study.plan import plan_runs, study_folder, teacher_folder, wr
 from nnunetv2_hlfd.study.runner import Runner, default_parallel
 from nnunetv2_hlfd.study.runs import Run
 from nnunetv2_hlfd.study.spec import Study, read_study
+from nnunetv2_hlfd.utilities.lock import locked
 from nnunetv2_hlfd.utilities.markdown import markdown_table
 
 
@@ -64,6 +65,11 @@ def run(file: Path, device: str, parallel: int | None) -> int:
     runs = plan_runs(study)
     folder = study_folder(study, runs)
     runner = Runner(runs, folder, device, parallel or default_parallel(device))
+    with locked(folder, f"nnUNetv2_hlfd study {file.name}"):
+        return _run(study, runs, runner)
+
+
+def _run(study: Study, runs: Sequence[Run], runner: Runner) -> int:
     write_plans(runs)
     failed = runner()
     for name, reason in failed.items():
@@ -71,7 +77,7 @@ def run(file: Path, device: str, parallel: int | None) -> int:
     if failed:
         print(f"{len(failed)} of {len(runs)} runs failed. The same command tries them again.")
     check_teachers_were_blind(runs)
-    _report(study, runs, folder / "report")
+    _report(study, runs, runner.folder / "report")
     return 1 if failed else 0
 
 

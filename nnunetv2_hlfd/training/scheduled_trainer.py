@@ -1,6 +1,7 @@
 """nnU-Net's trainer under this package's settings: schedule, seeds, checkpoints that survive a kill, resume."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,7 @@ from nnunetv2_hlfd.training.schedule import draw_seed, keep_thread_limit, paper_
 from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
+from nnunetv2_hlfd.utilities.lock import LOCK_FILE, locked
 
 
 class ScheduledTrainer(nnUNetTrainer):
@@ -117,6 +119,17 @@ class ScheduledTrainer(nnUNetTrainer):
     def _mirroring_axes(self, planned: tuple[int, ...]) -> tuple[int, ...] | None:
         return None if self.settings.mirroring == "none" else planned
 
+    def run_training(self) -> None:
+        """As nnU-Net, while no other process trains or validates this fold."""
+        with self._locked():
+            super().run_training()
+
+    def _locked(self) -> AbstractContextManager[None]:
+        if self.local_rank != 0:
+            return nullcontext()
+        work = f"a training of fold {self.fold} with {type(self).__name__}"
+        return locked(Path(self.output_folder_base), work, name=f".fold_{self.fold}{LOCK_FILE}")
+
     def on_train_start(self) -> None:
         """Refuse what would be wrong, then start as nnU-Net does and write the record of this run."""
         self.check_start()
@@ -182,7 +195,8 @@ class ScheduledTrainer(nnUNetTrainer):
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """As nnU-Net; `--val` comes here without a start of training."""
         check_previous_stage(self, self.do_split()[1])
-        super().perform_actual_validation(save_probabilities)
+        with self._locked():
+            super().perform_actual_validation(save_probabilities)
 
     def on_epoch_end(self) -> None:
         """As nnU-Net, but checkpoint_latest comes after checkpoint_best and holds the updated best value."""

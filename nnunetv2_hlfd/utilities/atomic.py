@@ -12,7 +12,7 @@ import secrets
 import shutil
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -101,9 +101,26 @@ def write_bytes(path: Path, content: bytes) -> None:
         UserError: where it cannot be written.
     """
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
-        if (size := temporary.stat().st_size) != len(content):
-            raise OSError(f"{size} of {len(content)} bytes were written")
+        _write(temporary, content)
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files that belong together: all are on the disk before the first takes its name.
+
+    Args:
+        folder: that exists.
+        contents: name -> content, one at least.
+
+    Raises:
+        UserError: where they cannot be written; the previous ones are intact.
+    """
+    with partial_folder(folder / next(iter(contents))) as temporary:
+        for name, content in contents.items():
+            with writing(folder / name):
+                _write(temporary / name, content)
+        for name in contents:
+            with writing(folder / name):
+                publish(temporary / name, folder / name)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -122,6 +139,12 @@ def write_json(path: Path, content: object) -> None:
         UserError: where it cannot be written.
     """
     write_text(path, json.dumps(content, indent=4) + "\n")
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    if (size := path.stat().st_size) != len(content):
+        raise OSError(f"{size} of {len(content)} bytes were written")
 
 
 def _flush_folder(folder: Path) -> None:

@@ -14,9 +14,7 @@ from typing import IO, Any
 
 from nnunetv2_hlfd.utilities import watchdog
 from nnunetv2_hlfd.utilities.errors import UserError
-
-if sys.platform != "win32":
-    import fcntl
+from nnunetv2_hlfd.utilities.lock import try_lock
 
 END_SECONDS = 20  # that a group gets to end by itself
 HAS_GROUPS = hasattr(os, "killpg")  # not on Windows
@@ -62,17 +60,9 @@ def signal_group(process: "subprocess.Popen[Any]", number: int) -> None:
             process.terminate()
 
 
-def lock(file: IO[Any]) -> bool:
+def lock_log(file: IO[Any]) -> bool:
     """Lock an open file for this process and the children that inherit it; False where another holds it."""
-    if sys.platform == "win32":
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
+    return sys.platform == "win32" or try_lock(file)  # Windows would lock the child out of its own log
 
 
 def check_nothing_runs(logs: Sequence[Path]) -> None:
@@ -84,7 +74,7 @@ def check_nothing_runs(logs: Sequence[Path]) -> None:
     for path in filter(Path.is_file, logs):
         end = time.monotonic() + END_SECONDS
         with path.open("ab") as log:
-            while not lock(log):
+            while not lock_log(log):
                 if time.monotonic() > end:
                     raise UserError(
                         f"The process of {path} still runs, from an earlier start of this command. Wait for its end or "

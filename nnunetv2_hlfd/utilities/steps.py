@@ -15,12 +15,13 @@ from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.child_process import executable, last_lines
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
+from nnunetv2_hlfd.utilities.lock import locked
 from nnunetv2_hlfd.utilities.process_groups import (
     END_SECONDS,
     KILL,
     Watchdog,
     check_nothing_runs,
-    lock,
+    lock_log,
     signal_group,
     sigterm_interrupts,
 )
@@ -154,11 +155,12 @@ def run_steps(workspace: Workspace, steps: Sequence[Step]) -> None:
 
     Raises:
         StepFailedError: naming the step, its log and the log's last lines.
-        UserError: where a step of an earlier start still runs.
+        UserError: where another process works in the folder, or a step of an earlier start still runs.
     """
     start = time.perf_counter()
-    check_nothing_runs([workspace.log(step) for step in steps])
-    with sigterm_interrupts(), Watchdog() as watchdog:
+    lock = locked(workspace.folder, f"nnUNetv2_hlfd {workspace.work}")
+    with lock, sigterm_interrupts(), Watchdog() as watchdog:
+        check_nothing_runs([workspace.log(step) for step in steps])
         for number, step in enumerate(steps, 1):
             head = f"[{number}/{len(steps)}] {step.title}"
             if workspace.is_finished(step):
@@ -177,7 +179,7 @@ def _run(workspace: Workspace, step: Step, command: Sequence[str], watchdog: Wat
     print(f"      $ {' '.join(command)}", flush=True)
     log_file = workspace.log(step)
     with log_file.open("a", encoding="utf-8", buffering=1) as log:
-        lock(log)
+        lock_log(log)
         child = subprocess.Popen(  # noqa: S603 (commands of nnU-Net and of this package)
             [executable(command[0]), *command[1:]],
             env={**workspace.environment, **step.environment},

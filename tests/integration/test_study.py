@@ -309,7 +309,7 @@ def test_a_study_does_not_start_while_one_of_its_trainings_runs(study, monkeypat
     log.parent.mkdir()
     monkeypatch.setattr(process_groups, "END_SECONDS", 0.1)
     with log.open("ab") as held:
-        assert process_groups.lock(held)
+        assert process_groups.lock_log(held)
         assert main(["study", str(file), "-device", "cpu"]) == 2
     assert f"The process of {log} still runs" in capsys.readouterr().err
 

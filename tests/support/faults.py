@@ -5,10 +5,13 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from nnunetv2_hlfd.utilities.lock import LOCK_FILE
 
 _MOUNT = 'mount -t tmpfs -o "$0" tmpfs "$1" && shift && exec "$@"'
 
@@ -50,3 +53,23 @@ def _can_mount() -> bool:
     return (
         shutil.which("unshare") is not None and subprocess.run(words, capture_output=True, check=False).returncode == 0
     )
+
+
+_HOLD = """
+import sys
+from pathlib import Path
+from nnunetv2_hlfd.utilities.lock import locked
+with locked(Path(sys.argv[1]), "the other work", name=sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_by_another_process(folder: Path, name: str = LOCK_FILE) -> "Iterator[subprocess.Popen[str]]":
+    """A process that holds the lock of a folder until the block ends, it is killed or its standard input is closed."""
+    command = [sys.executable, "-c", _HOLD, str(folder), name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield process  # at the end of the block its standard input is closed

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 from faults import run_on_disk, run_python
 
-from nnunetv2_hlfd.utilities.atomic import atomic_path, partial_folder, publish, write_bytes, write_json, write_text
+from nnunetv2_hlfd.utilities.atomic import (
+    atomic_path,
+    partial_folder,
+    publish,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from nnunetv2_hlfd.utilities.errors import UserError
 
 WRITE_OVER = """
@@ -181,6 +188,29 @@ def test_a_disk_that_is_read_only_is_named(tmp_path):
     target = tmp_path / "file.bin"
     process = run_on_disk(tmp_path, "ro", [sys.executable, "-c", WRITE_OVER, target])
     assert f"UserError: Could not write {target}: [Errno 30] Read-only file system" in process.stderr
+
+
+def test_of_files_that_belong_together_a_full_disk_leaves_all_old_ones(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from nnunetv2_hlfd.utilities.atomic import write_files
+from nnunetv2_hlfd.utilities.errors import UserError
+folder = Path(sys.argv[1])
+write_files(folder, {"a": b"old", "b": b"old"})
+try:
+    write_files(folder, {"a": b"new", "b": bytes(2**20)})
+except UserError as error:
+    print(error)
+print({file.name: file.read_bytes() for file in folder.iterdir()} == {"a": b"old", "b": b"old"})
+write_files(folder, {"b": b"new", "a": b"new"})
+print({file.name: file.read_bytes() for file in folder.iterdir()} == {"a": b"new", "b": b"new"})
+"""
+    process = run_on_disk(tmp_path, "size=256k", [sys.executable, "-c", code, tmp_path])
+    assert process.returncode == 0, process.stderr
+    error, *as_expected = process.stdout.splitlines()
+    assert error.startswith(f"Could not write {tmp_path}/b: [Errno 28] No space left on device")
+    assert as_expected == ["True", "True"]
 
 
 # Processes

@@ -124,7 +124,7 @@ def test_a_second_start_waits_for_no_one(tmp_path, monkeypatch):
     workspace = workspace_of(tmp_path)
     step = make_step(tmp_path, "")
     with workspace.log(step).open("ab") as held:
-        assert process_groups.lock(held)
+        assert process_groups.lock_log(held)
         with pytest.raises(ValueError, match="still runs"):
             run_steps(workspace, [step])
     run_steps(workspace, [step])
