@@ -41,6 +41,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="add surface Dice (the share of the borders that lie within MM of each other; default: 2) and HD95; needs "
         "MONAI and the label maps",
     )
+    parser.add_argument(
+        "--calibration",
+        action="store_true",
+        help="add the expected calibration error and reliability curves; needs probabilities, as --paper_evaluation",
+    )
     add_device(parser, default="cpu", text="where --pictures runs the networks (default: cpu)")
     parser.add_argument(
         "--paper_evaluation",
@@ -67,6 +72,7 @@ def _run(options: argparse.Namespace) -> int:
         pictures=options.pictures,
         paper_evaluation=options.paper_evaluation,
         surfaces=options.surfaces,
+        calibration=options.calibration,
         device=options.device,
     )
     print(f"Wrote {write_report(teacher, students, options.o, extras=extras, margin=options.margin)}")

@@ -1,4 +1,4 @@
-"""What a report holds on request only: pictures, borders, and the paper's evaluation."""
+"""What a report holds on request only: pictures, borders, calibration, and the paper's evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from nnunetv2_hlfd.report.arms import Arm
+from nnunetv2_hlfd.report.calibration import calibration_section, measure_calibration
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.page import Section
-from nnunetv2_hlfd.report.paper_evaluation import check_probabilities, measure_paper_evaluation, paper_section
+from nnunetv2_hlfd.report.paper_evaluation import measure_paper_evaluation, paper_section
 from nnunetv2_hlfd.report.pictures import check_pictures, make_pictures, picture_sections
+from nnunetv2_hlfd.report.probabilities import check_probabilities
 from nnunetv2_hlfd.report.surfaces import check_surfaces, measure_surfaces, surfaces_section
 from nnunetv2_hlfd.report.target import choose_target
 
@@ -22,12 +24,14 @@ class Extras:
         pictures: the label to show, "" for the last of dataset.json; None for no pictures.
         paper_evaluation: the label to evaluate as the paper does, likewise.
         surfaces: mm by which borders may lie apart; None: they are not measured.
+        calibration: whether to measure it.
         device: where networks run for pictures.
     """
 
     pictures: str | None = None
     paper_evaluation: str | None = None
     surfaces: float | None = None
+    calibration: bool = False
     device: str = "cpu"
 
 
@@ -41,7 +45,9 @@ def check_extras(models: Sequence[Model], folds: Sequence[int], extras: Extras) 
         check_pictures(models, folds, extras.pictures, extras.device)
     if extras.paper_evaluation is not None:
         choose_target(models[0], extras.paper_evaluation)
-        check_probabilities(models, folds)
+        check_probabilities(models, folds, "--paper_evaluation")
+    if extras.calibration:
+        check_probabilities(models, folds, "--calibration")
     if extras.surfaces is not None:
         check_surfaces(models, folds)
 
@@ -66,6 +72,9 @@ def make_extras(
     if extras.surfaces is not None:
         tables["surfaces"] = measure_surfaces(models, folds, extras.surfaces)
         sections.append(surfaces_section(tables["surfaces"], arms, extras.surfaces))
+    if extras.calibration:
+        tables["calibration"] = measure_calibration(models, folds)
+        sections.append(calibration_section(tables["calibration"], arms))
     if extras.paper_evaluation is not None:
         target = choose_target(models[0], extras.paper_evaluation)
         measured = measure_paper_evaluation(models, folds, target)

@@ -7,7 +7,6 @@ That code keeps the slices that truly contain tumor, and calls tumor what has a 
 import functools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,10 @@ from nnunetv2_hlfd.report.case_files import CaseFiles, Mask, label_mask, list_ca
 from nnunetv2_hlfd.report.formatting import format_spread
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.page import Section, Table
+from nnunetv2_hlfd.report.probabilities import probabilities_file, read_probabilities
 from nnunetv2_hlfd.report.target import Target
 from nnunetv2_hlfd.utilities.dice import dice
 from nnunetv2_hlfd.utilities.errors import UserError
-from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 THRESHOLD = 0.4
 _METRICS = {
@@ -31,23 +30,6 @@ _METRICS = {
     "rvd": "RVD, whole cases",
     "threshold_rvd": f"RVD, slices, {THRESHOLD}",
 }
-
-
-def check_probabilities(models: Sequence[Model], folds: Sequence[int]) -> None:
-    """Every prediction and its probabilities are there.
-
-    Raises:
-        UserError: naming a missing file, and the command that makes those of its fold.
-    """
-    for model in models:
-        cases = model.cases[model.cases["fold"].isin(folds)].drop_duplicates("case")
-        for fold, prediction in zip(cases["fold"], map(Path, cases["prediction"]), strict=True):
-            missing = next((file for file in (prediction, _probabilities(prediction)) if not file.is_file()), None)
-            if missing:
-                raise UserError(
-                    f"--paper_evaluation needs {missing}, found none. Make the fold's probabilities with: "
-                    f"{model.folder.train_command(fold, '--val', '--npz')}"
-                )
 
 
 def measure_paper_evaluation(models: Sequence[Model], folds: Sequence[int], target: Target) -> pd.DataFrame:
@@ -104,7 +86,7 @@ def _measure_case(files: CaseFiles, target: Target) -> list[dict[str, Any]]:
     rows = []
     for run, file in files.predictions.items():
         predicted = label_mask(files.read(file), target.value, valid)
-        likely = (_read_probabilities(_probabilities(file), target, truth.shape) > THRESHOLD) & valid
+        likely = (read_probabilities(probabilities_file(file), [target], truth.shape)[0] > THRESHOLD) & valid
         pairs = {
             "": (predicted, truth),
             "slices_": (with_label(predicted), with_label(truth)),
@@ -120,22 +102,6 @@ def _measure_case(files: CaseFiles, target: Target) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _probabilities(prediction: Path) -> Path:
-    """Where nnU-Net writes them: beside the label map, whose name may have dots."""
-    return prediction.with_name(prediction.name.removesuffix(".gz")).with_suffix(".npz")
-
-
-def _read_probabilities(file: Path, target: Target, shape: tuple[int, ...]) -> Any:
-    try:
-        with refuse_damage(file), np.load(file, allow_pickle=False) as archive:
-            probabilities = archive["probabilities"][target.channel]
-    except ValueError as error:  # NumPy's own do not name the file
-        raise UserError(f"{file} is damaged: {error}") from error
-    if probabilities.shape != shape:
-        raise UserError(f"Expected probabilities of shape {shape} in {file}, got {probabilities.shape}.")
-    return probabilities
 
 
 def _rvd(predicted: Mask, truth: Mask) -> float:

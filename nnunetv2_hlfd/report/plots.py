@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -82,6 +83,33 @@ def draw_cases(summary: Summary, label: str, alone: str, arms: Sequence[str]) ->
         axis.remove()
     figure.supxlabel(f"Dice of {alone}, {label}", fontsize=9)
     figure.supylabel("Dice of the arm", fontsize=9)
+    return figure
+
+
+def draw_reliability(curves: Mapping[str, Mapping[str, npt.NDArray[np.float64]]]) -> Figure:
+    """How often voxels truly have the label over their probability, for each arm; a panel for each label.
+
+    Args:
+        curves: label -> arm -> (2, points).
+    """
+    rows, columns = math.ceil(len(curves) / _COLUMNS), min(len(curves), _COLUMNS)
+    figure = Figure(figsize=(3.1 * columns + 2.5, 3.3 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for axis, (label, arms) in zip(grid, curves.items(), strict=False):
+        axis.plot([0, 1], [0, 1], color="gray", linewidth=0.8)
+        for index, (arm, (probability, frequency)) in enumerate(arms.items()):
+            axis.plot(
+                probability, frequency, color=_color(index), label=arm, linestyle=_line(index), marker=".", linewidth=1
+            )
+        axis.set_title(label, fontsize=9, wrap=True)
+        axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+        axis.grid(alpha=0.3)
+    for axis in grid[len(curves) :]:
+        axis.remove()
+    figure.supxlabel("probability of the label", fontsize=9)
+    figure.supylabel("how often it is there", fontsize=9)
+    _finish(figure, grid[0])
     return figure
 
 

@@ -89,8 +89,8 @@ def check_existing_teacher(folder: Path, fold: int, dataset: str, *, probabiliti
     validation = checkpoint.parent / "validation"
     if probabilities and not any(validation.glob("*.npz")):
         raise UserError(
-            f"The report's paper_evaluation needs the probabilities (.npz) in {validation}, found none. Make them with "
-            f"nnUNetv2_train ... {fold} --val --npz."
+            f"The report's paper_evaluation or calibration needs the probabilities (.npz) in {validation}, found none. "
+            f"Make them with nnUNetv2_train ... {fold} --val --npz."
         )
     file = splits_file(dataset)
     if file.is_file():

@@ -61,7 +61,7 @@ class _Planner:
         self.given = given  # plans that are a variant themselves hand their settings on
         self.arms = [(arm, _trainer(arm.trainer, nnUNetTrainerStudent, f"arms: {arm.name}")) for arm in study.arms]
         used = {arm.teacher for arm, trainer in self.arms if issubclass(trainer, DistillationTrainer)}
-        self.save_probabilities = "paper_evaluation" in study.report
+        self.save_probabilities = bool({"paper_evaluation", "calibration"} & study.report.keys())
         first = study.teachers[0]
         self.teachers = [teacher for teacher in study.teachers if teacher is first or teacher.name in used]
 

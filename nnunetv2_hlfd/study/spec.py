@@ -17,6 +17,7 @@ from nnunetv2_hlfd.utilities.errors import UserError
 _DEFAULT_TEACHER_TRAINER = "nnUNetTrainerTeacher"
 _LABEL_EXTRAS = ["pictures", "paper_evaluation"]  # of a report: what looks at one label
 _SURFACES = "surfaces"
+_CALIBRATION = "calibration"
 _MARGIN = "margin"
 _TOLERANCE = 2.0  # mm
 
@@ -66,7 +67,8 @@ class Study:
     Attributes:
         study: its name, part of the name of every plans variant.
         settings: of every run; those of a teacher or an arm come on top.
-        report: extras of the report -> the label they look at, "" for the last of dataset.json; surfaces -> mm.
+        report: extras of the report -> the label they look at, "" for the last of dataset.json; surfaces -> mm;
+            calibration -> true.
         margin: of non-inferiority in the report's verdict, in Dice.
     """
 
@@ -183,13 +185,19 @@ def _arms(name: str, value: Any, settings: Mapping[str, Any], teachers: Sequence
 def _report(value: Any) -> dict[str, Any]:
     """Extras of the report: a label's name, or true for the last label; for surfaces mm, or true for 2."""
     entry = _mapping(value, "report")
-    _known(entry, [*_LABEL_EXTRAS, _SURFACES, _MARGIN], "report")
+    _known(entry, [*_LABEL_EXTRAS, _SURFACES, _CALIBRATION, _MARGIN], "report")
     extras = {key: label for key, label in entry.items() if key in _LABEL_EXTRAS}
     for key, label in extras.items():
         if not (label is True or (isinstance(label, str) and label)):
             raise UserError(f"report: {key}: expected the name of a label, or true for the last one, got {label!r}.")
     extras = {key: "" if label is True else label for key, label in extras.items()}
-    return {**extras, _SURFACES: _tolerance(entry[_SURFACES])} if _SURFACES in entry else extras
+    if _SURFACES in entry:
+        extras[_SURFACES] = _tolerance(entry[_SURFACES])
+    if _CALIBRATION in entry:
+        if entry[_CALIBRATION] is not True:
+            raise UserError(f"report: {_CALIBRATION}: expected true, got {entry[_CALIBRATION]!r}.")
+        extras[_CALIBRATION] = True
+    return extras
 
 
 def _tolerance(value: Any) -> float:

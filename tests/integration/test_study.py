@@ -218,7 +218,7 @@ def test_an_existing_teacher_of_another_split_is_refused(study, teacher_2d, tmp_
     assert plan_runs(read_study(file))[1].teacher == folder
     wanted = study("blind", ARMS, teachers={"there": {"folder": str(folder)}}, report={"paper_evaluation": True})
     assert main(["study", str(wanted), "--dry_run"]) == 2
-    assert "The report's paper_evaluation needs the probabilities (.npz) in " in capsys.readouterr().err
+    assert "The report's paper_evaluation or calibration needs the probabilities (.npz) in " in capsys.readouterr().err
     (folder / "fold_1").symlink_to(teacher_2d)
     assert main(["study", str(study("blind", ARMS, folds=[1], teachers={"there": {"folder": str(folder)}}))]) == 2
     assert "was validated on other cases than this student's fold holds out" in capsys.readouterr().err

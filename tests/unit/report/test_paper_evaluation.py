@@ -9,7 +9,8 @@ from report_folders import cases, volume, write_model, write_scene
 from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.report.arms import Arm
 from nnunetv2_hlfd.report.models import read_models
-from nnunetv2_hlfd.report.paper_evaluation import check_probabilities, measure_paper_evaluation, paper_section
+from nnunetv2_hlfd.report.paper_evaluation import measure_paper_evaluation, paper_section
+from nnunetv2_hlfd.report.probabilities import check_probabilities
 from nnunetv2_hlfd.report.target import choose_target
 
 TUMOR = (2, (1, 3), (0, 4), (0, 4))  # 32 voxels in slices 1 and 2
@@ -113,7 +114,7 @@ def test_the_table_is_the_mean_over_runs_with_its_deviation(scene):
 def test_missing_probabilities_are_refused_with_nnunets_command_before_anything_is_measured(scene, tmp_path, capsys):
     models = scene(volume(TUMOR), volume(TUMOR), volume(TUMOR), kind="labels")
     write_probabilities(models[0], volume(TUMOR) == 2)
-    check_probabilities(models[:1], [0])
+    check_probabilities(models[:1], [0], "--paper_evaluation")
     folders = [str(model.folder.path) for model in models]
     assert main(["report", "-m", *folders, "-o", str(tmp_path / "out"), "--paper_evaluation"]) == 2
     message = capsys.readouterr().err
@@ -127,7 +128,7 @@ def test_probabilities_lie_beside_the_label_map_whatever_its_name(case, tmp_path
     folder = write_model(tmp_path, "nnUNetTrainer", {case: 0.5})
     for ending in (".nii.gz", ".npz"):
         (folder / "fold_0" / "validation" / f"{case}{ending}").touch()
-    check_probabilities(read_models([folder]), [0])
+    check_probabilities(read_models([folder]), [0], "--calibration")
 
 
 @pytest.mark.parametrize(

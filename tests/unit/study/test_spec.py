@@ -99,6 +99,12 @@ def test_the_report_measures_borders_within_so_many_mm(read):
             read(MINIMAL + f"report: {{surfaces: {wrong}}}\n")
 
 
+def test_the_report_measures_calibration_where_it_is_wanted(read):
+    assert read(MINIMAL + "report: {calibration: true}\n").report == {"calibration": True}
+    with pytest.raises(ValueError, match="calibration: expected true, got 'tumor'"):
+        read(MINIMAL + "report: {calibration: tumor}\n")
+
+
 def test_the_report_has_the_named_margin_or_the_usual_one(read):
     assert read(MINIMAL).margin == 0.01
     study = read(MINIMAL + "report: {margin: 0.02, pictures: kidney}\n")
