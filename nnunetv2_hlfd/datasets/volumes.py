@@ -1,23 +1,25 @@
 """NIfTI files of other people: read whole, compared, and turned into what nnU-Net reads."""
 
-import gzip
 import itertools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pandas as pd
 import SimpleITK
+from numpy.typing import NDArray
 
+from nnunetv2_hlfd.deploy.runtime.nifti_file import content, is_nifti2
 from nnunetv2_hlfd.utilities.atomic import atomic_path
 from nnunetv2_hlfd.utilities.errors import UserError
 
 # Of a voxel, at the corner of the volume that is farthest off. Less is noise of the header: rounded or stored twice.
 GEOMETRY_TOLERANCE = 0.1
 _INT16 = np.iinfo(np.int16)
-_VOXELS_AT_A_TIME = 2**20
 
 
 def read_volume(file: Path) -> SimpleITK.Image:
@@ -46,21 +48,31 @@ def check_content(file: Path) -> None:
     SimpleITK reads a truncated file without a word and takes 0 for what is no number.
 
     Raises:
-        UserError: if it has not; other kinds of errors for files that are no NIfTI or not compressed as they say.
+        UserError: if it has not; other kinds of errors for files that are no NIfTI or damaged.
     """
-    stored = nibabel.load(file).dataobj
-    dtype, voxels = stored.dtype, math.prod(stored.shape)
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
-        opened.read(stored.offset)
-        while voxels > 0:
-            chunk = np.frombuffer(opened.read(min(voxels, _VOXELS_AT_A_TIME) * dtype.itemsize), dtype)
-            if not len(chunk):
-                raise UserError(f"truncated, {voxels} voxels are missing")
-            if dtype.kind == "f" and not np.isfinite(chunk).all():
-                raise UserError("it has values that are no numbers")
-            voxels -= len(chunk)
-        while opened.read(_VOXELS_AT_A_TIME):  # up to the checksum
-            pass
+    blocks = content(file)
+    beginning = next(blocks, b"")
+    image_class = nibabel.Nifti2Image if is_nifti2(beginning) else nibabel.Nifti1Image
+    header = image_class.header_class.from_fileobj(BytesIO(beginning))
+    dtype, missing = header.get_data_dtype(), math.prod(header.get_data_shape())
+    for voxels in _voxels(itertools.chain([beginning], blocks), header.get_data_offset(), dtype):
+        if dtype.kind == "f" and not np.isfinite(voxels[:missing]).all():
+            raise UserError("it has values that are no numbers")
+        missing -= len(voxels[:missing])
+    if missing:
+        raise UserError(f"truncated, {missing} voxels are missing")
+
+
+def _voxels(blocks: Iterable[bytes], offset: int, dtype: "np.dtype[Any]") -> Iterator[NDArray[Any]]:
+    """Yield what lies behind the header, in whole voxels, up to the end of the file, where its checksum is."""
+    held = bytearray()
+    for block in blocks:
+        held += block
+        skipped = min(offset, len(held))
+        offset -= skipped
+        end = len(held) - (len(held) - skipped) % dtype.itemsize
+        yield np.frombuffer(bytes(held[skipped:end]), dtype)
+        del held[:end]
 
 
 def write_volume(volume: SimpleITK.Image, target: Path) -> None:

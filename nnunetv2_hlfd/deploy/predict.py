@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
-from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from nnunetv2_hlfd.deploy.case import prepare_case
 from nnunetv2_hlfd.deploy.predictor import Predictor
 from nnunetv2_hlfd.deploy.runtime.errors import UserError as RuntimeUserError
 from nnunetv2_hlfd.deploy.runtime.images import find_cases
@@ -126,39 +125,10 @@ def _prepared(
 
 
 def _read(predictor: Predictor, work: Work, case: str, files: Sequence[Path]) -> tuple[Tensor, dict[str, Any]]:
-    """Preprocess a case by nnU-Net; the previous stage's labels become channels, as in nnU-Net's predictor."""
-    dataset_json, configuration = predictor.dataset_json, predictor.configuration_manager
-    for file in files:
-        check_complete(file)
     previous = None
     if work.prev_stage_predictions is not None:
-        previous = str(work.prev_stage_predictions / f"{case}{dataset_json['file_ending']}")
-    preprocessor = configuration.preprocessor_class(verbose=False)
-    try:
-        data, segmentation, properties = preprocessor.run_case(
-            [str(file) for file in files], previous, predictor.plans_manager, configuration, dataset_json
-        )
-    except Exception:
-        _check_channels(predictor, files)
-        raise
-    if len(data) != _channels(dataset_json):
-        _check_channels(predictor, files)
-    if previous is not None:
-        labels = predictor.label_manager.foreground_labels
-        data = np.vstack((data, convert_labelmap_to_one_hot(segmentation[0], labels, data.dtype)))
-    return torch.from_numpy(np.ascontiguousarray(data, np.float32)), properties
-
-
-def _channels(dataset_json: Mapping[str, Any]) -> int:
-    return len(dataset_json.get("channel_names") or dataset_json["modality"])
-
-
-def _check_channels(predictor: Predictor, files: Sequence[Path]) -> None:
-    """Say so where a case has too few or too many channels. Only the reader knows: one file may hold several (RGB)."""
-    found = len(predictor.plans_manager.image_reader_writer_class().read_images([str(file) for file in files])[0])
-    expected = _channels(predictor.dataset_json)
-    if found != expected:
-        raise UserError(f"expected {expected} channels, got {found}: {', '.join(file.name for file in files)}")
+        previous = work.prev_stage_predictions / f"{case}{predictor.dataset_json['file_ending']}"
+    return prepare_case(predictor, files, previous)
 
 
 def _write(

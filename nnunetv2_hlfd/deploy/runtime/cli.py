@@ -68,8 +68,8 @@ def _predict(options: argparse.Namespace) -> int:
             write_segmentation(labels, image, file, model)
         except Exception as error:  # one bad case must not cost the others
             failed.append(case)
-            reason = str(error).strip().splitlines()
-            print(f"[{number}/{len(cases)}] {case} FAILED: {reason[-1] if reason else error!r}", file=sys.stderr)
+            reason = (str(error).strip() or repr(error)).splitlines()[-1]  # SimpleITK's last line says most
+            print(f"[{number}/{len(cases)}] {case} FAILED: {reason}", file=sys.stderr)
         else:
             print(f"[{number}/{len(cases)}] {case}: {time.perf_counter() - start:.1f} s", flush=True)
     if failed:

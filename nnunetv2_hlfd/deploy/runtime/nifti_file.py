@@ -39,7 +39,13 @@ def content(file: Path) -> Iterator[bytes]:
                     return
                 stream = zlib.decompressobj(wbits=31)
             block = block or opened.read(_BLOCK)
-        raise EOFError("Compressed file ended before its end was marked")
+        raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+
+
+def is_compressed(file: Path) -> bool:
+    """Return whether a file begins as gzip does, whatever its name says."""
+    with file.open("rb") as opened:
+        return opened.read(len(_GZIP)) == _GZIP
 
 
 def check_complete(file: Path) -> None:

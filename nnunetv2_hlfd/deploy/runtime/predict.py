@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import UserError
 from .network import Network
 from .preprocess import prepare, to_labels
 from .readers.reader import Image
@@ -14,9 +15,15 @@ from .tiles import batch_size, gaussian_window, pad_to_patch, predict_tiles, til
 def predict_labels(
     image: Image, networks: Sequence[Network], *, step_size: float = 0.5, mirroring: bool = True
 ) -> NDArray[np.integer]:
-    """Predict the labels (z, y, x) of an image, by the mean of the networks' logits."""
+    """Predict the labels (z, y, x) of an image, by the mean of the networks' logits.
+
+    Raises:
+        UserError: for an image that no network can take.
+    """
     model = networks[0].description
     prepared = prepare(image, model)
+    if not np.isfinite(prepared.data).all():
+        raise UserError("the image has NaN or infinite values after normalization")
     logits = predict_logits(prepared.data, networks, step_size=step_size, mirroring=mirroring)
     return to_labels(logits, prepared, model)
 

@@ -148,6 +148,17 @@ def test_nothing_but_the_data_set_and_its_report_is_left(kits19):
     }
 
 
+def test_files_whose_data_are_whole_are_converted_however_they_are_compressed(kits19, raw):
+    image, label = (kits19 / "data/case_00001" / name for name in ("imaging.nii.gz", "segmentation.nii.gz"))
+    image.write_bytes(gzip.decompress(image.read_bytes()))
+    label.write_bytes(label.read_bytes() + b"bytes of somebody else")
+    convert(KITS19, kits19)
+    folder = raw / "Dataset019_KiTS19"
+    hu, labels = scene(1)
+    np.testing.assert_array_equal(nibabel.load(folder / "imagesTr/case_00001_0000.nii.gz").get_fdata(), hu)
+    np.testing.assert_array_equal(nibabel.load(folder / "labelsTr/case_00001.nii.gz").get_fdata(), labels)
+
+
 # What is skipped
 
 

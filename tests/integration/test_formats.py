@@ -1,0 +1,170 @@
+"""Whatever nnU-Net reads, beside stock nnU-Net: labels and geometry of `predict` and of an export's predict.pyz."""
+
+import gzip
+import json
+import re
+
+import imageio.v3
+import nibabel
+import numpy as np
+import onnx
+import pytest
+import torch
+from color_model import FORMATS, SHEARED, by_nibabel, make_scene, rename_reader, write_model
+from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from nnunetv2_hlfd.cli.main import main
+from nnunetv2_hlfd.deploy.describe import describe
+from nnunetv2_hlfd.deploy.runtime.cli import main as program
+from nnunetv2_hlfd.models.folder import ModelFolder
+from nnunetv2_hlfd.utilities.dice import dice
+
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def model(nnunet, tmp_path_factory):
+    """Model folder, whose reader each test names."""
+    plans = json.loads((nnunet / "preprocessed/Dataset901_Phantom/nnUNetPlans.json").read_text())
+    return write_model(tmp_path_factory.mktemp("model") / "Dataset910_Colors", plans)
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    """Its export to ONNX, as written for png."""
+    output = tmp_path_factory.mktemp("exported")
+    rename_reader(model, "NaturalImage2DIO", ".png")
+    assert main(["export", "-m", str(model), "-o", str(output), "-to", "onnx"]) == 0
+    [folder] = output.glob("Dataset*/nnUNetTrainer*")
+    return folder
+
+
+def describe_again(exported, model):
+    """Write what an export of the model would say about its images."""
+    file = exported / "fold_0/network.onnx"
+    network = onnx.load(file)
+    [entry] = [entry for entry in network.metadata_props if entry.key == "nnunet"]
+    entry.value = describe(ModelFolder.open(model), mirroring=True).to_json()
+    onnx.save(network, file)
+
+
+def stock_predict(model, images, output):
+    output.mkdir()
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model), (0,))
+    predictor.predict_from_files_sequential(str(images), str(output))
+
+
+def predict(model, images, output):
+    return main(["predict", "-m", str(model), "-i", str(images), "-o", str(output), "-device", "cpu"])
+
+
+def run_program(exported, images, output, *more):
+    return program(["-m", str(exported), "-i", str(images), "-o", str(output), *more])
+
+
+def assert_same_segmentations(folder, expected, reader, ending, labels=(1, 2)):
+    """Every file, the Dice of every label at least 0.999, and the geometry."""
+    read = recursive_find_reader_writer_by_name(reader)().read_seg
+    files = sorted(expected.glob(f"*{ending}"))
+    assert files
+    for file in files:
+        (ours, described), (theirs, wanted) = read(str(folder / file.name)), read(str(file))
+        for label in labels:
+            assert (theirs == label).sum() > 100
+            assert dice(ours == label, theirs == label) >= 0.999
+        np.testing.assert_allclose(described["spacing"], wanted["spacing"])
+        if "sitk_stuff" in wanted:
+            for key in ("origin", "direction"):
+                np.testing.assert_allclose(described["sitk_stuff"][key], wanted["sitk_stuff"][key])
+        if "nibabel_stuff" in wanted:
+            key = "original_affine"
+            np.testing.assert_allclose(described["nibabel_stuff"][key], wanted["nibabel_stuff"][key])
+
+
+QUICK = ("png", "3d tif", "sheared")
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=SLOW) for name in FORMATS])
+def test_every_format_is_predicted_as_by_stock_nnunet(model, exported, tmp_path, name):
+    reader, ending, shape, write = FORMATS[name]
+    images = tmp_path / "images"
+    images.mkdir()
+    write(make_scene(shape, seed=2)[0], images, "Müller 1.2.840")
+    rename_reader(model, reader, ending)
+    describe_again(exported, model)
+    stock_predict(model, images, tmp_path / "stock")
+    assert predict(model, images, tmp_path / "ours") == 0
+    assert run_program(exported, images, tmp_path / "program") == 0
+    for folder in ("ours", "program"):
+        assert_same_segmentations(tmp_path / folder, tmp_path / "stock", reader, ending)
+
+
+def reasons(error):
+    """Case -> reason, of the lines `CASE FAILED: REASON` of predict and predict.pyz."""
+    return dict(re.findall(r"(\w+) FAILED: (.+)$", error, re.MULTILINE))
+
+
+def test_colors_that_are_not_the_models_are_refused_by_name(model, exported, tmp_path, capsys):
+    reader, ending, shape, write = FORMATS["png"]
+    images = tmp_path / "images"
+    images.mkdir()
+    image, _ = make_scene(shape, seed=2)
+    write(image, images, "good")
+    write(np.concatenate([image, image[:1]]), images, "alpha")
+    imageio.v3.imwrite(images / "gray_0000.png", image[0, 0])
+    rename_reader(model, reader, ending)
+    describe_again(exported, model)
+    wanted = {
+        "alpha": "expected 3 channels, got 4: alpha_0000.png",
+        "gray": "expected 3 channels, got 1: gray_0000.png",
+    }
+    assert predict(model, images, tmp_path / "ours") == 1
+    assert reasons(capsys.readouterr().err) == wanted
+    assert run_program(exported, images, tmp_path / "program") == 1
+    assert reasons(capsys.readouterr().err) == wanted
+    for folder in ("ours", "program"):
+        assert [file.name for file in (tmp_path / folder).glob("*.png")] == ["good.png"]
+
+
+def test_what_is_whole_is_predicted_and_what_is_not_fails_by_name(model, exported, tmp_path, capsys):
+    """nnU-Net's NibabelIO refuses a `.nii.gz` file that is not compressed."""
+    reader, ending, shape, write = FORMATS["sheared"]
+    images = tmp_path / "images"
+    images.mkdir()
+    image, _ = make_scene(shape, seed=2)
+    for case in ("whole", "plain", "other", "nan"):
+        write(image, images, case)
+    for file in images.glob("plain*"):
+        file.write_bytes(gzip.decompress(file.read_bytes()))
+    by_nibabel(SHEARED)(image[1, :, 1:].astype(np.int16), images / "other_0001.nii.gz")
+    by_nibabel(SHEARED)(np.full(shape, np.nan, np.float32), images / "nan_0002.nii.gz")
+    rename_reader(model, reader, ending)
+    describe_again(exported, model)
+    assert predict(model, images, tmp_path / "ours") == 1
+    found = reasons(capsys.readouterr().err)
+    assert found["other"] == (
+        "nnU-Net refuses other_0000.nii.gz, other_0001.nii.gz, other_0002.nii.gz; what differs is printed above"
+    )
+    assert "do not seem to be RGB images" in found["nan"]  # nnU-Net's own words
+    assert run_program(exported, images, tmp_path / "program") == 1
+    found = reasons(capsys.readouterr().err)
+    assert found["other"].startswith("other_0001.nii.gz has another shape or spacing than other_0000.nii.gz")
+    assert found["nan"].endswith("NaN or infinite values after normalization")
+    for folder in ("ours", "program"):
+        assert sorted(file.name for file in (tmp_path / folder).glob("*.nii.gz")) == ["plain.nii.gz", "whole.nii.gz"]
+        one, two = (nibabel.load(tmp_path / folder / f"{case}.nii.gz") for case in ("plain", "whole"))
+        np.testing.assert_array_equal(one.dataobj, two.dataobj)
+
+
+def test_the_scene_is_found_at_all(model, tmp_path):
+    """Otherwise the comparison would compare noise."""
+    reader, ending, shape, write = FORMATS["png"]
+    (tmp_path / "images").mkdir()
+    image, labels = make_scene(shape, seed=2)
+    write(image, tmp_path / "images", "a")
+    rename_reader(model, reader, ending)
+    assert predict(model, tmp_path / "images", tmp_path / "ours") == 0
+    found = recursive_find_reader_writer_by_name(reader)().read_seg(str(tmp_path / "ours/a.png"))[0][0]
+    assert min(dice(found == label, labels == label) for label in (1, 2)) > 0.9
