@@ -11,12 +11,14 @@ from nnunetv2_hlfd.deploy import runtime
 from nnunetv2_hlfd.deploy.convert import check_conversion, to_openvino, write_onnx
 from nnunetv2_hlfd.deploy.describe import describe
 from nnunetv2_hlfd.deploy.package import Exported, write_package
+from nnunetv2_hlfd.deploy.quantize import FoldCases, dice_cost, fold_cases, quantize
 from nnunetv2_hlfd.deploy.runtime.description import KEY, Description
 from nnunetv2_hlfd.deploy.runtime.network import FILES, compile_openvino, open_network
 from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.utilities.atomic import writing
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
+from nnunetv2_hlfd.utilities.text import some_names
 
 if TYPE_CHECKING:
     from openvino import Model
@@ -76,6 +78,7 @@ def export_openvino(source: Source, output: Path, options: Options) -> Exported:
     choices: dict[str, object] = {"format": "openvino", "mirroring": options.mirroring, "half": options.half}
 
     openvino = needed("openvino", "openvino")
+    cases = {fold: fold_cases(source.model, fold) for fold in source.folds if options.int8}
 
     def fill(folder: Path) -> None:
         for fold in source.folds:
@@ -83,7 +86,7 @@ def export_openvino(source: Source, output: Path, options: Options) -> Exported:
             error = check_conversion(network, compile_openvino(model), source.model.input_shape)
             print(f"Fold {fold}: logits differ by {error:.0e} of the largest from PyTorch's.")
             if options.int8:
-                model = _quantized(model, source, fold, description, options, choices)
+                model = _quantized(model, source, fold, cases[fold], description, options, choices)
             model.set_rt_info(description.to_json(), [KEY])
             with writing(file := _file(folder, fold, "openvino"), library_errors=(RuntimeError,)):
                 openvino.save_model(model, file, compress_to_fp16=options.half)
@@ -93,20 +96,36 @@ def export_openvino(source: Source, output: Path, options: Options) -> Exported:
 
 
 def _quantized(
-    model: "Model", source: Source, fold: str, description: Description, options: Options, choices: dict[str, object]
+    model: "Model",
+    source: Source,
+    fold: str,
+    cases: FoldCases,
+    description: Description,
+    options: Options,
+    choices: dict[str, object],
 ) -> "Model":
-    from nnunetv2_hlfd.deploy.quantize import dice_cost, quantize
-
-    small = quantize(model, source.model, fold)
-    cost = dice_cost(model, small, source.model, fold, description)
+    print(f"Fold {fold}: 8 bits are calibrated on patches of the {len(cases.calibration)} cases of its training")
+    small = quantize(model, source.model, cases.calibration)
+    cost = dice_cost(model, small, source.model, cases.judged, description)
     words = f"Dice {cost.before:.4f} in float32, {cost.after:.4f} in 8 bits ({cost.cases} validation cases)"
     print(f"Fold {fold}: {words}")
+    if cases.learned:
+        print(
+            f"WARNING: fold {fold} may have been trained on {len(cases.learned)} of these {cost.cases} cases "
+            f"({some_names(cases.learned)}): what 8 bits cost on new images is not known from them."
+        )
     if not cost.drop <= options.max_dice_drop:
         raise UserError(
             f"Fold {fold}: {words}. The drop of {cost.drop:.4f} is above the limit of "
             f"{options.max_dice_drop} (-max_dice_drop); nothing was written."
         )
-    choices[f"int8_fold_{fold}"] = {"dice_float32": cost.before, "dice_int8": cost.after, "cases": cost.cases}
+    choices[f"int8_fold_{fold}"] = {
+        "dice_float32": cost.before,
+        "dice_int8": cost.after,
+        "cases": cost.cases,
+        "cases_that_may_have_been_trained_on": len(cases.learned),
+        "calibration_cases": len(cases.calibration),
+    }
     return small
 
 

@@ -1,6 +1,5 @@
 """8-bit post-training quantization, calibrated on training patches, its cost measured on validation cases."""
 
-import json
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,9 @@ from tqdm import tqdm
 from nnunetv2_hlfd.deploy.runtime.description import Description
 from nnunetv2_hlfd.deploy.runtime.network import Network, Run, compile_openvino
 from nnunetv2_hlfd.deploy.runtime.predict import predict_logits
+from nnunetv2_hlfd.models.fold import SUMMARY
 from nnunetv2_hlfd.models.folder import ModelFolder
+from nnunetv2_hlfd.models.split import held_out_cases, split_of, validated_cases
 from nnunetv2_hlfd.utilities.dice import dice
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
@@ -42,32 +43,71 @@ class DiceCost:
         return self.before - self.after
 
 
-def quantize(network: "Model", model: ModelFolder, fold: str) -> "Model":
+@dataclass(frozen=True, kw_only=True)
+class FoldCases:
+    """The preprocessed cases that 8 bits of a fold are made from and judged by.
+
+    Attributes:
+        calibration: its training cases.
+        judged: its validation cases.
+        learned: those of `judged` that it may have been trained on.
+    """
+
+    calibration: Sequence[str]
+    judged: Sequence[str]
+    learned: Sequence[str]
+
+
+def fold_cases(model: ModelFolder, fold: str) -> FoldCases:
+    """Find the cases of a fold; for fold all, all cases for both.
+
+    Raises:
+        UserError: without preprocessed data, or a fold of which neither the split nor a validation is known.
+    """
+    folder = str(_preprocessed(model))
+    names = sorted(infer_dataset_class(folder)(folder).identifiers)
+    if fold == "all":
+        return FoldCases(calibration=names, judged=names, learned=names)
+    calibration, judged = split_of(model.plans.dataset_name, fold)
+    if not judged:  # a fold beyond the split, whose cases nnU-Net has drawn
+        judged = validated_cases(model.fold(fold), model.file_ending)
+        calibration = [name for name in names if name not in judged]
+    if not calibration or not judged:
+        raise UserError(
+            f"8 bits are calibrated on training cases and judged on validation cases: expected fold {fold} in "
+            f"{_data_set(model) / 'splits_final.json'} or its validation results in {model.fold(fold).file(SUMMARY)}, "
+            f"found neither."
+        )
+    held_out = held_out_cases(model, fold)
+    return FoldCases(calibration=calibration, judged=judged, learned=[name for name in judged if name not in held_out])
+
+
+def quantize(network: "Model", model: ModelFolder, cases: Sequence[str]) -> "Model":
     """Quantize an OpenVINO model to 8 bits (weights and activations), by NNCF.
 
     Args:
         network: float32.
         model: tells the data set; its preprocessed cases are needed.
-        fold: whose training cases calibrate.
+        cases: that calibrate.
 
     Raises:
         UserError: without NNCF or preprocessed data.
     """
     nncf = needed("nncf", "openvino")
-    training, _ = _split(model, fold)
-    return nncf.quantize(network, nncf.Dataset(list(_patches(model, training))), subset_size=CALIBRATION_PATCHES)
+    return nncf.quantize(network, nncf.Dataset(list(_patches(model, cases))), subset_size=CALIBRATION_PATCHES)
 
 
-def dice_cost(before: "Model", after: "Model", model: ModelFolder, fold: str, description: Description) -> DiceCost:
-    """Compare two OpenVINO models on the validation cases of a fold."""
-    _, validation = _split(model, fold)
+def dice_cost(
+    before: "Model", after: "Model", model: ModelFolder, cases: Sequence[str], description: Description
+) -> DiceCost:
+    """Compare two OpenVINO models on preprocessed cases."""
     runs = [compile_openvino(network) for network in (before, after)]
     scores: list[list[float]] = [[], []]
-    for data, truth in tqdm(_cases(model, validation), total=len(validation), desc=f"Dice in 8 bits, fold {fold}"):
+    for data, truth in tqdm(_cases(model, cases), total=len(cases), desc="Dice in 8 bits"):
         for run, values in zip(runs, scores, strict=True):
             values += _case_dice(run, data, truth, model, description)
     means = [float(np.nanmean(values)) for values in scores]
-    return DiceCost(before=means[0], after=means[1], cases=len(validation))
+    return DiceCost(before=means[0], after=means[1], cases=len(cases))
 
 
 def _case_dice(
@@ -83,18 +123,6 @@ def _case_dice(
         predicted = valid & ((logits[index] > 0) if labels.has_regions else winners == label)
         values.append(dice(predicted, valid & np.isin(truth, label)))
     return values
-
-
-def _split(model: ModelFolder, fold: str) -> tuple[list[str], list[str]]:
-    """Return the training and the validation cases of a fold; for fold all, both are all cases."""
-    splits = _data_set(model) / "splits_final.json"
-    if fold == "all":
-        names = list(infer_dataset_class(str(_preprocessed(model)))(str(_preprocessed(model))).identifiers)
-        return names, names
-    if not splits.is_file():
-        raise UserError(f"Expected the split of the training in {splits}, found none.")
-    split = json.loads(splits.read_text())[int(fold)]
-    return list(split["train"]), list(split["val"])
 
 
 def _data_set(model: ModelFolder) -> Path:

@@ -43,5 +43,9 @@ def read_source(path: Path, folds: Sequence[str] | None, checkpoint: str) -> Sou
     if not folds:
         model = ModelFolder.open(path)
         raise UserError(f"Expected folds with {checkpoint} in {model.path}, found none. Name another file with -chk.")
+    for fold in folds:
+        if not (file := path / f"fold_{fold}" / checkpoint).is_file():
+            others = ", ".join(folds_with(path, checkpoint)) or "none"
+            raise UserError(f"Expected {file}, found none. Folds with {checkpoint} (-f): {others}.")
     models = [ModelFolder.open(path, path / f"fold_{fold}" / checkpoint) for fold in folds]
     return Source(model=models[0], folds=folds, checkpoint=checkpoint)

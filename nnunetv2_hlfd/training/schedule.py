@@ -72,3 +72,12 @@ def keep_thread_limit(device: torch.device) -> None:
     limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     if device.type == "cpu" and limit.isdigit() and int(limit) > 0:
         torch.set_num_threads(int(limit))
+
+
+def rounds_to_none(batch_size: int, percent: float) -> bool:
+    """Whether nnU-Net's loader, which rounds, takes no patch of a batch around foreground.
+
+    >>> rounds_to_none(1, 0.33), rounds_to_none(2, 0.33)
+    (True, False)
+    """
+    return percent > 0 and round(batch_size * (1 - percent)) >= batch_size

@@ -23,7 +23,13 @@ from nnunetv2_hlfd.training.augmentation import keep_rotation_and_flips, make_re
 from nnunetv2_hlfd.training.cascade import check_previous_stage, choose_previous_stage
 from nnunetv2_hlfd.training.nnunet_version import check_nnunet_version
 from nnunetv2_hlfd.training.resume import check_network_fits, checkpoint_of, read_checkpoint_of_run, restore
-from nnunetv2_hlfd.training.schedule import draw_seed, keep_thread_limit, paper_optimizer, seed_everything
+from nnunetv2_hlfd.training.schedule import (
+    draw_seed,
+    keep_thread_limit,
+    paper_optimizer,
+    rounds_to_none,
+    seed_everything,
+)
 from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
@@ -41,6 +47,7 @@ class ScheduledTrainer(nnUNetTrainer):
 
     defaults: ClassVar[Mapping[str, Any]] = {}
     checkpoint_trainer: ClassVar[str] = nnUNetTrainer.__name__
+    oversample_foreground_percent: float
 
     @refuse_damage("The plans file or dataset.json")
     def __init__(
@@ -92,6 +99,17 @@ class ScheduledTrainer(nnUNetTrainer):
             self.seed = drawn[0]
         seed_everything(self.seed)
         super().initialize()
+
+    def _set_batch_size_and_oversample(self) -> None:
+        """nnU-Net's; probabilistic where it rounds the patches around foreground of a small batch to none."""
+        percent, batch_size = self.oversample_foreground_percent, self.configuration_manager.batch_size
+        super()._set_batch_size_and_oversample()
+        if rounds_to_none(batch_size, percent):
+            self.probabilistic_oversampling, self.oversample_foreground_percent = True, percent
+            self.print_to_log_file(
+                f"batch_size {batch_size}: nnU-Net rounds {percent:.0%} of a batch to no patch around foreground. Each "
+                f"patch is taken around foreground with this probability instead."
+            )
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """Adam and cosine (recipe paper) or nnU-Net's own (recipe nnunet)."""

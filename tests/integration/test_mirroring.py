@@ -7,6 +7,12 @@ import pytest
 import torch
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from helpers import load, make_trainer, run_epoch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from nnunetv2_hlfd.cli.main import main
+from nnunetv2_hlfd.deploy.describe import describe
+from nnunetv2_hlfd.deploy.predictor import Predictor
+from nnunetv2_hlfd.models.folder import ModelFolder
 
 VARIABLE = "nnUNet_hlfd_teacher"
 
@@ -92,3 +98,23 @@ def test_a_continued_run_and_its_validation_keep_the_axes_where_the_teacher_is_g
     validating = make_trainer(nnunet, "nnUNetTrainerKD", plans)
     validating.load_checkpoint(str(fold / "checkpoint_final.pth"))
     assert validating.inference_allowed_mirroring_axes is None
+
+
+def test_prediction_and_exports_follow_as_stock_nnunet_does(nnunet, variant, taught_along, tmp_path):
+    taught_along("2d", (1,))
+    trainer = make_trainer(nnunet, "nnUNetTrainerKD", variant("axes.exported"))
+    trainer.on_train_start()
+    trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
+    model = Path(trainer.output_folder_base)
+    assert main(["export", "-m", str(model), "-o", str(tmp_path / "nnunet")]) == 0
+    [exported] = (tmp_path / "nnunet/Dataset901_Phantom").iterdir()
+    for folder in (model, exported):
+        stock = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False)
+        stock.initialize_from_trained_model_folder(str(folder), None)
+        predictor = Predictor(folder, device=torch.device("cpu"))
+        assert tuple(stock.allowed_mirroring_axes) == tuple(predictor.allowed_mirroring_axes) == (1,)
+        assert describe(ModelFolder.open(folder), mirroring=True).mirror_axes == (1,)
+    assert main(["export", "-m", str(model), "-o", str(tmp_path / "none"), "--no_mirroring"]) == 0
+    [exported] = (tmp_path / "none/Dataset901_Phantom").iterdir()
+    assert Predictor(exported, device=torch.device("cpu")).allowed_mirroring_axes is None
+    shutil.rmtree(model)

@@ -148,12 +148,19 @@ def test_an_export_is_predicted_with_by_our_own_command_too(model, as_openvino, 
 
 def test_eight_bits_cost_what_is_reported_and_the_limit_holds(model, as_openvino, tmp_path, capsys):
     assert export(model, tmp_path / "small", "-to", "openvino", "--int8", "-max_dice_drop", "1") == 0
-    assert "in float32, " in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "in float32, " in output
+    assert "Fold 0: 8 bits are calibrated on patches of the 4 cases of its training" in output
+    assert "WARNING" not in output
     folders = (as_openvino, exported(tmp_path / "small"))
     full, small = (each / "fold_0/network.bin" for each in folders)
     assert small.stat().st_size < full.stat().st_size / 2
     record = json.loads((folders[1] / "export.json").read_text())["int8_fold_0"]
-    assert set(record) == {"dice_float32", "dice_int8", "cases"}
+    assert {name: value for name, value in record.items() if not name.startswith("dice_")} == {
+        "cases": 2,
+        "cases_that_may_have_been_trained_on": 0,
+        "calibration_cases": 4,
+    }
     image = np.random.default_rng(0).normal(size=(1, 1, 48, 48)).astype(np.float32)
     logits = [open_network(find_networks(each)[0]).run(image) for each in folders]
     assert not np.array_equal(*logits)

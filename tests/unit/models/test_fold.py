@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_hlfd.models.fold import BEST, FINAL, LATEST, SUMMARY, FoldFolder, folds_with, source_networks
 
@@ -41,6 +42,9 @@ def test_only_numbered_folds_count_and_all_where_there_is_no_other(tmp_path):
     make(tmp_path / "fold_0", BEST)
     make(tmp_path / "other_1", FINAL)
     assert folds_with(tmp_path, FINAL) == ["2", "10"]
+    (tmp_path / "fold_x" / FINAL).unlink()  # stock nnU-Net fails on it
+    stock = nnUNetPredictor.auto_detect_available_folds(str(tmp_path), FINAL)
+    assert sorted(map(str, stock), key=int) == folds_with(tmp_path, FINAL)
     assert folds_with(tmp_path, SUMMARY) == ["all"]
     assert folds_with(tmp_path, BEST) == ["0"]
     assert folds_with(tmp_path, LATEST) == []
