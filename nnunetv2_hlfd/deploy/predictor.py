@@ -96,6 +96,7 @@ class Predictor(nnUNetPredictor):
             model.network_trainer,
             model.mirror_axes,
         )
+        self.channels = self.label_manager.num_segmentation_heads  # of what a network returns
 
     @torch.inference_mode()
     def predict_logits_from_preprocessed_data(self, data: Tensor) -> Tensor:
@@ -129,7 +130,7 @@ class Predictor(nnUNetPredictor):
     ) -> Tensor:
         dtype = torch.float32 if place.type == "cpu" else torch.float16
         image = image.to(place)
-        logits = torch.zeros((self.label_manager.num_segmentation_heads, *image.shape[1:]), dtype=dtype, device=place)
+        logits = torch.zeros((self.channels, *image.shape[1:]), dtype=dtype, device=place)
         weight = torch.zeros(image.shape[1:], dtype=dtype, device=place)
         window = compute_gaussian(
             tuple(self.configuration_manager.patch_size), sigma_scale=1.0 / 8, value_scaling_factor=10, device=place

@@ -1,7 +1,7 @@
 """The pass of a teacher over a student's training cases, after which its maps are stored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from nnunetv2_hlfd.deploy.predictor import Predictor
+from nnunetv2_hlfd.deploy.maps_predictor import MapsPredictor
+from nnunetv2_hlfd.distillation.method import TeacherShape
+from nnunetv2_hlfd.distillation.requests import MapRequest
 from nnunetv2_hlfd.networks.size import measure_network
 from nnunetv2_hlfd.teacher.checkpoint import TeacherCheckpoint
+from nnunetv2_hlfd.teacher.stored.coarse import encode_coarse
 from nnunetv2_hlfd.teacher.stored.description import Description
 from nnunetv2_hlfd.teacher.stored.encoding import encode
 from nnunetv2_hlfd.teacher.stored.folder import MapsFolder
@@ -34,6 +37,8 @@ class Student:
         patch_size: of the student.
         teacher_maps: stored or crossfit.
         checkpoints: of the teacher.
+        requests: what is asked of the teacher beside its final map.
+        shape: of the teacher, if there are requests.
     """
 
     dataset: Any
@@ -41,6 +46,8 @@ class Student:
     patch_size: Sequence[int]
     teacher_maps: str
     checkpoints: Sequence[TeacherCheckpoint]
+    requests: Sequence[MapRequest] = ()
+    shape: TeacherShape = field(default_factory=TeacherShape)
 
     def networks(self, case: str) -> list[int]:
         """Which of the teacher's networks make the map of a case: all, or those that have not learned from it."""
@@ -63,10 +70,10 @@ class TeacherPass:
     def __init__(self, student: Student, device: torch.device, step_size: float, mirroring: bool) -> None:
         self.student, self.device = student, device
         self.predictors = [
-            Predictor(
-                checkpoint.model.path,
-                folds=[checkpoint.file.parent.name.removeprefix("fold_")],
-                checkpoint=checkpoint.file.name,
+            MapsPredictor(
+                checkpoint,
+                student.requests,
+                student.labels.has_regions,
                 device=device,
                 step_size=step_size,
                 mirroring=mirroring,
@@ -88,6 +95,9 @@ class TeacherPass:
                 parameters=size.parameters,
                 macs=size.macs,
                 patch_size=patch_size,
+                requests=[asdict(request) for request in student.requests],
+                stages=[asdict(stage) for stage in student.shape.stages],
+                heads=list(student.shape.taps.heads) if student.shape.taps else [],
             ),
         )
         cases = student.dataset.identifiers
@@ -96,7 +106,12 @@ class TeacherPass:
     def estimate(self) -> str:
         """How much is to be done, from one patch that is predicted."""
         shapes = {case: self._image(case).shape for case in self.missing}
-        largest = self.student.labels.num_segmentation_heads * sum(prod(shape[1:]) for shape in shapes.values())
+        description = self.maps.description
+        strides = [(1, 1, 1), *description.strides]
+        per_voxel = sum(
+            channels / prod(stride) for channels, stride in zip(description.all_channels, strides, strict=True)
+        )
+        largest = per_voxel * sum(prod(shape[1:]) for shape in shapes.values())
         tiles = sum(self._tiles(shape) * len(self.student.networks(case)) for case, shape in shapes.items())
         return (
             f"{len(self.missing)} cases, about {tiles * self._seconds_of_tile() / 60:.2g} minutes, at most "
@@ -107,16 +122,27 @@ class TeacherPass:
         """Make the maps that are missing; stopped at any moment, it goes on from there."""
         for case in tqdm(self.missing, desc="Teaching", unit="case", disable=None):
             networks = self.student.networks(case)
-            codes = encode(self._logits(case, networks), self.student.labels.has_regions)
+            final, *coarse = self._codes(case, networks)
             self.maps.add(
-                case, codes.numpy(), self.student.dataset, patch_size=self.student.patch_size, networks=networks
+                case,
+                final,
+                self.student.dataset,
+                patch_size=self.student.patch_size,
+                networks=networks,
+                coarse=coarse,
             )
 
-    def _logits(self, case: str, networks: Sequence[int]) -> Tensor:
-        """Logits (K, z, y, x) as prediction has them: the mean over the networks."""
+    def _codes(self, case: str, networks: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """Codes of the final map, from logits as prediction has them, and of every other map."""
         image = torch.from_numpy(self._whole_image(case))
         predicted = [self.predictors[number].predict_logits_from_preprocessed_data(image) for number in networks]
-        return predicted[0] if len(predicted) == 1 else torch.stack(predicted).mean(dim=0)
+        final, *others = zip(*(network.split(self.maps.description.all_channels) for network in predicted), strict=True)
+        regions, description = self.student.labels.has_regions, self.maps.description
+        codes = [encode(_mean(final), regions)]
+        for request, stride, maps in zip(description.coarse, description.strides, others, strict=True):
+            same_size = [_unit_mean(one) for one in maps] if request.kind == "attention" else maps
+            codes.append(encode_coarse(request, _mean(same_size), stride, regions))
+        return [values.numpy() for values in codes]
 
     def _image(self, case: str) -> Any:
         return self.student.dataset.load_case(case)[0]
@@ -141,3 +167,12 @@ class TeacherPass:
         predictor = self.predictors[0]
         [seconds] = seconds_of_each(lambda: predictor.predict_logits_from_preprocessed_data(image), 1, self.device)
         return float(seconds) / prod(slices)
+
+
+def _mean(maps: Sequence[Tensor]) -> Tensor:
+    return maps[0] if len(maps) == 1 else torch.stack(list(maps)).mean(dim=0)
+
+
+def _unit_mean(energy: Tensor) -> Tensor:
+    """Several networks have the same weight, whatever the size of their activations."""
+    return energy / energy.mean().clamp_min(torch.finfo(energy.dtype).tiny)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from nnunetv2_hlfd.distillation.method import DistillationMethod, PixelMap, Roles, Task, TeacherShape
 from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
 from nnunetv2_hlfd.distillation.registry import find_method, method_names
+from nnunetv2_hlfd.distillation.requests import MapRequest
 from nnunetv2_hlfd.distillation.taps import Stage
 from nnunetv2_hlfd.settings.rules import nearest
 from nnunetv2_hlfd.settings.settings import Settings
@@ -85,6 +86,10 @@ class CombinedMethod(nn.Module):
             teacher=_joined([role.teacher for role in roles]),
             notes=[note for role in roles for note in role.notes],
         )
+
+    def requests(self) -> tuple[MapRequest, ...]:
+        """What all methods ask of a teacher beside its final map; see `DistillationMethod.requests`."""
+        return tuple(sorted({request for method in self._methods() for request in method.requests()}))
 
     def pixel_maps(self, features: Sequence[Tensor]) -> list[PixelMap]:
         """What learned heads make of the student's encoder maps; those that no weight trains are left out."""

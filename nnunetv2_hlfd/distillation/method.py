@@ -27,11 +27,13 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from nnunetv2_hlfd.distillation.outputs import Outputs, Source, TeacherOutputs
+from nnunetv2_hlfd.distillation.requests import MapRequest
 from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps, nearest_stage, read_stages, teacher_taps, trained_heads
 from nnunetv2_hlfd.losses.attention import attention_distance
 from nnunetv2_hlfd.losses.divergence import class_weights, kl_divergence, valid_cells
 from nnunetv2_hlfd.losses.focal_dice import ignored_voxels
 from nnunetv2_hlfd.settings.settings import Settings
+from nnunetv2_hlfd.utilities.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +153,19 @@ class DistillationMethod(nn.Module):
     def roles(self) -> Roles:
         """Roles of the stages, for the tap table."""
         raise NotImplementedError
+
+    def requests(self) -> Sequence[MapRequest]:
+        """What is asked of the teacher beside its final map, so that it can be stored.
+
+        Raises:
+            UserError: for a method that needs more than the final map and does not say what.
+        """
+        if self.needs <= {FINAL}:
+            return ()
+        raise UserError(
+            f"{type(self).__name__} does not say which maps of the teacher are to be stored for it (its `requests`). "
+            f"Set teacher_maps to live."
+        )
 
     def pixel_maps(self, features: Sequence[Tensor]) -> Sequence[PixelMap]:
         """What learned heads make of the student's encoder maps, for pictures. A method without such heads has none."""

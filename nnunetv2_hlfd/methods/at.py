@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nnunetv2_hlfd.distillation.method import ATTENTION, DistillationMethod, Roles, Task, TeacherShape
 from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
+from nnunetv2_hlfd.distillation.requests import MapRequest, attention_request
 from nnunetv2_hlfd.distillation.taps import Stage
 from nnunetv2_hlfd.settings.settings import Settings
 
@@ -38,6 +39,10 @@ class AT(DistillationMethod):
         """Return at, unweighted."""
         distances = [self.attention_distance(student, teacher, *pair) for pair in self.pairs]
         return {"at": torch.stack(distances).sum()}
+
+    def requests(self) -> list[MapRequest]:
+        """The teacher's attention maps."""
+        return [attention_request((stage,), self.settings.attention_exponent) for _, stage in self.pairs]
 
     def roles(self) -> Roles:
         """Numbered pairs."""

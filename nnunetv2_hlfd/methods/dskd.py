@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nnunetv2_hlfd.distillation.method import ATTENTION, FINAL, DistillationMethod, Roles, Task, TeacherShape
 from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
+from nnunetv2_hlfd.distillation.requests import MapRequest, attention_request
 from nnunetv2_hlfd.distillation.taps import Stage, student_taps
 from nnunetv2_hlfd.losses.divergence import mean_over_processes
 from nnunetv2_hlfd.losses.resize import at_least_float32, resize
@@ -48,6 +49,10 @@ class DSKD(DistillationMethod):
         distances = [self.attention_distance(student, teacher, stage, late) for stage in self.stages]
         divergences = [self._pixel(stage, student, teacher, target) for stage in self.stages]
         return {"dskd_feature": loss_weighted(distances), "dskd_pixel": loss_weighted(divergences)}
+
+    def requests(self) -> list[MapRequest]:
+        """The teacher's attention maps."""
+        return [attention_request((self.teacher_taps.late,), self.settings.attention_exponent)]
 
     def roles(self) -> Roles:
         """Supervised stages and the teacher's last layer."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nnunetv2_hlfd.distillation.method import ATTENTION, FEATURES, FINAL, DistillationMethod, Roles, Task, TeacherShape
 from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs, mean_map
+from nnunetv2_hlfd.distillation.requests import MapRequest, attention_request
 from nnunetv2_hlfd.distillation.taps import Stage, student_taps
 from nnunetv2_hlfd.losses.affinity import class_vectors, cosine_affinity
 from nnunetv2_hlfd.losses.divergence import masked_mean
@@ -50,6 +51,10 @@ class EMKD(DistillationMethod):
             "emkd_prediction": self.final_divergence(student, teacher, target, self.settings.temperature),
             "emkd_importance": torch.stack(distances).sum(),
         }
+
+    def requests(self) -> list[MapRequest]:
+        """The teacher's attention maps."""
+        return [attention_request((stage,), self.settings.attention_exponent) for _, stage in self.pairs]
 
     def roles(self) -> Roles:
         """Low and high stages."""

@@ -22,6 +22,7 @@ from nnunetv2_hlfd.distillation.method import (
     TeacherShape,
 )
 from nnunetv2_hlfd.distillation.outputs import Outputs, Source, TeacherOutputs
+from nnunetv2_hlfd.distillation.requests import MapRequest, attention_request, heads_request
 from nnunetv2_hlfd.distillation.taps import Stage, student_taps
 from nnunetv2_hlfd.losses.attention import (
     attention_distance,
@@ -80,6 +81,14 @@ class HLFD(DistillationMethod):
         """Return ufd, ifd, upd and ipd, unweighted."""
         upd, ipd = self._upd(student, teacher, target), self._ipd(student, teacher, target)
         return {**self._feature_terms(student, teacher), "upd": upd, "ipd": ipd}
+
+    def requests(self) -> list[MapRequest]:
+        """The attention maps of the middle stages and the late one, and p_mid."""
+        taps, source = self.teacher_taps, cast(Source, self.settings.teacher_features)
+        attention = [
+            attention_request(stages, self.settings.attention_exponent, source) for stages in (taps.mids, (taps.late,))
+        ]
+        return [*attention, *([heads_request(taps.heads, self.temperature)] if taps.heads else [])]
 
     def roles(self) -> Roles:
         """Early, middle and late stages, and the teacher's outputs that make p_mid."""

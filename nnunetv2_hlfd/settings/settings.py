@@ -46,7 +46,7 @@ class Settings:
     teacher_checkpoint: str = setting("checkpoint_final.pth", "checkpoint of the teacher to learn from", (str,))
     teacher_maps: str = setting(
         "live",
-        "the teacher runs at every step, or nnUNetv2_hlfd teach has stored its final maps: those of the student's own "
+        "the teacher runs at every step, or nnUNetv2_hlfd teach has stored its maps: those of the student's own "
         "teacher, or for each case those of the fold that held it out",
         (str,),
         choices=("live", "stored", "crossfit"),

@@ -8,8 +8,9 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
 from nnunetv2_hlfd.distillation.combined import CombinedMethod, MethodClasses, combine, method_classes, own_defaults
-from nnunetv2_hlfd.distillation.method import DistillationMethod, Task
+from nnunetv2_hlfd.distillation.method import DistillationMethod, Task, TeacherShape
 from nnunetv2_hlfd.distillation.registry import PREFIX
+from nnunetv2_hlfd.distillation.requests import MapRequest
 from nnunetv2_hlfd.distillation.taps import read_stages
 from nnunetv2_hlfd.teacher.stored.checks import check_memory
 from nnunetv2_hlfd.teacher.stored.teacher import StoredTeacher, find_stored_teacher
@@ -101,7 +102,21 @@ class TaughtTrainer(nnUNetTrainerStudent):
         if self.settings.teacher_maps == "live":
             return self.load_teacher()
         training, _ = super().get_tr_and_val_datasets()
-        return find_stored_teacher(self.student_side(), training, self.settings, self.needs())
+        trainer = type(self).__name__
+        return find_stored_teacher(self.student_side(), training, self.settings, self.needs(), trainer, self.requests)
+
+    def requests(self, teacher_shape: TeacherShape) -> tuple[MapRequest, ...]:
+        """What the methods ask of a teacher of that shape beside its final map. Nothing is allocated for it."""
+        with torch.device("meta"):
+            network = self.build_network_architecture(
+                self.plans_manager,
+                self.configuration_manager,
+                self._patch()[1],
+                self.label_manager.num_segmentation_heads,
+                self.enable_deep_supervision,
+            )
+            stages = read_stages(network)
+            return combine(self.methods, stages, teacher_shape, self._task(), self.settings, self.given).requests()
 
     def inherited_from(self) -> Teacher:
         """The teacher that is there already, or the one whose maps are stored."""

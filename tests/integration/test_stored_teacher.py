@@ -386,11 +386,13 @@ def test_the_benchmark_has_a_row_for_a_step_on_stored_maps(plans, maps, teacher_
 # What is refused
 
 
-def test_methods_that_need_more_than_the_final_map_are_refused(nnunet, variant, plans, maps):
-    with pytest.raises(ValueError, match=r"HLFD needs the teacher's attention, heads, but .* Set teacher_maps to live"):
+def test_methods_that_need_more_than_the_final_map_ask_for_it(nnunet, variant, plans, maps):
+    with pytest.raises(
+        ValueError, match=r"No stored maps with all that nnUNetTrainerHLFD needs .* --needs_of nnUNetTr"
+    ):
         make_trainer(nnunet, "nnUNetTrainerHLFD", plans).check_start()
     combined = variant("stored.combined", base="nnUNetPlans_short", teacher_maps="stored", weights={"AT": 1})
-    with pytest.raises(ValueError, match=r"AT needs the teacher's attention, but .* Set teacher_maps to live"):
+    with pytest.raises(ValueError, match=r"No stored maps with all that nnUNetTrainerKD needs .* --needs_of nnU"):
         make_trainer(nnunet, KD, combined).check_start()
 
 

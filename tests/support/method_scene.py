@@ -8,8 +8,10 @@ import torch
 
 from nnunetv2_hlfd.distillation.method import Task, TeacherShape
 from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
+from nnunetv2_hlfd.distillation.requests import attention_request, heads_request
 from nnunetv2_hlfd.distillation.taps import Stage, TeacherTaps
 from nnunetv2_hlfd.settings.settings import Settings
+from nnunetv2_hlfd.teacher.stored.checks import STORABLE
 
 CLASSES = 3
 IGNORE = 3
@@ -259,6 +261,26 @@ class Scene:
         return torch.from_numpy(truth if self.ignored is None else np.where(self.ignored, IGNORE, truth))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recording(TeacherOutputs):
+    """Writes down what is asked beside the final map."""
+
+    asked: list
+
+    def attention(self, stage, exponent, source="encoder"):
+        self.asked.append(attention_request((stage,), exponent, source))
+        return super().attention(stage, exponent, source)
+
+    def unified_attention(self, stages, exponent, source="encoder"):
+        self.asked.append(attention_request(stages, exponent, source))
+        return super().unified_attention(stages, exponent, source)
+
+    def unified_probabilities(self, heads, temperature, regions):
+        if tuple(heads) != (0,):
+            self.asked.append(heads_request(heads, temperature))
+        return super().unified_probabilities(heads, temperature, regions)
+
+
 def convolution(layer):
     """Weight (K, C) and bias (K,) of a 1x1 convolution as arrays."""
     return layer.weight.detach().numpy().reshape(layer.weight.shape[:2]), layer.bias.detach().numpy()
@@ -318,6 +340,19 @@ class MethodLaws:
             settings = {"teachers": 2, "seed": 1, "beta": 7.0, "lambda_": 3.0, **variant}
             scene = self.scene(geometry, regions=regions, ignore=True, distill_ignored=False, **settings)
             assert_equal(scene.terms(), self.expected(scene))
+
+    def test_what_is_asked_of_a_teacher_is_said_beforehand(self):
+        """So that it can be stored; a method that needs more cannot."""
+        if not self.method_class.needs <= STORABLE:
+            return
+        for variant in ({}, *self.variants):
+            scene = self.scene(FLAT, heads=(1, 2), **variant)
+            teacher, asked = scene.teacher_outputs(), []
+            terms = scene.method(
+                scene.student_outputs(), Recording(networks=teacher.networks, asked=asked), scene.target
+            )
+            assert set(asked) == set(scene.method.requests())
+            assert terms == scene.terms()
 
     @pytest.mark.parametrize("regions", KINDS)
     def test_without_an_ignore_label_distill_ignored_changes_nothing(self, regions):

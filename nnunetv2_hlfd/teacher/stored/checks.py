@@ -4,16 +4,17 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
-from nnunetv2_hlfd.distillation.method import FINAL
+from nnunetv2_hlfd.distillation.method import ATTENTION, FINAL, HEADS
 from nnunetv2_hlfd.teacher.stored.folder import MapsFolder, State
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.text import some_names
 
+STORABLE = frozenset({FINAL, HEADS, ATTENTION})
 _LIMIT = 2**30  # bytes of maps in a process of the augmentation
 
 
 def check_needs(needs: Mapping[str, frozenset[str]]) -> None:
-    """Stored is the final map.
+    """Stored are the final map, attention maps and means of intermediate outputs.
 
     Args:
         needs: name of each method -> what it asks of a teacher.
@@ -22,10 +23,10 @@ def check_needs(needs: Mapping[str, frozenset[str]]) -> None:
         UserError: for a method that needs more.
     """
     for name, needed in needs.items():
-        if more := needed - {FINAL}:
+        if more := needed - STORABLE:
             raise UserError(
-                f"{name} needs the teacher's {', '.join(sorted(more))}, but stored maps are its final maps only. Set "
-                f"teacher_maps to live."
+                f"{name} needs the teacher's {', '.join(sorted(more))}, which cannot be stored. Set teacher_maps to "
+                f"live."
             )
 
 

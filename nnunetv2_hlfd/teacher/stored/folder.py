@@ -5,7 +5,7 @@ which teacher made the maps, and how, so that the maps of two teachers never mix
 """
 
 import glob
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_hlfd.teacher.stored.dataset import maps_file, open_maps, write_maps
+from nnunetv2_hlfd.distillation.requests import MapRequest
+from nnunetv2_hlfd.teacher.stored.dataset import maps_files, open_maps, write_maps
 from nnunetv2_hlfd.teacher.stored.description import Description
 from nnunetv2_hlfd.teacher.stored.encoding import CODE_LIMIT, FORMAT
 from nnunetv2_hlfd.teacher.stored.fingerprint import case_files, fingerprint, hash_json
@@ -61,6 +62,7 @@ class MapsFolder:
         *,
         patch_size: Sequence[int],
         networks: Sequence[int],
+        coarse: Sequence[NDArray[np.uint8]] = (),
     ) -> None:
         """Write the maps of a case, and then that they are there.
 
@@ -70,19 +72,23 @@ class MapsFolder:
             dataset: nnU-Net's, that the image was read from.
             patch_size: that the maps will be read in.
             networks: which of the teacher's made the map.
+            coarse: codes of the coarse maps, in the order of the description.
 
         Raises:
             UserError: where they cannot be written; what was there before is intact.
         """
         with writing(self.path):
             self.path.mkdir(exist_ok=True)
-        file = maps_file(self.path, case)
-        with atomic_path(file, library_errors=(RuntimeError,)) as temporary:
-            write_maps(temporary, codes, patch_size)
-            if not np.array_equal(open_maps(temporary)[:], codes):
-                raise OSError("what was written is read back as something else")
+        files = maps_files(self.path, case, len(coarse))
+        for file, values in zip(files, (codes, *coarse), strict=True):
+            with writing(file.parent):
+                file.parent.mkdir(exist_ok=True)
+            with atomic_path(file, library_errors=(RuntimeError,)) as temporary:
+                write_maps(temporary, values, patch_size)
+                if not np.array_equal(open_maps(temporary)[:], values):
+                    raise OSError("what was written is read back as something else")
         data = fingerprint(case_files(dataset, case))
-        entry = dict(zip(_ENTRY, (list(codes.shape[1:]), list(networks), data, fingerprint([file])), strict=True))
+        entry = dict(zip(_ENTRY, (list(codes.shape[1:]), list(networks), data, fingerprint(files)), strict=True))
         if (self.path / MAPS_JSON).is_file():  # another process may have added cases
             self.cases |= self.read(self.path).cases
         self.cases[case] = entry
@@ -95,25 +101,33 @@ class MapsFolder:
             case: its name.
             dataset: nnU-Net's, that the student's image is read from.
         """
-        file = maps_file(self.path, case)
-        if case not in self.cases or not file.is_file():
+        files = maps_files(self.path, case, len(self.description.requests))
+        if case not in self.cases or not all(file.is_file() for file in files):
             return "missing"
         if self.cases[case]["data"] != fingerprint(case_files(dataset, case)):
             return "of other data"
-        return "whole" if self.cases[case]["maps"] == fingerprint([file]) else "damaged"
+        return "whole" if self.cases[case]["maps"] == fingerprint(files) else "damaged"
 
     def digest(self, cases: Iterable[str]) -> str:
         """SHA-256 that tells whether the maps of these cases are the same."""
         return hash_json([self.description.key, {case: self.cases[case] for case in cases}])
 
 
-def find_maps(data: Path, teacher_maps: str, hashes: Sequence[str]) -> MapsFolder | None:
+def find_maps(data: Path, teacher_maps: str, hashes: Sequence[str]) -> list[MapsFolder]:
     """Find the maps that a teacher has made of preprocessed data.
 
     Args:
         data: folder of the preprocessed data.
         teacher_maps: the setting.
         hashes: SHA-256 of the teacher's checkpoints.
+    """
+    files = sorted(data.parent.glob(f"{glob.escape(data.name)}_teacher_*/{MAPS_JSON}"))
+    wanted = (teacher_maps, list(hashes), FORMAT, CODE_LIMIT)
+    return [folder for file in files if _identity(folder := MapsFolder.read(file.parent)) == wanted]
+
+
+def choose_maps(folders: Sequence[MapsFolder], requests: Collection[MapRequest]) -> MapsFolder | None:
+    """Of a teacher's maps those with all that is asked for, and with least beside it.
 
     Returns:
         None where there are none.
@@ -121,9 +135,9 @@ def find_maps(data: Path, teacher_maps: str, hashes: Sequence[str]) -> MapsFolde
     Raises:
         UserError: where there are several, made with other step sizes or mirroring.
     """
-    files = data.parent.glob(f"{glob.escape(data.name)}_teacher_*/{MAPS_JSON}")
-    wanted = (teacher_maps, list(hashes), FORMAT, CODE_LIMIT)
-    found = [folder for file in files if _identity(folder := MapsFolder.read(file.parent)) == wanted]
+    fitting = [folder for folder in folders if set(requests) <= set(folder.description.coarse)]
+    fewest = min((len(folder.description.requests) for folder in fitting), default=0)
+    found = [folder for folder in fitting if len(folder.description.requests) == fewest]
     if len(found) > 1:
         names = ", ".join(sorted(str(folder.path) for folder in found))
         raise UserError(

@@ -1,20 +1,21 @@
 """The folder of stored maps: what is whole, what is not, and what a student is refused."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2, nnUNetDatasetNumpy
 
-from nnunetv2_hlfd.distillation.method import ATTENTION, FINAL, LOGITS
+from nnunetv2_hlfd.distillation.method import ATTENTION, FINAL, HEADS, LOGITS, TeacherShape
+from nnunetv2_hlfd.distillation.requests import attention_request
 from nnunetv2_hlfd.losses.divergence import probabilities
 from nnunetv2_hlfd.teacher.stored.checks import check_cases, check_memory, check_needs
 from nnunetv2_hlfd.teacher.stored.dataset import maps_file, open_maps
 from nnunetv2_hlfd.teacher.stored.description import Description
 from nnunetv2_hlfd.teacher.stored.encoding import encode
-from nnunetv2_hlfd.teacher.stored.folder import MAPS_JSON, MapsFolder, find_maps
+from nnunetv2_hlfd.teacher.stored.folder import MAPS_JSON, MapsFolder, choose_maps, find_maps
 from nnunetv2_hlfd.teacher.stored.teacher import StoredTeacher
 
 SIZE = (6, 40, 40)
@@ -163,16 +164,30 @@ def test_maps_that_are_made_otherwise_have_a_folder_of_their_own(data, dataset, 
     hashes = other.description.hashes
     if {"step_size", "mirroring"} & change.keys():
         with pytest.raises(ValueError, match=r"Expected one folder with maps of this teacher, found .*Delete all but"):
-            find_maps(data, "stored", hashes)
+            choose_maps(find_maps(data, "stored", hashes), ())
     else:
-        assert find_maps(data, change.get("teacher_maps", "stored"), hashes).path == other.path
-        assert find_maps(data, "stored", DESCRIPTION.hashes).path == first.path
+        assert [each.path for each in find_maps(data, change.get("teacher_maps", "stored"), hashes)] == [other.path]
+        assert [each.path for each in find_maps(data, "stored", DESCRIPTION.hashes)] == [first.path]
 
 
 def test_maps_of_nobody_are_none(data, dataset):
-    assert find_maps(data, "stored", DESCRIPTION.hashes) is None
+    assert find_maps(data, "stored", DESCRIPTION.hashes) == []
     filled(data, dataset, replace(DESCRIPTION, format="of a later version"))
-    assert find_maps(data, "stored", DESCRIPTION.hashes) is None
+    assert find_maps(data, "stored", DESCRIPTION.hashes) == []
+    assert choose_maps([], ()) is None
+
+
+def test_of_several_folders_that_with_least_beside_what_is_asked_is_taken(data, dataset):
+    late, mids = attention_request((3,), 1.0), attention_request((1, 2), 1.0)
+    made = [
+        MapsFolder(data, replace(DESCRIPTION, requests=[asdict(each) for each in requests]), {})
+        for requests in ((), (late,), (late, mids))
+    ]
+    assert len({folder.description.key for folder in made}) == 3
+    assert made[0].description.key == DESCRIPTION.key
+    for asked, expected in (((), 0), ((late,), 1), ((mids,), 2), ((mids, late), 2)):
+        assert choose_maps(made, asked) is made[expected]
+    assert choose_maps(made, (attention_request((3,), 2.0),)) is None
 
 
 @pytest.mark.parametrize("content", ['{"cases": {}}', '{"cases"', '{"cases": {"case_0": {}}}'])
@@ -185,7 +200,7 @@ def test_a_damaged_description_is_named(data, dataset, content):
 
 def test_a_stored_teacher_answers_for_its_final_map(data, dataset):
     origins = [{**DESCRIPTION.networks[0], "maps_sha256": "c"}]
-    teacher = StoredTeacher(filled(data, dataset), origins)
+    teacher = StoredTeacher(filled(data, dataset), origins, TeacherShape())
     batch = torch.from_numpy(np.stack([codes(0)[:, 0], codes(1)[:, 0]])).float()
     expected = torch.stack([logits(0)[:, 0], logits(1)[:, 0]])
     for temperature in (1.0, 4.0):
@@ -197,10 +212,10 @@ def test_a_stored_teacher_answers_for_its_final_map(data, dataset):
     assert str(teacher) == f"StoredTeacher(nnUNetPlans_2d_teacher_{DESCRIPTION.key})"
 
 
-def test_methods_of_the_final_map_can_be_taught():
+def test_methods_of_maps_with_few_channels_can_be_taught():
     check_needs({"KD": frozenset({FINAL}), "IMF": frozenset({FINAL})})
-    with pytest.raises(ValueError, match=r"AT needs the teacher's attention, logits, but .* Set teacher_maps to live"):
-        check_needs({"KD": frozenset({FINAL}), "AT": frozenset({FINAL, ATTENTION, LOGITS})})
+    with pytest.raises(ValueError, match=r"CWD needs the teacher's logits, which .* Set teacher_maps to live"):
+        check_needs({"AT": frozenset({FINAL, ATTENTION, HEADS}), "CWD": frozenset({FINAL, ATTENTION, LOGITS})})
 
 
 def test_maps_that_would_fill_the_memory_are_refused():
