@@ -1,7 +1,6 @@
 """`nnUNetv2_hlfd export -to onnx` and `-to openvino`: a model that runs without torch and without nnU-Net."""
 
 import shutil
-import tempfile
 import zipapp
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from nnunetv2_hlfd.deploy.quantize import FoldCases, dice_cost, fold_cases, quan
 from nnunetv2_hlfd.deploy.runtime.description import KEY, Description
 from nnunetv2_hlfd.deploy.runtime.network import FILES, compile_openvino, open_network
 from nnunetv2_hlfd.deploy.source import Source
-from nnunetv2_hlfd.utilities.atomic import writing
+from nnunetv2_hlfd.utilities.atomic import scratch_folder, writing
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
 from nnunetv2_hlfd.utilities.text import some_names
@@ -131,12 +130,12 @@ def _quantized(
 
 def write_program(folder: Path) -> None:
     """Write the runtime as one file that Python runs."""
-    with tempfile.TemporaryDirectory() as temporary:
-        package = Path(temporary) / "nnunetv2_hlfd_runtime"
+    with scratch_folder() as temporary:
+        package = temporary / "nnunetv2_hlfd_runtime"
         shutil.copytree(Path(runtime.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
         # zipapp's own start drops the exit code
         start = "import sys\n\nfrom nnunetv2_hlfd_runtime.cli import main\n\nsys.exit(main())\n"
-        (Path(temporary) / "__main__.py").write_text(start, encoding="utf-8")
+        (temporary / "__main__.py").write_text(start, encoding="utf-8")
         zipapp.create_archive(temporary, folder / PROGRAM, compressed=True)
 
 

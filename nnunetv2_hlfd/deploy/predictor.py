@@ -1,7 +1,6 @@
 """nnU-Net's predictor with another tile loop: tiles in batches, any of three backends, networks loaded once."""
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -18,6 +17,7 @@ from nnunetv2_hlfd.deploy.runtime.network import FILES, Run, compile_openvino, f
 from nnunetv2_hlfd.deploy.runtime.tiles import Tile, batch_size, predict_tiles
 from nnunetv2_hlfd.deploy.source import Source, read_source
 from nnunetv2_hlfd.models.folder import ModelFolder
+from nnunetv2_hlfd.utilities.atomic import scratch_folder
 from nnunetv2_hlfd.utilities.errors import UserError
 
 BACKENDS = ("torch", *FILES)
@@ -171,8 +171,8 @@ def _prepare(source: Source, fold: str, backend: str, device: torch.device) -> C
         return torch.compile(network) if compiled else network
     if backend == "openvino":
         return _on_tensors(compile_openvino(to_openvino(network, source.model.input_shape)))
-    with tempfile.TemporaryDirectory() as temporary:
-        file = Path(temporary) / FILES[backend]
+    with scratch_folder() as temporary:
+        file = temporary / FILES[backend]
         write_onnx(network, source.model.input_shape, file)
         return _on_tensors(open_onnx(file)[0])
 

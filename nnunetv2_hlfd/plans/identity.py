@@ -31,19 +31,23 @@ def different_settings(here: Mapping[str, Any], there: Mapping[str, Any]) -> lis
     ]
 
 
-def check_folder_settings(model_folder: Path, settings: Settings, fold: int | str | None = None) -> None:
+def check_folder_settings(
+    model_folder: Path, settings: Settings, fold: int | str | None = None, *, overwrite: bool = False
+) -> None:
     """Refuse to start in a model folder whose plans.json or folds were made with other settings.
 
     Args:
         model_folder: of this run.
         settings: of this run.
         fold: of this run; --overwrite replaces no other.
+        overwrite: whether the model's plans.json and the record of this fold may have other settings.
 
     Raises:
         UserError: naming the settings that differ and two remedies.
     """
     records = [model_folder / "plans.json", *sorted(model_folder.glob(f"fold_*/{RECORD_FILE}"))]
-    for record in filter(Path.is_file, records):
+    replaced = (records[0], model_folder / f"fold_{fold}" / RECORD_FILE) if overwrite else ()
+    for record in (record for record in records if record.is_file() and record not in replaced):
         content = read_json(record)
         try:
             is_record = record.name == RECORD_FILE

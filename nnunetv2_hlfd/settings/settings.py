@@ -17,6 +17,7 @@ from nnunetv2_hlfd.utilities.errors import UserError
 PLANS_KEY = "hlfd"
 TEACHER_VARIABLE = "nnUNet_hlfd_teacher"
 TRUST_VARIABLE = "nnUNet_hlfd_trust_checkpoint"
+OVERWRITE_VARIABLE = "nnUNet_hlfd_overwrite"
 
 RECIPES = ("paper", "nnunet")
 _LEARNING_RATE = {"paper": 1e-3, "nnunet": 1e-2}
@@ -221,4 +222,13 @@ def teacher_folders_from_environment() -> list[Path]:
 
 def trust_checkpoints() -> bool:
     """Return whether the user has opted in to loading legacy checkpoints, which can run code."""
-    return os.environ.get(TRUST_VARIABLE, "").lower() in ("1", "true", "t")
+    return _is_set(TRUST_VARIABLE)
+
+
+def overwrite_runs() -> bool:
+    """Return whether a run may replace an earlier one with other settings: nnUNetv2_hlfd train ... --overwrite."""
+    return _is_set(OVERWRITE_VARIABLE)
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true", "t")

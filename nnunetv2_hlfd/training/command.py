@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nnunetv2_hlfd.datasets.locations import find_dataset
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint, wrapper_hint
-from nnunetv2_hlfd.plans.identity import RECORD_FILE
+from nnunetv2_hlfd.settings.settings import OVERWRITE_VARIABLE
 from nnunetv2_hlfd.training.fold import parse_fold
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 from nnunetv2_hlfd.utilities.device import choose_device
@@ -26,7 +27,7 @@ def train(arguments: Sequence[str], *, dry_run: bool, overwrite: bool) -> None:
     Args:
         arguments: those of nnUNetv2_train.
         dry_run: make all checks, print the tap table, sizes and seconds per step, and stop.
-        overwrite: forget which settings an earlier run of this fold had, so that it is replaced.
+        overwrite: replace an earlier run of this fold that had other settings, once the new one has a checkpoint.
 
     Raises:
         UserError: for a data set, fold, device or weights that are not there, and what the trainer refuses.
@@ -38,7 +39,7 @@ def train(arguments: Sequence[str], *, dry_run: bool, overwrite: bool) -> None:
     find_dataset(options.dataset)
     parse_fold(options.fold)
     choose_device(options.device)
-    with _set_aside(options) if overwrite else contextlib.nullcontext(), _pretrained(options.pretrained_weights):
+    with _overwriting() if overwrite else contextlib.nullcontext(), _pretrained(options.pretrained_weights):
         if dry_run:
             _dry_run(options)
         else:
@@ -61,23 +62,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def _set_aside(options: argparse.Namespace) -> Iterator[None]:
-    """Hide which settings an earlier run of this fold had; a run that never starts gets them back."""
-    from nnunetv2.utilities.file_path_utilities import get_output_folder
-
-    model_folder = Path(get_output_folder(options.dataset, options.tr, options.p, options.configuration))
-    records = [model_folder / "plans.json", model_folder / f"fold_{options.fold}" / RECORD_FILE]
-    hidden = {each: each.with_name(f"{each.name}.replaced") for each in records if each.is_file()}
-    for record, aside in hidden.items():
-        record.replace(aside)
+def _overwriting() -> Iterator[None]:
+    """Tell the trainer, and those of the processes that nnU-Net starts for several GPUs."""
+    os.environ[OVERWRITE_VARIABLE] = "1"
     try:
         yield
     finally:
-        for record, aside in hidden.items():
-            if record.is_file():
-                aside.unlink()
-            else:
-                aside.replace(record)
+        del os.environ[OVERWRITE_VARIABLE]
 
 
 @contextlib.contextmanager

@@ -18,10 +18,11 @@ from torch import nn
 from nnunetv2_hlfd.models.checkpoints import write_checkpoint
 from nnunetv2_hlfd.plans.identity import RECORD_FILE, check_folder_settings, check_resumed_settings, plans_lineage
 from nnunetv2_hlfd.plans.plans_check import check_configuration, check_plans
-from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings, given_settings
+from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings, given_settings, overwrite_runs
 from nnunetv2_hlfd.training.augmentation import keep_rotation_and_flips, make_reproducible
 from nnunetv2_hlfd.training.cascade import check_previous_stage, choose_previous_stage
 from nnunetv2_hlfd.training.nnunet_version import check_nnunet_version
+from nnunetv2_hlfd.training.replacement import Replacement
 from nnunetv2_hlfd.training.resume import check_network_fits, checkpoint_of, read_checkpoint_of_run, restore
 from nnunetv2_hlfd.training.schedule import (
     draw_seed,
@@ -64,6 +65,7 @@ class ScheduledTrainer(nnUNetTrainer):
         self.given = given_settings(plans)
         self.settings = Settings.from_dict({**self.defaults, **self.given})
         self.continues, self.adopting, self.resumed = bool(plans.get("continue_training")), False, False
+        self._replacement: Replacement | None = None
         self.plans_lineage = plans_lineage(plans)
         check_configuration(PlansManager(plans), configuration, "The plans file")
         self._prepare_plans(plans, configuration, dataset_json)
@@ -140,7 +142,11 @@ class ScheduledTrainer(nnUNetTrainer):
     def run_training(self) -> None:
         """As nnU-Net, while no other process trains or validates this fold."""
         with self._locked():
-            super().run_training()
+            self._replacement = Replacement(self)
+            try:
+                super().run_training()
+            finally:
+                self._replacement.give_up()
 
     def _locked(self) -> AbstractContextManager[None]:
         if self.local_rank != 0:
@@ -151,7 +157,11 @@ class ScheduledTrainer(nnUNetTrainer):
     def on_train_start(self) -> None:
         """Refuse what would be wrong, then start as nnU-Net does and write the record of this run."""
         self.check_start()
+        if self._replacement:
+            self._replacement.begin(anew=not self.resumed and not self.disable_checkpointing)
         super().on_train_start()
+        if self._replacement:
+            self._replacement.go_on()
         if self.local_rank == 0 and self.current_epoch < self.num_epochs:
             write_json(Path(self.output_folder) / RECORD_FILE, self._record())
 
@@ -163,7 +173,7 @@ class ScheduledTrainer(nnUNetTrainer):
                 "Start without --c."
             )
         if not self.resumed:
-            check_folder_settings(Path(self.output_folder_base), self.settings, self.fold)
+            check_folder_settings(Path(self.output_folder_base), self.settings, self.fold, overwrite=overwrite_runs())
         check_previous_stage(self, [case for cases in self.do_split() for case in cases])
         if not self.was_initialized:
             self.initialize()
@@ -230,17 +240,18 @@ class ScheduledTrainer(nnUNetTrainer):
         trainer_name is nnU-Net's own trainer where it can build the network from the plans: prediction, export and
         ensembling then need neither this package nor nnUNet_extTrainer.
         """
-        if self.local_rank != 0:
-            return
         if self.disable_checkpointing:
             self.print_to_log_file("No checkpoint written, checkpointing is disabled")
             return
-        content = {
-            **checkpoint_of(self, self._inner_network()),
-            "trainer_name": self.checkpoint_trainer,
-            PLANS_KEY: self._checkpoint_extras(),
-        }
-        write_checkpoint(content, Path(filename))
+        if self.local_rank == 0:
+            content = {
+                **checkpoint_of(self, self._inner_network()),
+                "trainer_name": self.checkpoint_trainer,
+                PLANS_KEY: self._checkpoint_extras(),
+            }
+            write_checkpoint(content, Path(filename))
+        if self._replacement:
+            self._replacement.complete()
 
     def _checkpoint_extras(self) -> dict[str, Any]:
         return {"trainer": type(self).__name__, "settings": self._resolved_settings(), "given": self.given}

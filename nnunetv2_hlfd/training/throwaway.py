@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args
 
-from nnunetv2_hlfd.datasets.locations import find_dataset
+from nnunetv2_hlfd.datasets.locations import find_dataset, results_folder
 from nnunetv2_hlfd.training.fold import parse_fold
 from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
+from nnunetv2_hlfd.utilities.atomic import scratch_folder
 from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.errors import UserError
 
@@ -26,31 +27,42 @@ def throwaway_trainer(
         UserError: for what nnU-Net does not find, a device that is not there, or another package's trainer.
     """
     device = choose_device(device_name)
-    number = parse_fold(fold)
+    dataset, number = find_dataset(dataset), parse_fold(fold)
     if device.type == "cpu":
         torch.set_num_threads(os.cpu_count() or 1)
-    try:
-        with _without_wandb():
-            trainer = get_trainer_from_args(find_dataset(dataset), configuration, number, name, plans, device=device)
-    except (RuntimeError, FileNotFoundError) as error:  # nnU-Net's words for a trainer, configuration or file it lacks
-        raise UserError(str(error)) from error
-    try:
+    with scratch_folder() as scratch:
+        try:
+            with _environment(scratch):
+                trainer = get_trainer_from_args(dataset, configuration, number, name, plans, device=device)
+        except (RuntimeError, FileNotFoundError) as error:  # nnU-Net's words for what it lacks
+            raise UserError(str(error)) from error
         if not isinstance(trainer, ScheduledTrainer):
             raise UserError(f"Expected a trainer of this package, such as -tr nnUNetTrainerHLFD, got {name}.")
+        _name_real_folders(trainer, scratch)
         yield trainer
-    finally:
-        _remove_traces(Path(trainer.log_file))
 
 
 @contextlib.contextmanager
-def _without_wandb() -> Iterator[None]:
-    """Switch off Weights & Biases while a trainer is built: it would replace the curves of an earlier run."""
-    wanted = os.environ.pop("nnUNet_wandb_enabled", None)
+def _environment(scratch: Path) -> Iterator[None]:
+    """Let nnU-Net's constructor make its folder and log elsewhere, and replace no curves of Weights & Biases."""
+    before = {name: os.environ.get(name) for name in ("nnUNet_results", "nnUNet_wandb_enabled")}
+    os.environ["nnUNet_results"] = str(scratch)
+    os.environ.pop("nnUNet_wandb_enabled", None)
     try:
         yield
     finally:
-        if wanted is not None:
-            os.environ["nnUNet_wandb_enabled"] = wanted
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _name_real_folders(trainer: ScheduledTrainer, scratch: Path) -> None:
+    """Where a training would write and reads: its checks look there."""
+    results = str(results_folder())
+    for name in ("output_folder_base", "output_folder", "folder_with_segs_from_previous_stage"):
+        if (folder := getattr(trainer, name)) is not None:
+            setattr(trainer, name, folder.replace(str(scratch), results, 1))
 
 
 def real_batches(trainer: ScheduledTrainer, number: int) -> list[dict[str, Any]]:
@@ -61,11 +73,3 @@ def real_batches(trainer: ScheduledTrainer, number: int) -> list[dict[str, Any]]
         if hasattr(loader, "_finish"):
             loader._finish()
     return batches
-
-
-def _remove_traces(log_file: Path) -> None:
-    """nnU-Net's constructor makes the fold's folder and a log; leave neither behind."""
-    log_file.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # a folder that holds something else stays
-        for folder in (log_file.parent, log_file.parent.parent, log_file.parent.parent.parent):
-            folder.rmdir()

@@ -10,6 +10,7 @@ import os
 import platform
 import secrets
 import shutil
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -58,6 +59,21 @@ def partial_folder(target: Path) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Hand out an empty folder for temporary files; what killed processes have left of theirs is removed.
+
+    Raises:
+        UserError: where the system has no place for them.
+    """
+    try:
+        place = Path(tempfile.gettempdir())
+    except OSError as error:
+        raise UserError(f"No folder for temporary files can be written: {error}. Name one in TMPDIR.") from error
+    with partial_folder(place / "temporary files") as folder:
+        yield folder
 
 
 def publish(temporary: Path, target: Path) -> None:

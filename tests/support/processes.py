@@ -90,6 +90,10 @@ class Process:
         self._process.join()
 
     @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @property
     def stdout(self) -> str:
         return self._outputs[0].read_text()
 

@@ -1,0 +1,102 @@
+"""What nnU-Net writes at the start of a training, whole or not at all, and never over a run that is still needed."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_hlfd.models.fold import BEST, FINAL, LATEST, FoldFolder
+from nnunetv2_hlfd.utilities.atomic import publish
+
+_CURVES = "wandb"  # of the new run already: nnU-Net replaces them where a trainer is made
+
+
+class Replacement:
+    """A hidden folder in which a trainer starts.
+
+    nnU-Net writes plans.json, dataset.json and more in place before it trains: a kill in between leaves half of them.
+    Where the fold holds an earlier run, they would describe checkpoints that they do not fit. That run therefore stays
+    as it is until the new one has its first checkpoint.
+
+    Args:
+        trainer: of the new run, with its final folders.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer: nnUNetTrainer = trainer
+        self.model, self.fold = Path(trainer.output_folder_base), Path(trainer.output_folder)
+        self.new, self.old = (self.model / f".{age}_{self.fold.name}" for age in ("new", "old"))
+        self.is_active = False
+
+    def begin(self, *, anew: bool) -> None:
+        """Send the trainer into a hidden folder, before nnU-Net writes anything.
+
+        Every process of a training calls this; the first makes the folder.
+
+        Args:
+            anew: whether the run is not continued.
+        """
+        self.is_active = anew and FoldFolder(self.fold).first_file(FINAL, BEST, LATEST) is not None
+        fold = self.new / self.fold.name if self.is_active else self.fold
+        self.trainer.output_folder_base, self.trainer.output_folder = str(self.new), str(fold)
+        if self.trainer.local_rank == 0:
+            self._remove()
+            self.new.mkdir()
+            if self.is_active:
+                fold.mkdir()
+                self._move_log(fold)
+        self._wait_for_others()
+
+    def go_on(self) -> None:
+        """Publish what nnU-Net has written beside the folds, and work in the final folders, if no run is replaced."""
+        self._wait_for_others()  # each writes these files
+        if not self.is_active:
+            self._send_back()
+            if self.trainer.local_rank == 0:
+                self._publish_descriptions()
+                self._remove()
+
+    def complete(self) -> None:
+        """Let the new run take the place of the earlier one, once it has written a checkpoint."""
+        if not self.is_active:
+            return
+        self.is_active = False
+        self._send_back()
+        if self.trainer.local_rank == 0:
+            self.fold.rename(self.old)
+            if (self.old / _CURVES).is_dir():
+                (self.old / _CURVES).rename(self.new / self.fold.name / _CURVES)
+            self._publish_descriptions()
+            (self.new / self.fold.name).rename(self.fold)
+            self.trainer.log_file = str(self.fold / Path(self.trainer.log_file).name)
+            self._remove()
+
+    def give_up(self) -> None:
+        """Leave the earlier run where it is, if the new one has ended without a checkpoint."""
+        self._send_back()
+        if self.trainer.local_rank == 0:
+            if self.is_active:
+                self._move_log(self.fold)  # it says why
+            self._remove()
+        self.is_active = False
+
+    def _wait_for_others(self) -> None:
+        if self.trainer.is_ddp:
+            dist.barrier()
+
+    def _send_back(self) -> None:
+        self.trainer.output_folder_base, self.trainer.output_folder = str(self.model), str(self.fold)
+
+    def _publish_descriptions(self) -> None:
+        for file in [path for path in self.new.iterdir() if path.is_file()]:
+            publish(file, self.model / file.name)
+
+    def _move_log(self, folder: Path) -> None:
+        log = Path(self.trainer.log_file)
+        self.trainer.log_file = str(shutil.move(log, folder / log.name))
+
+    def _remove(self) -> None:
+        for folder in (self.new, self.old):
+            shutil.rmtree(folder, ignore_errors=True)
