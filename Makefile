@@ -9,7 +9,7 @@ SOURCES := nnunetv2_hlfd trainers tests
 PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 COVERAGE := --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
 
-.PHONY: help demo test test-all test-shuffled check docs clean
+.PHONY: help demo test test-all test-shuffled check docs dist clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /' | awk -F': ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -33,6 +33,14 @@ check: .venv/installed-dev  ## lint and check types
 
 docs: .venv/installed-dev  ## build the documentation as a site in build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+dist: .venv/installed-dev  ## build and check sdist and wheel, and try the wheel in a clean environment
+	rm -rf dist build/dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m venv build/dist/environment
+	build/dist/environment/bin/python -m pip install --quiet dist/*.whl
+	build/dist/environment/bin/python tests/support/installed_package.py build/dist/demo
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -18,8 +18,8 @@ def executable(name: str) -> str:
     found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if found is None:
         raise UserError(
-            f"Expected the command {name} beside {sys.executable} or on the PATH. Install the package "
-            f"again: pip install nnunetv2-hlfd"
+            f"Expected the command {name} beside {sys.executable} or on the PATH. Install nnunetv2_hlfd again in "
+            f"this environment."
         )
     return found
 

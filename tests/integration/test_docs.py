@@ -39,6 +39,7 @@ from nnunetv2_hlfd.settings.settings import RULES, Settings
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
     *sorted(page for page in (ROOT / "docs").rglob("*.md") if "benchmarks" not in page.relative_to(ROOT).parts),
 ]
 QUICK = ("docs/getting-started.md", "docs/how-to/change-settings.md")

@@ -49,6 +49,18 @@ def test_the_messages_of_the_troubleshooting_page_are_the_codes():
         assert re.search(pattern, messages), message
 
 
+def test_templates_of_issues_are_forms_and_a_problem_needs_the_record():
+    folder = ROOT / ".github/ISSUE_TEMPLATE"
+    forms = {file.stem: yaml.safe_load(file.read_text()) for file in folder.glob("*.yml") if file.stem != "config"}
+    for form in forms.values():
+        assert form["name"]
+        assert form["description"]
+        assert all(field["type"] == "markdown" or field["attributes"]["label"] for field in form["body"])
+    for name in ("problem", "result"):
+        [record] = [field for field in forms[name]["body"] if field["attributes"].get("label") == "distillation.json"]
+        assert record["validations"] == {"required": True}
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     from mkdocs.commands.build import build
