@@ -108,7 +108,7 @@ def _in_process(
     rung: Rung, cases: Mapping[str, Sequence[Path]], folder: Path, fold: str, device: str, threads: int
 ) -> Timing:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(run_rung, rung, cases, folder, fold, device, threads).result()
+        return pool.submit(run_rung, rung, cases, folder, [fold], device, threads).result()
 
 
 def _check_truth(truth: Path | None, cases: Mapping[str, Sequence[Path]], source: Source) -> None:

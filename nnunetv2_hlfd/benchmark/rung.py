@@ -22,6 +22,7 @@ class Rung:
         how: nnunet (nnUNetPredictor itself), predictor (this package's `Predictor`), or program (`predict.pyz`'s code).
         backend: of `Predictor`.
         mirroring: test-time mirroring.
+        checkpoint: file in the folder of a fold.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Rung:
     how: str
     backend: str = "torch"
     mirroring: bool = False
+    checkpoint: str = "checkpoint_final.pth"
 
 
 @dataclass(kw_only=True)
@@ -63,7 +65,7 @@ class _Clock:
 
 
 def run_rung(
-    rung: Rung, cases: Mapping[str, Sequence[Path]], output: Path, fold: str, device: str, threads: int
+    rung: Rung, cases: Mapping[str, Sequence[Path]], output: Path, folds: Sequence[str], device: str, threads: int
 ) -> Timing:
     """Predict the cases one after the other; the first one is run once more before, as part of the start-up.
 
@@ -71,7 +73,7 @@ def run_rung(
     """
     start = time.perf_counter()
     output.mkdir(parents=True)
-    step = (_program if rung.how == "program" else _with_nnunet)(rung, fold, device, threads)
+    step = (_program if rung.how == "program" else _with_nnunet)(rung, folds, device, threads)
     with tempfile.TemporaryDirectory() as warm_up:
         step(next(iter(cases.values())), Path(warm_up) / "case", _Clock())
     timing = Timing(start_up=time.perf_counter() - start)
@@ -83,7 +85,7 @@ def run_rung(
     return timing
 
 
-def _with_nnunet(rung: Rung, fold: str, device: str, threads: int) -> Step:
+def _with_nnunet(rung: Rung, folds: Sequence[str], device: str, threads: int) -> Step:
     """Return the steps of nnU-Net: its own reading, preprocessing, resampling and writing around a predictor."""
     import torch
     from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
@@ -98,10 +100,15 @@ def _with_nnunet(rung: Rung, fold: str, device: str, threads: int) -> Step:
     predictor: nnUNetPredictor
     if rung.how == "nnunet":
         predictor = nnUNetPredictor(use_mirroring=rung.mirroring, device=rung_device, allow_tqdm=False)
-        predictor.initialize_from_trained_model_folder(str(rung.model), [fold])
+        predictor.initialize_from_trained_model_folder(str(rung.model), folds, rung.checkpoint)
     else:
         predictor = Predictor(
-            rung.model, folds=[fold], device=rung_device, backend=rung.backend, mirroring=rung.mirroring
+            rung.model,
+            folds=folds,
+            checkpoint=rung.checkpoint,
+            device=rung_device,
+            backend=rung.backend,
+            mirroring=rung.mirroring,
         )
     plans, configuration = predictor.plans_manager, predictor.configuration_manager
     images, preprocessor = plans.image_reader_writer_class(), configuration.preprocessor_class(verbose=False)
@@ -124,14 +131,14 @@ def _with_nnunet(rung: Rung, fold: str, device: str, threads: int) -> Step:
     return step
 
 
-def _program(rung: Rung, fold: str, _device: str, threads: int) -> Step:
+def _program(rung: Rung, folds: Sequence[str], _device: str, threads: int) -> Step:
     """Return the steps of `predict.pyz`."""
     from nnunetv2_hlfd.deploy.runtime.images import read_image, write_segmentation
     from nnunetv2_hlfd.deploy.runtime.network import find_networks, open_network
     from nnunetv2_hlfd.deploy.runtime.predict import predict_logits
     from nnunetv2_hlfd.deploy.runtime.preprocess import prepare, to_labels
 
-    networks = [open_network(file, threads) for file in find_networks(rung.model, [fold])]
+    networks = [open_network(file, threads) for file in find_networks(rung.model, list(folds))]
     model = networks[0].description
 
     def step(files: Sequence[Path], target: Path, clock: _Clock) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from nnunetv2_hlfd import __version__
 from nnunetv2_hlfd.cli.benchmark import BENCHMARK
+from nnunetv2_hlfd.cli.compress import COMPRESS
 from nnunetv2_hlfd.cli.convert import CONVERT
 from nnunetv2_hlfd.cli.demo import DEMO
 from nnunetv2_hlfd.cli.export import EXPORT
@@ -29,6 +30,7 @@ _DESCRIPTION = """Compress a trained nnU-Net into a small student by knowledge d
   nnUNetv2_predict -d DATASET -c 2d -f 0 -tr nnUNetTrainerHLFD -i IN -o OUT"""
 
 SUBCOMMANDS: Mapping[str, Subcommand] = {
+    "compress": COMPRESS,
     "convert": CONVERT,
     "plan": PLAN,
     "teach": TEACH,

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 PROGRAM = "predict.pyz"
 
 
+class DiceDropError(UserError):
+    """8 bits cost more Dice than allowed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How to export.
@@ -69,7 +73,8 @@ def export_openvino(source: Source, output: Path, options: Options) -> Exported:
     """Write network.xml for each fold, in 8 bits if wanted, with its preprocessing inside, and `predict.pyz`.
 
     Raises:
-        UserError: as `export_onnx`; for 8 bits without preprocessed data, or that lose more Dice than allowed.
+        UserError: as `export_onnx`; for 8 bits without preprocessed data.
+        DiceDropError: for 8 bits that lose more Dice than allowed.
     """
     if options.half and options.int8:
         raise UserError("Choose --half or --int8: weights of 8 bits are stored as such.")
@@ -114,7 +119,7 @@ def _quantized(
             f"({some_names(cases.learned)}): what 8 bits cost on new images is not known from them."
         )
     if not cost.drop <= options.max_dice_drop:
-        raise UserError(
+        raise DiceDropError(
             f"Fold {fold}: {words}. The drop of {cost.drop:.4f} is above the limit of "
             f"{options.max_dice_drop} (-max_dice_drop); nothing was written."
         )

@@ -2,7 +2,7 @@
 
 import zipfile
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +44,22 @@ class Work:
     progress_bar: bool = True
 
 
-def predict_cases(predictor: Predictor, work: Work) -> dict[str, str]:
+Keep = Callable[[str, NDArray[np.floating]], None]
+
+
+def predict_cases(
+    predictor: Predictor, work: Work, *, only: Collection[str] | None = None, keep: Keep | None = None
+) -> dict[str, str]:
     """Predict every case; returns those that failed with the reason.
 
     Each segmentation appears under its name when it is whole.
+
+    Args:
+        predictor: of the model.
+        work: what to predict.
+        only: names of the cases; unset: all of the folder.
+        keep: is handed the name and the logits (K, z, y, x) of each case before its segmentation appears, on the grid
+            of the preprocessed image.
 
     Raises:
         UserError: for an empty folder, a cascade without predictions of the previous stage, or an output that another
@@ -56,10 +68,12 @@ def predict_cases(predictor: Predictor, work: Work) -> dict[str, str]:
     _check_input(predictor, work)
     part = f".part{work.part_id}of{work.num_parts}" if work.num_parts > 1 else ""
     with locked(work.output, "nnUNetv2_hlfd predict", name=f"{part}{LOCK_FILE}"):
-        return _predict(predictor, work, _cases(predictor, work))
+        return _predict(predictor, work, _cases(predictor, work, only), keep)
 
 
-def _predict(predictor: Predictor, work: Work, cases: Mapping[str, Sequence[Path]]) -> dict[str, str]:
+def _predict(
+    predictor: Predictor, work: Work, cases: Mapping[str, Sequence[Path]], keep: Keep | None
+) -> dict[str, str]:
     _write_what_was_asked(predictor, work)
     failed: dict[str, str] = {}
     writing: deque[tuple[str, Future[None]]] = deque()
@@ -82,7 +96,7 @@ def _predict(predictor: Predictor, work: Work, cases: Mapping[str, Sequence[Path
             except Exception as error:  # one bad case must not cost the others
                 failed[case] = _reason(error)
             else:
-                writing.append((case, writers.submit(_write, predictor, work, case, logits, properties)))
+                writing.append((case, writers.submit(_write, predictor, work, case, logits, properties, keep)))
                 collect(max(1, work.nps))
             bar.update()
         collect(0)
@@ -99,9 +113,10 @@ def _check_input(predictor: Predictor, work: Work) -> None:
         )
 
 
-def _cases(predictor: Predictor, work: Work) -> Mapping[str, Sequence[Path]]:
+def _cases(predictor: Predictor, work: Work, only: Collection[str] | None) -> Mapping[str, Sequence[Path]]:
     ending = predictor.dataset_json["file_ending"]
-    cases = list(find_cases(work.images, ending).items())[work.part_id :: work.num_parts]
+    found = find_cases(work.images, ending)
+    cases = [item for item in found.items() if only is None or item[0] in only][work.part_id :: work.num_parts]
     if work.continue_prediction:
         cases = [(case, files) for case, files in cases if not _is_finished(work, case, ending)]
     return dict(cases)
@@ -132,9 +147,16 @@ def _read(predictor: Predictor, work: Work, case: str, files: Sequence[Path]) ->
 
 
 def _write(
-    predictor: Predictor, work: Work, case: str, logits: NDArray[np.floating], properties: dict[str, Any]
+    predictor: Predictor,
+    work: Work,
+    case: str,
+    logits: NDArray[np.floating],
+    properties: dict[str, Any],
+    keep: Keep | None,
 ) -> None:
     """Write by nnU-Net's export, whole or not at all; the segmentation, which marks a finished case, comes last."""
+    if keep is not None:
+        keep(case, logits)
     target = work.output / f"{case}{predictor.dataset_json['file_ending']}"
     with partial_folder(target) as folder:
         export_prediction_from_logits(

@@ -10,7 +10,7 @@ from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.models.split import held_out_cases
 from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.teacher.compatibility import check_compatible, check_validation_cases
-from nnunetv2_hlfd.teacher.search import StudentSide, find_teacher
+from nnunetv2_hlfd.teacher.search import StudentSide, find_teacher, is_named
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
@@ -79,19 +79,24 @@ def _read(file: Path, student: StudentSide, *, same_fold: bool) -> TeacherCheckp
             (student.dataset_json, model.dataset_json),
             folder,
         )
-    if same_fold:
+    if same_fold and not is_named(file.parent):
         check_validation_cases(student.validation_cases, file.parent, model.file_ending)
     held_out = held_out_cases(model, file.parent.name.removeprefix("fold_"))
-    origin = {
-        "folder": str(folder),
+    seen = student.fold != "all" and not {*student.validation_cases} <= {*held_out}
+    origin = {**describe_origin(model, file), "may_have_seen_validation_cases": seen}
+    return TeacherCheckpoint(file=file, model=model, held_out=held_out, origin=origin)
+
+
+def describe_origin(model: ModelFolder, file: Path) -> dict[str, Any]:
+    """Describe a checkpoint of a model, for the record."""
+    return {
+        "folder": str(file.parent.parent),
         "checkpoint": f"{file.parent.name}/{file.name}",
         "sha256": sha256(file),
         "trainer": model.network_trainer,
         "plans_name": model.plans.plans_name,
         "mirroring_axes": model.mirror_axes,
-        "may_have_seen_validation_cases": student.fold != "all" and not {*student.validation_cases} <= {*held_out},
     }
-    return TeacherCheckpoint(file=file, model=model, held_out=held_out, origin=origin)
 
 
 def _hashes(origin: Mapping[str, Any]) -> tuple[str, str | None]:

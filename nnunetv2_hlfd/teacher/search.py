@@ -33,8 +33,9 @@ def find_teacher(student: StudentSide, settings: Settings) -> list[Path]:
 
     Default: same configuration and same fold (a teacher of another fold has seen this fold's validation cases), under
     the student's own plans name, then the base plans'; the first model folder that holds it. Folders that the
-    environment names teach together, each has to hold it. A student of fold `all` learns from fold_all, else from the
-    folds 0-4 together; every student does that learns from each case's fold (teacher_maps crossfit).
+    environment names teach together, each has to hold it, or is the folder of the fold that is meant (.../fold_2). A
+    student of fold `all` learns from fold_all, else from the folds 0-4 together; every student does that learns from
+    each case's fold (teacher_maps crossfit).
 
     Raises:
         UserError: with every place that was looked at.
@@ -62,8 +63,15 @@ def find_teacher(student: StudentSide, settings: Settings) -> list[Path]:
     raise UserError(_not_found(looked_at, student, settings))
 
 
+def is_named(fold_folder: Path) -> bool:
+    """Whether the environment names this very fold, and not its model folder."""
+    return fold_folder in teacher_folders_from_environment()
+
+
 def _checkpoints(folder: Path, student: StudentSide, settings: Settings) -> list[Path]:
     """The checkpoints of the wanted fold or folds in a model folder; empty where one is missing."""
+    if (folder / settings.teacher_checkpoint).is_file():
+        return [folder / settings.teacher_checkpoint]
     for folds in _fold_choices(student, settings):
         files = [folder / f"fold_{fold}" / settings.teacher_checkpoint for fold in folds]
         if all(file.is_file() for file in files):
@@ -90,7 +98,8 @@ def _not_found(looked_at: Sequence[Path], student: StudentSide, settings: Settin
         f"No teacher found. Looked at:\n  {looked}\n{_there_instead(looked_at, student, settings)}"
         f"Train one with: {command}\nor name the folder of a trained model "
         f"(.../TRAINER__PLANS__CONFIGURATION) with the environment variable {TEACHER_VARIABLE} (several are separated "
-        f"by '{os.pathsep}'); another fold than the student's needs the setting teacher_fold."
+        f"by '{os.pathsep}'); another fold than the student's needs the setting teacher_fold, or is named itself "
+        f"(.../fold_2)."
     )
 
 

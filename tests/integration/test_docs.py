@@ -90,7 +90,7 @@ nnUNetv2_train() {  # a stock model that is there is validated again, any other 
 nnUNetv2_hlfd() {
   case "$1" in
     train) once nnUNetv2_hlfd "$@" -device cpu ;;
-    benchmark | predict | study | teach) command nnUNetv2_hlfd "$@" -device cpu ;;
+    benchmark | compress | predict | study | teach) command nnUNetv2_hlfd "$@" -device cpu ;;
     *) command nnUNetv2_hlfd "$@" ;;
   esac
 }
@@ -174,6 +174,7 @@ def placeholders(workplace, dataset):
         "RESULTS": str(workplace / "results"),
         "IN": str(workplace / "raw" / dataset / "imagesTs"),
         "OUT": str(workplace / "predictions"),
+        "IMAGES": str(workplace / "raw" / dataset / "imagesTr"),
         "MODEL_FOLDER": str(workplace / "elsewhere" / "nnUNetTrainer__nnUNetPlans__2d"),
         "UNLABELLED": str(workplace / "unlabelled"),
         "SOURCE": str(workplace / "kits19"),

@@ -40,7 +40,7 @@ def test_every_way_to_run_a_rung_predicts_the_same(teacher_2d, as_openvino, imag
     ]
     labels = {}
     for rung in rungs:
-        timing = run_rung(rung, cases, tmp_path / rung.name, "0", "cpu", 1)
+        timing = run_rung(rung, cases, tmp_path / rung.name, ["0"], "cpu", 1)
         assert list(timing.cases) == list(cases)
         assert all(tuple(seconds) == STAGES and min(seconds.values()) > 0 for seconds in timing.cases.values())
         assert timing.start_up > 0

@@ -8,7 +8,7 @@ from source_imports import PACKAGE, ROOT, imports
 # From top to bottom; docs/explanation/architecture.md shows the same.
 LAYERS = """
 cli
-demo, study, benchmark, deploy, report
+demo, compress, study, benchmark, deploy, report
 training
 teacher, methods
 distillation

@@ -7,7 +7,7 @@ import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_hlfd.settings.settings import Settings
-from nnunetv2_hlfd.teacher.search import StudentSide, find_teacher
+from nnunetv2_hlfd.teacher.search import StudentSide, find_teacher, is_named
 
 VARIABLE = "nnUNet_hlfd_teacher"
 OWN, BASE = "nnUNetPlans_short_x", "nnUNetPlans_short"
@@ -53,6 +53,15 @@ def test_only_the_same_fold_is_taken(seeker):
     place(results, "nnUNetTrainer", OWN, 0, 2)
     folder = place(results, "nnUNetTrainerTeacher", BASE, 1)
     assert find_teacher(student, Settings()) == checkpoints(folder, 1)
+
+
+def test_folds_that_the_environment_names_are_taken_as_they_are(seeker, monkeypatch):
+    student, results = seeker
+    folder = place(results, "nnUNetTrainer", OWN, 0, 1, 4)
+    monkeypatch.setenv(VARIABLE, os.pathsep.join(str(folder / f"fold_{fold}") for fold in (4, 0)))
+    assert find_teacher(student, Settings()) == checkpoints(folder, 4, 0)
+    assert is_named(folder / "fold_4")
+    assert not is_named(folder / "fold_1")
 
 
 @pytest.mark.parametrize("fold", [0, 3, "all"])

@@ -1,0 +1,79 @@
+"""`nnUNetv2_hlfd compress`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from nnunetv2_hlfd.cli.subcommand import Subcommand, add_device
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-m", type=Path, required=True, metavar="MODEL_FOLDER", help="the teacher, .../TRAINER__PLANS__CONFIGURATION")
+    add("-i", type=Path, required=True, metavar="IMAGES", help="folder with CASE_0000 images; no labels are needed")
+    add("-o", type=Path, required=True, metavar="FOLDER", help="where to work; started again, it goes on")
+    add("-l", type=Path, metavar="LABELS", help="true label maps of all or some of the images")
+    add("-f", nargs="+", metavar="FOLD", help="folds of the teacher (default: all that are trained)")
+    add("-chk", default="checkpoint_final.pth", help="checkpoint (default: checkpoint_final.pth)")
+    add("-student", default="auto", help="size of the student, such as resnet18_w4 (default: auto)")
+    add("-steps", type=int, default=30_000, help="training steps (default: 30000)")
+    add("-settings", nargs="+", default=[], metavar="NAME=VALUE", help="of the training, such as batch_size=8")
+    add("-seed", type=int, default=0, help="of the training (default: 0)")
+    add("-held_out", default="0.2", metavar="SHARE", help="of the images, or a file with names (default: 0.2)")
+    add_device(parser)
+    add("-max_dice_drop", type=float, default=0.01, help="what 8 bits may cost; else float32 (default: 0.01)")
+    add("--disable_tta", action="store_true", help="no test-time mirroring of the teacher: 4 (2d) or 8 times faster")
+    add("--control", action="store_true", help="also train the student on the teacher's label maps alone")
+    add("--dry_run", action="store_true", help="check everything, say how long it takes, and stop")
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Compress; the exit code is 1 where images had to be left out."""
+    from nnunetv2_hlfd.compress.command import compress
+    from nnunetv2_hlfd.compress.options import Options, parse_settings
+    from nnunetv2_hlfd.utilities.steps import StepFailedError
+
+    try:
+        failed = compress(
+            Options(
+                model=options.m,
+                images=options.i,
+                output=options.o,
+                labels=options.l,
+                folds=options.f,
+                checkpoint=options.chk,
+                student=options.student,
+                steps=options.steps,
+                settings=parse_settings(options.settings),
+                seed=options.seed,
+                held_out=_held_out(options.held_out),
+                device=options.device,
+                mirroring=not options.disable_tta,
+                control=options.control,
+                max_dice_drop=options.max_dice_drop,
+            ),
+            dry_run=options.dry_run,
+        )
+    except StepFailedError as error:
+        print(f"nnUNetv2_hlfd compress: {error}", file=sys.stderr)
+        return 2
+    return 1 if failed else 0
+
+
+def _held_out(text: str) -> float | Path:
+    try:
+        return float(text)
+    except ValueError:
+        return Path(text)
+
+
+COMPRESS = Subcommand(
+    help="a trained model and images, without labels, to a small model with its proof",
+    description="Predicts the images by the teacher, trains a small student on its maps, exports it for stock nnU-Net "
+    "and for machines without torch, and compares it with the teacher on images that were held out. Works in FOLDER "
+    "alone, whatever nnUNet_raw, nnUNet_preprocessed and nnUNet_results are. The exit code is 1 where images had to be "
+    "left out (failed.csv).",
+    add_arguments=_add_arguments,
+    run=_run,
+    interrupted="interrupted. The same command goes on from here.",
+)

@@ -1,0 +1,1 @@
+"""A trained model and images, without labels, to a small model with its proof."""

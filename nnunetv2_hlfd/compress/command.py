@@ -1,0 +1,114 @@
+"""`nnUNetv2_hlfd compress`: from a trained model and images to a small model and its proof."""
+
+import json
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_hlfd.compress.data import write_failed
+from nnunetv2_hlfd.compress.inventory import Inventory, take_inventory, warnings
+from nnunetv2_hlfd.compress.options import Options
+from nnunetv2_hlfd.compress.places import Places
+from nnunetv2_hlfd.compress.steps import Steps
+from nnunetv2_hlfd.compress.teacher import Taught
+from nnunetv2_hlfd.deploy.source import Source, read_source
+from nnunetv2_hlfd.models.checkpoints import sha256
+from nnunetv2_hlfd.utilities.atomic import write_json
+from nnunetv2_hlfd.utilities.device import choose_device
+from nnunetv2_hlfd.utilities.errors import UserError
+from nnunetv2_hlfd.utilities.json_file import read_json
+from nnunetv2_hlfd.utilities.steps import Step, Workspace, nnunet_environment, run_steps
+
+_WORK = "compress"
+_KEPT = (
+    "nnUNet_extTrainer",
+    "nnUNet_n_proc_DA",
+    "nnUNet_def_n_proc",
+    "nnUNet_compile",
+    "nnUNet_hlfd_trust_checkpoint",
+)
+_DECIDE = ("student", "steps", "seed", "settings", "held_out", "mirroring", "control", "max_dice_drop", "checkpoint")
+
+
+def compress(options: Options, *, dry_run: bool = False) -> int:
+    """Run what is not finished yet.
+
+    Args:
+        options: What to compress, and how.
+        dry_run: Only check, and say what it would take; nothing is written.
+
+    Returns:
+        Number of images that were left out because they, or the teacher on them, failed.
+
+    Raises:
+        UserError: for what cannot be compressed, saying what to change.
+        StepFailedError: where a step fails; the message holds its log's last lines.
+    """
+    start = time.perf_counter()
+    choose_device(options.device)
+    source = read_source(options.model, options.folds, options.checkpoint)
+    places = Places(options.output.absolute(), source)
+    made_with = _made_with(source, options)
+    record = places.folder / f"{_WORK}.json"
+    inventory = None
+    if record.is_file():
+        _refuse_other_images(record, made_with["images"])
+    if dry_run or not places.inventory.is_file():
+        inventory = take_inventory(source, options)
+        for warning in warnings(inventory):
+            print(f"WARNING: {warning}", flush=True)
+    if dry_run:
+        return len(inventory.failed) if inventory else 0
+    folders = ("raw", "preprocessed", "results")
+    environment = nnunet_environment(places.folder, kept=_KEPT)
+    workspace = Workspace(places.folder, _WORK, made_with, folders=folders, environment=environment)
+    if inventory is not None:
+        write_json(places.inventory, inventory.to_dict())
+        write_failed(places.failed, inventory.failed)
+    run_steps(workspace, compress_steps(options))
+    print(f"Finished in {(time.perf_counter() - start) / 60:.1f} min\n\n{places.report.read_text(encoding='utf-8')}")
+    print(f"Report: {places.folder / 'report.html'}\nStudent: {places.archive}", flush=True)
+    return len({**Inventory.read(places.inventory).failed, **Taught.read(places.taught).failed})
+
+
+def compress_steps(options: Options) -> list[Step]:
+    """All steps, in order.
+
+    Raises:
+        UserError: for a folder that is no model.
+    """
+    source = read_source(options.model, options.folds, options.checkpoint)
+    return Steps(options, Places(options.output.absolute(), source)).all()
+
+
+def _made_with(source: Source, options: Options) -> dict[str, Any]:
+    """What decides the result: a folder that was made with something else is not gone on with."""
+    decide = {name: getattr(options, name) for name in _DECIDE}
+    made_with = {
+        "version": version("nnunetv2_hlfd"),
+        "teacher": {fold: sha256(source.file(fold)) for fold in source.folds},
+        **{name: str(value) if isinstance(value, Path) else value for name, value in decide.items()},
+        "images": _sizes(options.images),
+        "labels": _sizes(options.labels) if options.labels else {},
+    }
+    return dict(json.loads(json.dumps(made_with)))
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """File -> bytes."""
+    if not folder.is_dir():
+        raise UserError(f"Expected a folder, no {folder}. Name it with -i or -l.")
+    return {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.is_file()}
+
+
+def _refuse_other_images(record: Path, images: Mapping[str, int]) -> None:
+    before = read_json(record).get("made_with", {}).get("images", {})
+    if before != images:
+        more, fewer = len(images.keys() - before.keys()), len(before.keys() - images.keys())
+        raise UserError(
+            f"{record.parent} was made from other images ({more} more, {fewer} fewer, "
+            f"{sum(before[name] != images[name] for name in before.keys() & images.keys())} of another size). Choose a "
+            f"new folder with -o."
+        )

@@ -1,0 +1,84 @@
+"""Dice on the held-out images: of the students against the teacher, and of all against the truth where it is known."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from nnunetv2_hlfd.compress.teacher import foreground
+from nnunetv2_hlfd.models.folder import ModelFolder
+from nnunetv2_hlfd.report.bootstrap import Bootstrap, Interval
+from nnunetv2_hlfd.utilities.dice import dice
+
+TEACHER, TRUTH = "teacher", "truth"
+
+
+def score(
+    model: ModelFolder,
+    cases: Sequence[str],
+    predictions: Mapping[str, Path],
+    truth: Mapping[str, Path],
+) -> pd.DataFrame:
+    """Score label maps.
+
+    Args:
+        model: Tells labels, file ending and reader.
+        cases: Names of the held-out images.
+        predictions: Name of a model, `TEACHER` among them -> folder of its label maps.
+        truth: Case -> true label map, where there is one.
+
+    Returns:
+        One row for each model, reference (`TEACHER` or `TRUTH`), case and label: model, against, case, label, dice
+        (NaN where the label is in neither), voxels, reference_voxels.
+    """
+    reader = model.plans.image_reader_writer_class()
+    ignore = model.dataset_json["labels"].get("ignore")
+    rows: list[dict[str, Any]] = []
+    for case in tqdm(cases, desc="Comparing", disable=None):
+        maps = {name: _read(reader, folder / f"{case}{model.file_ending}") for name, folder in predictions.items()}
+        references = {TEACHER: maps[TEACHER]}
+        if case in truth:
+            references[TRUTH] = _read(reader, truth[case])
+        for against, reference in references.items():
+            valid = np.ones(reference.shape, bool) if ignore is None else reference != ignore
+            for name, predicted in maps.items():
+                if name != against:
+                    for row in _compare(predicted, reference, valid, foreground(model)):
+                        rows.append({"model": name, "against": against, "case": case, **row})
+    return pd.DataFrame(rows)
+
+
+def _read(reader: Any, file: Path) -> NDArray[Any]:
+    labels: NDArray[Any] = reader.read_seg(str(file))[0][0]
+    return labels
+
+
+def _compare(
+    predicted: NDArray[Any], reference: NDArray[Any], valid: NDArray[np.bool_], labels: Mapping[str, Sequence[int]]
+) -> Iterator[dict[str, Any]]:
+    for label, values in labels.items():
+        found, expected = (valid & np.isin(segmentation, values) for segmentation in (predicted, reference))
+        yield {
+            "label": label,
+            "dice": dice(found, expected),
+            "voxels": int(found.sum()),
+            "reference_voxels": int(expected.sum()),
+        }
+
+
+def of_cases(scores: pd.DataFrame, model: str, against: str, label: str | None = None) -> "pd.Series[float]":
+    """Dice of each case, the mean over the labels that it has, or of one label; NaN where it has none."""
+    rows = scores[(scores["model"] == model) & (scores["against"] == against)]
+    if label is not None:
+        rows = rows[rows["label"] == label]
+    return rows.groupby("case")["dice"].mean()
+
+
+def mean_of(values: "pd.Series[float]") -> Interval | None:
+    """Mean over the cases that have a value, with its interval; None where no case has one."""
+    values = values.dropna()
+    return Bootstrap(len(values)).mean(values.to_numpy(float)) if len(values) else None

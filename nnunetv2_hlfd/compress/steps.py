@@ -1,0 +1,219 @@
+"""The steps of a compression, each the command that a user would type, or a function of this package."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from nnunetv2_hlfd.compress.data import adopt_maps, fingerprint_file, write_failed, write_raw
+from nnunetv2_hlfd.compress.exports import export_for_nnunet, export_for_openvino, find_program
+from nnunetv2_hlfd.compress.inventory import Inventory
+from nnunetv2_hlfd.compress.options import Options
+from nnunetv2_hlfd.compress.places import CONTROL, TRAINER, VARIANT, Places
+from nnunetv2_hlfd.compress.plans import resolve_student
+from nnunetv2_hlfd.compress.report import write_report
+from nnunetv2_hlfd.compress.speed import measure_speed
+from nnunetv2_hlfd.compress.teacher import Taught, foreground, predict_all
+from nnunetv2_hlfd.models.fold import FINAL
+from nnunetv2_hlfd.settings.settings import TEACHER_VARIABLE
+from nnunetv2_hlfd.utilities.steps import Step
+
+_MOST_PROCESSES = 8
+
+
+class Steps:
+    """All steps of one compression.
+
+    Args:
+        options: Of the compression.
+        places: Where everything is.
+    """
+
+    def __init__(self, options: Options, places: Places) -> None:
+        self.options, self.places = options, places
+
+    def all(self) -> list[Step]:
+        """All steps, in order."""
+        steps = [*self._data(), *self._training(TRAINER, "Train the student on the teacher's maps")]
+        if self.options.control:
+            steps += self._training(CONTROL, "Train the same student on the label maps alone")
+        return [*steps, *self._exports(), *self._proof()]
+
+    def _data(self) -> list[Step]:
+        options, places = self.options, self.places
+        dataset, processes = places.dataset[7:10], str(min(_MOST_PROCESSES, os.cpu_count() or 1))
+        steps = [
+            Step(
+                name="teacher",
+                title="Predict all images by the teacher",
+                product=places.taught,
+                command=self._predict_by_teacher,
+            ),
+            Step(
+                name="raw",
+                title="Make a data set of images and label maps",
+                product=places.raw / "dataset.json",
+                command=lambda: write_raw(places, options),
+            ),
+            Step(
+                name="preprocess",
+                title="Preprocess as the teacher's plans say",
+                product=places.data,
+                command=lambda: (
+                    *("nnUNetv2_preprocess", "-d", dataset, "-plans_name", places.base_plans),
+                    *("-c", places.model.configuration, "-np", processes),
+                ),
+            ),
+            Step(
+                name="maps",
+                title="Put the teacher's final maps beside the images",
+                product=places.splits,
+                command=lambda: adopt_maps(places, options),
+            ),
+            Step(
+                name="plan",
+                title="Write the student's plans",
+                product=places.preprocessed / f"{places.plans}.json",
+                command=self._plan,
+            ),
+        ]
+        if not (places.model.path / fingerprint_file(places).name).is_file():
+            fingerprint = Step(
+                name="fingerprint",
+                title="Extract the fingerprint, which the teacher's folder lacks",
+                product=fingerprint_file(places),
+                command=lambda: ("nnUNetv2_extract_fingerprint", "-d", dataset, "-np", processes),
+                environment={"nnUNet_n_proc_DA": "2"},  # nnU-Net divides by it
+            )
+            steps.insert(2, fingerprint)
+        return steps
+
+    def _predict_by_teacher(self) -> None:
+        places = self.places
+        inventory = Inventory.read(places.inventory)
+        places.teacher.mkdir(exist_ok=True)
+        places.fresh_maps.mkdir(exist_ok=True)
+        predict_all(places.source, self.options, inventory, places.teacher, places.fresh_maps, places.taught)
+        write_failed(places.failed, {**inventory.failed, **Taught.read(places.taught).failed})
+
+    def _plan(self) -> Sequence[str]:
+        options, places = self.options, self.places
+        settings: dict[str, Any] = {
+            "student": resolve_student(places.source, options),
+            "teacher_maps": "stored",
+            "teacher_checkpoint": options.checkpoint,
+            "seed": options.seed,
+            **options.schedule,
+        }
+        if places.model.mirror_axes is None:
+            settings["mirroring"] = "none"  # of the control, too
+        settings |= options.settings
+        words = [word for name, value in settings.items() for word in (f"-{name}", _in_words(value))]
+        names = ("-d", places.dataset, "-p", places.base_plans, "-name", VARIANT)
+        return ("nnUNetv2_hlfd", "plan", *names, *words, "--overwrite")
+
+    def _training(self, trainer: str, title: str) -> list[Step]:
+        options, places = self.options, self.places
+        fold = places.fold(trainer)
+        folds = [str(places.model.fold(name).path.absolute()) for name in places.source.folds]
+
+        def command() -> Sequence[str]:
+            flags = fold.continuation()
+            if not flags:
+                shutil.rmtree(fold.path, ignore_errors=True)
+            which = (places.dataset, places.model.configuration, "0", "-tr", trainer, "-p", places.plans)
+            return ("nnUNetv2_hlfd", "train", *which, "-device", options.device, *flags)
+
+        step = Step(
+            name=f"train_{trainer.removeprefix('nnUNetTrainer')}",
+            title=title,
+            product=fold.file(FINAL),
+            command=command,
+            total=options.epochs,
+            labels=list(foreground(places.model)),
+            environment={TEACHER_VARIABLE: os.pathsep.join(folds)},
+        )
+        return [step]
+
+    def _exports(self) -> list[Step]:
+        options, places = self.options, self.places
+        return [
+            Step(
+                name="export",
+                title="Export the student for stock nnU-Net",
+                product=places.archive,
+                command=lambda: export_for_nnunet(places),
+            ),
+            Step(
+                name="install",
+                title="Install it by stock nnU-Net",
+                product=places.results / places.exported_name,
+                command=lambda: ("nnUNetv2_install_pretrained_model_from_zip", str(places.archive)),
+            ),
+            Step(
+                name="export_openvino",
+                title="Export it for machines without torch",
+                product=places.quantized,
+                command=lambda: export_for_openvino(places, options.max_dice_drop),
+            ),
+        ]
+
+    def _proof(self) -> list[Step]:
+        options, places = self.options, self.places
+        exported = places.exported_name.split("__")
+        steps = [self._prediction("student", "the exported student", exported)]
+        if options.control:
+            control = places.student(CONTROL).name.split("__")
+            steps.append(self._prediction("control", "the student of the label maps", control))
+        return [
+            *steps,
+            Step(
+                name="student_small",
+                title="Predict the held-out images by predict.pyz",
+                product=places.predictions("student_small"),
+                command=self._predict_small,
+            ),
+            Step(
+                name="speed",
+                title="Measure the seconds of a case, of teacher and student",
+                product=places.speed,
+                command=lambda: measure_speed(places, options),
+            ),
+            Step(
+                name="report",
+                title="Compare",
+                product=places.report,
+                command=lambda: write_report(places, options),
+            ),
+        ]
+
+    def _prediction(self, name: str, title: str, model: Sequence[str]) -> Step:
+        trainer, plans, configuration = model
+        output = self.places.predictions(name)
+        command = (
+            *("nnUNetv2_predict", "-d", self.places.dataset, "-c", configuration, "-f", "0", "-tr", trainer),
+            *("-p", plans, "-i", str(self.places.images_held_out), "-o", str(output)),
+            *("-device", self.options.device, "--continue_prediction"),
+        )
+        return Step(
+            name=name,
+            title=f"Predict the held-out images with stock nnU-Net: {title}",
+            product=output,
+            command=lambda: command,
+        )
+
+    def _predict_small(self) -> Sequence[str] | None:
+        program, output = find_program(self.places), self.places.predictions("student_small")
+        output.mkdir(exist_ok=True)
+        if program is None:
+            return None
+        return ("python", str(program), "-i", str(self.places.images_held_out), "-o", str(output))
+
+
+def _in_words(value: Any) -> str:
+    """A setting's value as `nnUNetv2_hlfd plan` reads it."""
+    if isinstance(value, dict):
+        return ",".join(f"{name}={number}" for name, number in value.items())
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
