@@ -14,7 +14,7 @@ from nnunetv2_hlfd.compress.options import Options
 from nnunetv2_hlfd.deploy.runtime.images import check_complete, find_cases
 from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.models.folder import ModelFolder
-from nnunetv2_hlfd.models.split import validated_cases
+from nnunetv2_hlfd.models.split import held_out_cases, validated_cases
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
 from nnunetv2_hlfd.utilities.text import some_names
@@ -34,7 +34,7 @@ class Inventory:
         spacings: Case -> mm along these axes.
         labels: Case -> its true label map.
         failed: Case -> why it cannot be used.
-        own: Cases whose names are among those that the teacher was validated on: it was trained on them, too.
+        own: Cases of the teacher's data set that one of its folds was trained on.
     """
 
     images: Mapping[str, Sequence[str]]
@@ -71,15 +71,22 @@ def take_inventory(source: Source, options: Options) -> Inventory:
     images, failed = _read_images(model, cases)
     _refuse_few(options.images, images, failed)
     labels = _find_labels(model, options.labels, images) if options.labels else {}
-    known = {case for fold in source.folds for case in validated_cases(model.fold(fold), model.file_ending)}
     return Inventory(
         images={case: [str(file.absolute()) for file in cases[case]] for case in images},
         shapes={case: list(shape) for case, (shape, _) in images.items()},
         spacings={case: list(spacing) for case, (_, spacing) in images.items()},
         labels={case: str(file.absolute()) for case, file in labels.items()},
         failed=failed,
-        own=sorted(known & images.keys()),
+        own=sorted(trained_on(source) & images.keys()),
     )
+
+
+def trained_on(source: Source) -> set[str]:
+    """Cases of the teacher's data set, as its validations name them, without those that every fold has held out."""
+    model = source.model
+    folds = [folder.name.removeprefix("fold_") for folder in model.path.glob("fold_*")]
+    known = {case for fold in folds for case in validated_cases(model.fold(fold), model.file_ending)}
+    return known - set.intersection(*(set(held_out_cases(model, fold)) for fold in source.folds))
 
 
 def warnings(inventory: Inventory) -> list[str]:
