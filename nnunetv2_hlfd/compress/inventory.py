@@ -86,7 +86,8 @@ def trained_on(source: Source) -> set[str]:
     model = source.model
     folds = [folder.name.removeprefix("fold_") for folder in model.path.glob("fold_*")]
     known = {case for fold in folds for case in validated_cases(model.fold(fold), model.file_ending)}
-    return known - set.intersection(*(set(held_out_cases(model, fold)) for fold in source.folds))
+    held_out = [set(held_out_cases(model, fold)) for fold in source.folds]
+    return known - set.intersection(*held_out)
 
 
 def warnings(inventory: Inventory) -> list[str]:
