@@ -87,7 +87,7 @@ def trained_on(source: Source) -> set[str]:
     folds = [folder.name.removeprefix("fold_") for folder in model.path.glob("fold_*")]
     known = {case for fold in folds for case in validated_cases(model.fold(fold), model.file_ending)}
     held_out = [set(held_out_cases(model, fold)) for fold in source.folds]
-    return known - set.intersection(*held_out)
+    return known - held_out[0].intersection(*held_out[1:])
 
 
 def warnings(inventory: Inventory) -> list[str]:
