@@ -1,9 +1,7 @@
 """`nnUNetv2_hlfd benchmark`: prediction from image file to segmentation file, rung by rung, in one run."""
 
-import multiprocessing
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.dice import dice
 from nnunetv2_hlfd.utilities.errors import UserError
+from nnunetv2_hlfd.utilities.orphans import process_pool
 
 
 def benchmark_prediction(
@@ -107,7 +106,7 @@ def _rungs(teacher: Path, student: Path, small: Mapping[str, Path]) -> list[Rung
 def _in_process(
     rung: Rung, cases: Mapping[str, Sequence[Path]], folder: Path, fold: str, device: str, threads: int
 ) -> Timing:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with process_pool(1) as pool:
         return pool.submit(run_rung, rung, cases, folder, [fold], device, threads).result()
 
 

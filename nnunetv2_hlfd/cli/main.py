@@ -21,6 +21,7 @@ from nnunetv2_hlfd.cli.train import TRAIN
 from nnunetv2_hlfd.cli.trainers_path import TRAINERS_PATH
 from nnunetv2_hlfd.deploy.runtime.errors import UserError as RuntimeUserError
 from nnunetv2_hlfd.utilities.errors import UserError
+from nnunetv2_hlfd.utilities.signals import InterruptedBySignalError, signals_interrupt
 
 _DESCRIPTION = """Compress a trained nnU-Net into a small student by knowledge distillation (HLFD).
 
@@ -71,15 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
     A mistake of the user ends with one message and 2, and so does what is wrong with a disk or with rights; Ctrl-C
-    with a word and 130. Any other exception is a fault of the program and keeps its traceback.
+    with a word and 130, as other requests to end with their own code. Any other exception is a fault of the program and
+    keeps its traceback.
     """
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     subcommand = SUBCOMMANDS[options.command]
     try:
-        code = subcommand.run(options)
+        with signals_interrupt():
+            code = subcommand.run(options)
         sys.stdout.flush()  # here, where a closed pipe is no fault
     except (UserError, RuntimeUserError) as error:
         return _end(options, str(error), 2)
+    except InterruptedBySignalError as error:
+        return _end(options, subcommand.interrupted, error.exit_code)
     except KeyboardInterrupt:
         return _end(options, subcommand.interrupted, 130)
     except BrokenPipeError:

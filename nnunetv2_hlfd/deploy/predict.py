@@ -4,6 +4,7 @@ import zipfile
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,9 @@ def _predict(
         ThreadPoolExecutor(max(1, work.npp)) as readers,
         ThreadPoolExecutor(max(1, work.nps)) as writers,
         tqdm(total=len(cases), desc="Predicting", disable=not work.progress_bar) as bar,
+        ExitStack() as stack,
     ):
+        stack.callback(readers.shutdown, wait=False, cancel_futures=True)  # where a signal ends it
         for case, prepared in _prepared(predictor, work, cases, readers):
             try:
                 data, properties = prepared.result()

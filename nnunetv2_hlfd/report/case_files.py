@@ -1,9 +1,7 @@
 """The label maps of a report: the truth of each case, and what every model predicted for it, one case at a time."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from os import cpu_count
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from nnunetv2_hlfd.datasets.locations import preprocessed_folder
 from nnunetv2_hlfd.report.cases import LabelValue
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.utilities.errors import UserError
+from nnunetv2_hlfd.utilities.orphans import process_pool
 from nnunetv2_hlfd.utilities.text import file_name
 
 Mask = npt.NDArray[np.bool_]
@@ -135,6 +134,6 @@ def map_cases(
     workers = min(len(cases), cpu_count() or 1)
     if workers <= 1:
         return [row for case in cases for row in measure(case)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with process_pool(workers) as pool:
         done = tqdm(pool.map(measure, cases, chunksize=4), total=len(cases), desc=title)
         return [row for rows in done for row in rows]

@@ -11,7 +11,8 @@ from nnunetv2_hlfd.study.progress import Progress
 from nnunetv2_hlfd.study.runs import Run, splits_file
 from nnunetv2_hlfd.utilities.child_process import last_lines
 from nnunetv2_hlfd.utilities.device import choose_device
-from nnunetv2_hlfd.utilities.process_groups import check_nothing_runs, sigterm_interrupts
+from nnunetv2_hlfd.utilities.process_groups import check_nothing_runs
+from nnunetv2_hlfd.utilities.signals import signals_interrupt
 
 _POLL_SECONDS = 1.0
 _AUGMENTATION_WORKERS = 12  # nnU-Net's default for a training
@@ -43,7 +44,7 @@ class Runner:
         self.folder.mkdir(parents=True, exist_ok=True)
         check_nothing_runs([self._log(run) for run in self.runs])
         waiting = [run for run in self.runs if not run.is_finished]
-        with sigterm_interrupts(), Children() as children, Progress(self.runs) as progress:
+        with signals_interrupt(), Children() as children, Progress(self.runs) as progress:
             while waiting or children.running:
                 waiting = self._start(waiting, children, progress)
                 progress.update(len(children.running), len(waiting), len(self.failed))

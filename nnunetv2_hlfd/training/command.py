@@ -16,6 +16,7 @@ from nnunetv2_hlfd.training.fold import parse_fold
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.errors import UserError
+from nnunetv2_hlfd.utilities.orphans import end_forks_with_this_process
 
 if TYPE_CHECKING:
     from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
@@ -35,6 +36,7 @@ def train(arguments: Sequence[str], *, dry_run: bool, overwrite: bool) -> None:
     from nnunetv2.run.run_training import run_training_entry
 
     extend_trainer_search()
+    end_forks_with_this_process()
     options = _parse(arguments)
     find_dataset(options.dataset)
     parse_fold(options.fold)

@@ -35,6 +35,7 @@ from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 from nnunetv2_hlfd.utilities.lock import LOCK_FILE, locked
+from nnunetv2_hlfd.utilities.orphans import end_forks_with_this_process
 
 
 class ScheduledTrainer(nnUNetTrainer):
@@ -141,6 +142,7 @@ class ScheduledTrainer(nnUNetTrainer):
 
     def run_training(self) -> None:
         """As nnU-Net, while no other process trains or validates this fold."""
+        end_forks_with_this_process()
         with self._locked():
             self._replacement = Replacement(self)
             try:

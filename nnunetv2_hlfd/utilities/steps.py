@@ -23,9 +23,9 @@ from nnunetv2_hlfd.utilities.process_groups import (
     check_nothing_runs,
     lock_log,
     signal_group,
-    sigterm_interrupts,
 )
 from nnunetv2_hlfd.utilities.progress import follow, progress_bar
+from nnunetv2_hlfd.utilities.signals import signals_interrupt
 
 LOGS = "logs"
 
@@ -159,7 +159,7 @@ def run_steps(workspace: Workspace, steps: Sequence[Step]) -> None:
     """
     start = time.perf_counter()
     lock = locked(workspace.folder, f"nnUNetv2_hlfd {workspace.work}")
-    with lock, sigterm_interrupts(), Watchdog() as watchdog:
+    with lock, signals_interrupt(), Watchdog() as watchdog:
         check_nothing_runs([workspace.log(step) for step in steps])
         for number, step in enumerate(steps, 1):
             head = f"[{number}/{len(steps)}] {step.title}"

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -73,3 +73,21 @@ def held_by_another_process(folder: Path, name: str = LOCK_FILE) -> "Iterator[su
         assert process.stdout
         assert process.stdout.readline() == "held\n"
         yield process  # at the end of the block its standard input is closed
+
+
+def descendants(process: int) -> list[int]:
+    """Processes that a process has started, and those that these have started (Linux)."""
+    found = []
+    for thread in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, thread.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
+
+
+def is_alive(process: int) -> bool:
+    """Whether it has not ended (Linux)."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
