@@ -132,8 +132,8 @@ def _check_recorded_teacher(run: Run, checksum: Callable[[Path], str]) -> None:
     if not run.teacher or not run.is_trained:
         return
     checkpoint = run.teacher / f"fold_{run.fold}" / run.settings.teacher_checkpoint
-    networks = _recorded_networks(run)
-    if networks and checkpoint.is_file() and [network["sha256"] for network in networks] != [checksum(checkpoint)]:
+    networks = source_networks(run.fold_folder.record())
+    if networks and checkpoint.is_file() and {network["sha256"] for network in networks} != {checksum(checkpoint)}:
         raise UserError(
             f"{run.fold_folder.path} learned from another teacher ({networks[0]['folder']}, "
             f"{networks[0]['checkpoint']}) than {checkpoint} is now. Give the arm another name, or remove that run."
@@ -154,8 +154,3 @@ def check_teachers_were_blind(runs: Sequence[Run]) -> None:
                 seen.append(run.name)
     if seen:
         raise UserError(f"The teacher may have seen the validation cases of {', '.join(seen)}. Do not report them.")
-
-
-def _recorded_networks(run: Run) -> list[dict[str, Any]]:
-    networks: list[dict[str, Any]] = run.fold_folder.record().get("teacher", {}).get("networks", [])
-    return networks

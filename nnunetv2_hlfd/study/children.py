@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from nnunetv2_hlfd.study.runs import Run
+from nnunetv2_hlfd.study.teachings import Job
 from nnunetv2_hlfd.utilities.child_process import executable
 from nnunetv2_hlfd.utilities.process_groups import END_SECONDS, KILL, Watchdog, lock_log, signal_group
 
@@ -24,7 +24,7 @@ class Child:
         peak_bytes: of its memory, once it has ended (not on Windows).
     """
 
-    run: Run
+    run: Job
     process: "subprocess.Popen[bytes]"
     log: Path
     slot: int
@@ -57,7 +57,7 @@ class Children:
         self._watchdog.__enter__()
         return self
 
-    def start(self, run: Run, command: Sequence[str], environment: Mapping[str, str], log: Path, slot: int) -> None:
+    def start(self, run: Job, command: Sequence[str], environment: Mapping[str, str], log: Path, slot: int) -> None:
         """Start a training with its output appended to a log."""
         with log.open("ab") as output:
             lock_log(output)

@@ -13,6 +13,7 @@ from nnunetv2_hlfd.study.plan import plan_runs, study_folder, teacher_folder, wr
 from nnunetv2_hlfd.study.runner import Runner, default_parallel
 from nnunetv2_hlfd.study.runs import Run
 from nnunetv2_hlfd.study.spec import Study, read_study
+from nnunetv2_hlfd.study.teachings import Job, find_teachings
 from nnunetv2_hlfd.utilities.lock import locked
 from nnunetv2_hlfd.utilities.markdown import markdown_table
 
@@ -53,10 +54,22 @@ def print_commands(file: Path, device: str) -> None:
     """Write the plans variants; print a command for each run that is not finished, teachers of a fold first."""
     runs = plan_runs(read_study(file))
     write_plans(runs)
-    print("Wrote the plans. A fold's teachers have to be finished before its other runs start.", file=sys.stderr)
-    for run in runs:
-        if not run.is_finished:
-            print(run.shell_line(device))
+    print(
+        "Wrote the plans. A fold's teachers have to be finished before its other runs start, and a teach command "
+        "before the runs that follow it.",
+        file=sys.stderr,
+    )
+    for job in _in_order(runs):
+        if not job.is_finished:
+            print(job.shell_line(device))
+
+
+def _in_order(runs: Sequence[Run]) -> list[Job]:
+    """The runs, and before the first that needs them what stores maps."""
+    jobs: list[Job] = list(runs)
+    for teaching in find_teachings(runs):
+        jobs.insert(jobs.index(teaching.runs[0]), teaching)
+    return jobs
 
 
 def run(file: Path, device: str, parallel: int | None) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nnunetv2_hlfd.networks.choice import student_architecture
 from nnunetv2_hlfd.study.runs import Run
+from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
 from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent
 from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.json_file import read_json
@@ -25,8 +26,8 @@ _REPEATS = 3
 class Estimator:
     """Seconds of the steps that a run still has to make.
 
-    A step of a network alone is its forward and backward pass; distillation adds the teacher's forward pass, for which
-    the plans' own network stands. Augmentation, validation and other programs on the machine are not in it.
+    A step of a network alone is its forward and backward pass; a live teacher adds its forward pass, for which the
+    plans' own network stands. Augmentation, validation and other programs on the machine are not in it.
     """
 
     def __init__(self, runs: Sequence[Run], device: str) -> None:
@@ -43,7 +44,7 @@ class Estimator:
         if epochs == settings.epochs:
             return 0.0
         step, _ = self._measure(run, settings.student if issubclass(run.trainer, nnUNetTrainerStudent) else "plans")
-        if run.teacher:
+        if issubclass(run.trainer, DistillationTrainer) and settings.teacher_maps == "live":
             step += self._measure(run, "plans")[1]
         return step * (settings.epochs - epochs) * settings.num_iterations_per_epoch
 

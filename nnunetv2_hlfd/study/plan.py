@@ -11,7 +11,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunetv2_hlfd.datasets.locations import find_dataset, preprocessed_folder, results_folder
 from nnunetv2_hlfd.plans.variants import write_variant
-from nnunetv2_hlfd.settings.settings import given_settings
+from nnunetv2_hlfd.settings.settings import Settings, given_settings
 from nnunetv2_hlfd.study.checks import (
     check_configuration,
     check_existing_teacher,
@@ -60,7 +60,7 @@ class _Planner:
         self.study, self.dataset = study, dataset
         self.given = given  # plans that are a variant themselves hand their settings on
         self.arms = [(arm, _trainer(arm.trainer, nnUNetTrainerStudent, f"arms: {arm.name}")) for arm in study.arms]
-        used = {arm.teacher for arm, trainer in self.arms if issubclass(trainer, DistillationTrainer)}
+        used = {arm.teacher for arm, trainer in self.arms if self._has_teacher(arm, trainer)}
         self.save_probabilities = bool({"paper_evaluation", "calibration"} & study.report.keys())
         first = study.teachers[0]
         self.teachers = [teacher for teacher in study.teachers if teacher is first or teacher.name in used]
@@ -87,9 +87,14 @@ class _Planner:
     def _arm_run(
         self, arm: ArmSpec, trainer: type[ScheduledTrainer], seed: int, fold: int, teachers: Mapping[str, Path]
     ) -> Run:
-        taught_by = teachers[arm.teacher] if issubclass(trainer, DistillationTrainer) else None
+        taught_by = teachers[arm.teacher] if self._has_teacher(arm, trainer) else None
         variant = f"{self.study.study}_{arm.name}.s{seed}"
         return self._run(arm.name, trainer, variant, fold, {**arm.settings, "seed": seed}, teacher=taught_by)
+
+    def _has_teacher(self, arm: ArmSpec, trainer: type[ScheduledTrainer]) -> bool:
+        """Whether an arm learns from a teacher or starts with its weights."""
+        settings = Settings.from_dict({**trainer.defaults, **self.given, **arm.settings})
+        return issubclass(trainer, DistillationTrainer) or settings.initial_weights == "teacher"
 
     def _run(
         self, arm: str, trainer: type[ScheduledTrainer], variant: str, fold: int, given: Mapping[str, Any], **more: Any

@@ -9,6 +9,7 @@ from pathlib import Path
 from nnunetv2_hlfd.study.children import Child, Children
 from nnunetv2_hlfd.study.progress import Progress
 from nnunetv2_hlfd.study.runs import Run, splits_file
+from nnunetv2_hlfd.study.teachings import Job, Teaching, find_teachings
 from nnunetv2_hlfd.utilities.child_process import last_lines
 from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.process_groups import check_nothing_runs
@@ -31,6 +32,8 @@ class Runner:
 
     def __init__(self, runs: Sequence[Run], folder: Path, device: str, parallel: int) -> None:
         self.runs, self.folder, self.device, self.parallel = list(runs), folder, device, parallel
+        self.teachings = find_teachings(self.runs)
+        self._taught: set[str] = set()  # names of teachings that have ended well since the start
         choose_device(device)
         self.gpus = visible_gpus() if device == "cuda" else []
         self.failed: dict[str, str] = {}
@@ -42,8 +45,9 @@ class Runner:
             UserError: where a training of an earlier start still runs.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        check_nothing_runs([self._log(run) for run in self.runs])
-        waiting = [run for run in self.runs if not run.is_finished]
+        jobs: list[Job] = [*self.teachings, *self.runs]
+        check_nothing_runs([self._log(job) for job in jobs])
+        waiting = [job for job in jobs if not job.is_finished]
         with signals_interrupt(), Children() as children, Progress(self.runs) as progress:
             while waiting or children.running:
                 waiting = self._start(waiting, children, progress)
@@ -54,7 +58,7 @@ class Runner:
             progress.update(0, 0, len(self.failed))
         return self.failed
 
-    def _start(self, waiting: list[Run], children: Children, progress: Progress) -> list[Run]:
+    def _start(self, waiting: list[Job], children: Children, progress: Progress) -> list[Job]:
         """Start what can start; returns what still waits."""
         still = []
         for run in waiting:
@@ -71,20 +75,26 @@ class Runner:
                 still.append(run)
         return still
 
-    def _teachers(self, run: Run) -> list[Run]:
+    def _teachers(self, run: Job) -> list[Run]:
         """The run of this study that trains the teacher of a run, if it is one."""
         return [teacher for teacher in self.runs if teacher.model_folder == run.teacher and teacher.fold == run.fold]
 
-    def _is_ready(self, run: Run, children: Children) -> bool:
-        """Its teacher is there; the first training of a data set, which writes the splits, runs alone."""
-        splits = splits_file(run.dataset).is_file() or not children.running
-        return splits and all(teacher.is_finished for teacher in self._teachers(run))
+    def _maps(self, run: Job) -> list[Teaching]:
+        """What stores the maps that a run still needs."""
+        return [teaching for teaching in self.teachings if run in teaching.runs and not teaching.is_finished]
 
-    def _impossible(self, run: Run) -> str | None:
-        failed = [teacher.name for teacher in self._teachers(run) if teacher.name in self.failed]
+    def _is_ready(self, run: Job, children: Children) -> bool:
+        """Its teacher and maps are there; the first training of a data set, which writes the splits, runs alone."""
+        splits = splits_file(run.dataset).is_file() or not children.running
+        maps = all(teaching.name in self._taught for teaching in self._maps(run))
+        return splits and maps and all(teacher.is_finished for teacher in self._teachers(run))
+
+    def _impossible(self, run: Job) -> str | None:
+        sources: list[Job] = [*self._teachers(run), *self._maps(run)]
+        failed = [source.name for source in sources if source.name in self.failed]
         return f"its teacher {failed[0]} failed" if failed else None
 
-    def _environment(self, run: Run, slot: int) -> dict[str, str]:
+    def _environment(self, run: Job, slot: int) -> dict[str, str]:
         """One GPU, or an equal share of the cores, for each."""
         cores = max(1, (os.cpu_count() or 1) // self.parallel)
         environment = {
@@ -103,10 +113,12 @@ class Runner:
     def _finish(self, child: Child, progress: Progress) -> None:
         seconds = time.monotonic() - child.start
         code = child.process.returncode
-        well = code == 0 and child.run.is_finished
+        well = code == 0 and (isinstance(child.run, Teaching) or child.run.is_finished)
         result = "finished" if well else f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
         self._record(child, seconds, result)
         if well:
+            if isinstance(child.run, Teaching):
+                self._taught.add(child.run.name)
             progress.say(f"finished {child.run.name} in {seconds / 60:.1f} min")
             return
         self.failed[child.run.name] = f"{result}, log {child.log}"
@@ -134,7 +146,7 @@ class Runner:
                 ]
             )
 
-    def _log(self, run: Run) -> Path:
+    def _log(self, run: Job) -> Path:
         return self.folder / f"{run.name}.log"
 
 

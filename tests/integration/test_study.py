@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -109,6 +110,42 @@ def test_commands_are_printed_for_what_is_not_finished(study, nnunet, capsys):
     (alone / "checkpoint_final.pth").touch()
     assert main(["study", str(file), "-device", "cpu", "--commands"]) == 0
     assert capsys.readouterr().out.splitlines() == [f"{lines[1]} --val", lines[2]]
+
+
+STORED = {
+    "kd": {"trainer": "nnUNetTrainerKD", "settings": {"teacher_maps": "stored"}},
+    "hlfd": {"trainer": "nnUNetTrainerHLFD", "settings": {"teacher_maps": "stored"}},
+    "soft": {"trainer": "nnUNetTrainerSoftLabel", "settings": {"teacher_maps": "stored"}},
+    "live": {"trainer": "nnUNetTrainerKD"},
+}
+
+
+def test_maps_are_stored_before_the_first_run_that_learns_from_them(study, nnunet, capsys):
+    """Final maps once for all arms; for an arm that needs more, of its own."""
+    file = study("maps", STORED)
+    assert main(["study", str(file), "-device", "cpu", "--commands"]) == 0
+    lines = [line.split("nnUNetv2_hlfd ")[1] for line in capsys.readouterr().out.splitlines()]
+    taught = [(index, line) for index, line in enumerate(lines) if line.startswith("teach")]
+    assert taught == [
+        (1, f"teach {DATASET} 2d 0 -p nnUNetPlans_maps_kd.s1 -device cpu"),
+        (3, f"teach {DATASET} 2d 0 -p nnUNetPlans_maps_hlfd.s1 -device cpu --needs_of nnUNetTrainerHLFD"),
+    ]
+    assert [line.split("-tr ")[1].split(" -device")[0] for line in lines[2:5:2]] == [
+        "nnUNetTrainerKD -p nnUNetPlans_maps_kd.s1",
+        "nnUNetTrainerHLFD -p nnUNetPlans_maps_hlfd.s1",
+    ]
+
+
+@pytest.mark.usefixtures("nnunet")
+def test_a_student_alone_that_inherits_weights_has_a_teacher(study):
+    arms = {"alone": {"trainer": "nnUNetTrainerStudent", "settings": {"student": "unet_w2"}}}
+    arms["inherited"] = {
+        "trainer": "nnUNetTrainerStudent",
+        "settings": {"student": "unet_w2", "initial_weights": "teacher"},
+    }
+    teacher, alone, inherited = plan_runs(read_study(study("inherit", arms, seeds=[1])))
+    assert (alone.teacher, inherited.teacher) == (None, teacher.model_folder)
+    assert list(inherited.environment()) == ["nnUNet_hlfd_teacher"]
 
 
 def test_a_dry_run_shows_every_run_and_an_estimate_and_writes_nothing(study, nnunet, capsys):
@@ -387,6 +424,25 @@ def test_a_study_survives_kills_isolates_a_broken_arm_and_reports(study, nnunet)
     assert 0 < len(rows) <= 5  # what ends as the study is told to end has no row
     assert all(int(row["peak_memory_bytes"]) > 1e8 for row in rows)
     assert {name: len(models) for name, models in complete_arms(spec, runs).items()} == {"alone": 2, "HLFD": 2}
+
+
+@pytest.mark.slow
+def test_a_study_stores_maps_and_hands_on_weights(study, nnunet, teacher_2d):
+    arms = {name: STORED[name] for name in ("kd", "hlfd")}
+    settings = {"student": "unet_w2", "initial_weights": "teacher"}
+    arms["inherited"] = {"trainer": "nnUNetTrainerStudent", "settings": settings}
+    file = study("stores", arms, seeds=[1], teachers={"teacher": {"folder": str(teacher_2d.parent)}})
+    spec = read_study(file)
+    runs = plan_runs(spec)
+    before = set((nnunet / "preprocessed" / DATASET).glob("*_teacher_*"))
+    output, _ = run_study(file).communicate()
+    assert all(run.is_finished for run in runs), output
+    assert "finished teach__nnUNetTrainerKD__nnUNetPlans_stores_kd.s1__fold_0" in output
+    records = [run.fold_folder.record() for run in runs]
+    assert all("maps" in record["teacher"]["networks"][0] for record in records[:2])
+    assert records[2]["initial_weights"]["sha256"] == sha256(teacher_2d / "checkpoint_final.pth")
+    for folder in set((nnunet / "preprocessed" / DATASET).glob("*_teacher_*")) - before:
+        shutil.rmtree(folder)
 
 
 # The paper's
