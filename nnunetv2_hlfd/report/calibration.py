@@ -75,7 +75,7 @@ def calibration_section(measured: pd.DataFrame, arms: Sequence[Arm]) -> Section:
     return Section(
         title="Calibration",
         content=[
-            Table(head=["Label", "", "Runs", "ECE", "Difference", "Compared with", "Cases"], rows=rows),
+            Table(head=["Label", "Arm", "Compared with", "Runs", "ECE", "Difference", "Cases"], rows=rows, num_names=3),
             picture,
         ],
         note="ECE: expected calibration error, the mean distance between the probability of the label and how often it "
@@ -107,10 +107,10 @@ def _row(measure: PairedValues, arm: Arm, alone: Arm | None, num_cases: int) -> 
     return [
         measure.label,
         arm.name,
+        alone.name if alone else "-",
         str(len(arm.models)),
         format_spread(*measure.spread(arm)),
         format_interval(measure.difference(arm, alone)) if alone else "-",
-        alone.name if alone else "-",
         str(num_cases),
     ]
 

@@ -1,49 +1,32 @@
-"""The report as Markdown and as one HTML page that needs nothing else."""
+"""The report as Markdown and as one HTML page that needs nothing else; page.css and page.js are inside."""
 
 import base64
 import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 from matplotlib.figure import Figure
 
 from nnunetv2_hlfd.utilities.markdown import markdown_table
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1d2433; background: #fff; margin: 0 auto; max-width: 76rem;
-       padding: 1.5rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .5rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem; }
-p, li { max-width: 52rem; } .table { overflow-x: auto; margin: .8rem 0; } .note { color: #566072; font-size: .9rem; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #dde2ea; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #98a2b3; }
-.text td { white-space: normal; text-align: left; vertical-align: top; min-width: 8rem; overflow-wrap: anywhere; }
-.text th { text-align: left; }
-.warning { border-left: 4px solid #c77700; background: #fff6e6; padding: .5rem .9rem; margin: .6rem 0; }
-details { margin: .8rem 0; } summary { cursor: pointer; }
-@media (prefers-color-scheme: dark) {
-  body { color: #e4e8ef; background: #14181f; } .note { color: #a3adbd; }
-  th, td { border-color: #333b49; } thead th { border-color: #6b7688; }
-  .warning { background: #3a2c10; } img { background: #fff; }
-}
-@media print { body { max-width: none; } .table { overflow: visible; } table { font-size: .7rem; }
-  th, td { white-space: normal; padding: .15rem .3rem; } img, tr { break-inside: avoid; } }
-img { max-width: 100%; height: auto; }
-"""
+_LONG = 12  # rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Cells as text; the first column names the row.
+    """Cells as text.
 
     Attributes:
+        num_names: how many columns name the row: 1 to 3.
         summary: the table opens on a click on it in HTML.
         is_text: long cells, which are wrapped; those of other tables are numbers.
     """
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    num_names: int = 1
     summary: str = ""
     is_text: bool = False
 
@@ -97,7 +80,7 @@ def to_markdown(page: Page) -> str:
 
 
 def to_html(page: Page) -> str:
-    """Pictures and style are inside."""
+    """Pictures, style and script are inside."""
     title = html.escape(page.title)
     parts = [f"<h1>{title}</h1>", *(f'<p class="warning">{html.escape(warning)}</p>' for warning in page.warnings)]
     for section in page.sections:
@@ -108,7 +91,9 @@ def to_html(page: Page) -> str:
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
+        f"<style>\n{_read('page.css')}</style>\n</head>\n<body>\n"
+        + "\n".join(parts)
+        + f"\n<script>\n{_read('page.js')}</script>\n</body>\n</html>\n"
     )
 
 
@@ -122,11 +107,18 @@ def _html(content: Table | Picture | str) -> str:
     rows = "\n".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in content.rows
     )
-    kind = "table text" if content.is_text else "table"
-    table = f'<div class="{kind}"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>'
+    kind = ["table", "text" if content.is_text else f"names-{content.num_names}"]
+    if len(content.rows) > _LONG and not content.is_text:
+        kind.append("long")
+    table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+    table = f'<div class="{" ".join(kind)}">{table}</div>'
     return (
         f"<details><summary>{html.escape(content.summary)}</summary>\n{table}</details>" if content.summary else table
     )
+
+
+def _read(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def to_png(figure: Figure) -> bytes:

@@ -64,7 +64,7 @@ def paper_section(measured: pd.DataFrame, arms: Sequence[Arm], target: Target) -
         rows.append([arm.name, str(len(own)), *cells])
     return Section(
         title=f"As the paper evaluates: {target.name}",
-        content=[Table(head=["", "Runs", *_METRICS.values()], rows=rows)],
+        content=[Table(head=["Arm", "Runs", *_METRICS.values()], rows=rows)],
         note=f"For comparison with the paper only: whoever keeps the slices that truly contain {target.name} has used "
         f"the truth, and sees no false positive elsewhere. Slices: those only, {measured['case'].nunique()} cases that "
         f"have {target.name}. {THRESHOLD}: {target.name} where its probability is above {THRESHOLD}; else nnU-Net's "

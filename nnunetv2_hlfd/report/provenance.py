@@ -14,6 +14,7 @@ from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.text import file_name
 
 _UNKNOWN = "not recorded"
+_SAME_HOURS = 0.1  # of the longer training
 _OWN_ROW = ("student", "recipe", "augmentation", "num_epochs", "num_iterations_per_epoch", "batch_size", "save_every")
 
 
@@ -56,17 +57,29 @@ def different_rows(columns: Sequence[Mapping[str, str]]) -> list[str]:
     return [name for name in columns[0] if len({column[name] for column in columns}) > 1]
 
 
-def unequal_training(first: Arm, second: Arm) -> list[str]:
-    """In what two arms differ that a comparison of methods should hold equal."""
+def unequal_training(first: Arm, second: Arm, curves: Mapping[str, Sequence[Curve]]) -> list[str]:
+    """In what two arms differ that a comparison of methods should hold equal.
+
+    Args:
+        first: its steps and hours are named first.
+        second: what it is compared with.
+        curves: by the name of their arm.
+    """
+    steps = [_each(arm.models, _steps) for arm in (first, second)]
+    hours = [_mean_hours(curves.get(arm.name, ())) for arm in (first, second)]
+    unequal = []
+    if steps[0] != steps[1]:
+        unequal.append(f"steps ({steps[0]} against {steps[1]})")
+    if hours[0] and hours[1] and abs(hours[0] - hours[1]) > _SAME_HOURS * max(hours[0], hours[1]):
+        unequal.append(f"hours ({hours[0]:.2g} against {hours[1]:.2g})")
     checks = {
         "architecture": lambda arm: arm.architecture,
-        "steps": lambda arm: _each(arm.models, _steps),
         "batch size": lambda arm: _each(arm.models, _batch_size),
         "recipe": lambda arm: _each(arm.models, lambda model: str(model.settings.get("recipe"))),
         "augmentation": lambda arm: _each(arm.models, lambda model: str(model.settings.get("augmentation"))),
         "initial weights": lambda arm: _each(arm.models, lambda model: str(model.settings.get("initial_weights"))),
     }
-    return [name for name, value in checks.items() if value(first) != value(second)]
+    return [*unequal, *(name for name, value in checks.items() if value(first) != value(second))]
 
 
 def _join(values: Any) -> str:
@@ -144,8 +157,13 @@ def _date(curve: Curve) -> str:
 
 
 def _hours(curves: Sequence[Curve]) -> str:
+    hours = _mean_hours(curves)
+    return f"{hours:.2f}" if hours else _UNKNOWN
+
+
+def _mean_hours(curves: Sequence[Curve]) -> float | None:
     hours = [curve.seconds / 3600 for curve in curves if curve.seconds]
-    return f"{sum(hours) / len(hours):.2f}" if hours else _UNKNOWN
+    return sum(hours) / len(hours) if hours else None
 
 
 def _machine(model: Model, fold: int) -> str:

@@ -67,10 +67,19 @@ def surfaces_section(measured: pd.DataFrame, arms: Sequence[Arm], tolerance: flo
         for label in measured["label"].unique()
         for row in _rows([PairedValues(measured, label, measure, arms, bootstrap) for measure in _MEASURES], arms)
     ]
-    head = ["Label", "", "Runs", f"Surface Dice, {tolerance:g} mm", "Difference", "HD95, mm", "Difference"]
+    head = [
+        "Label",
+        "Arm",
+        "Compared with",
+        "Runs",
+        f"Surface Dice, {tolerance:g} mm",
+        "Difference",
+        "HD95, mm",
+        "Difference",
+    ]
     return Section(
         title="Borders",
-        content=[Table(head=[*head, "Compared with"], rows=rows)],
+        content=[Table(head=head, rows=rows, num_names=3)],
         note=f"Surface Dice: the share of both borders that lies within {tolerance:g} mm of the other one. HD95: the "
         "larger one of the two 95th percentiles of the distance to the other border; smaller is better. A case "
         "without the label in truth and prediction has 1 and 0 mm; with it in one of them alone 0 and the diagonal of "
@@ -82,11 +91,11 @@ def _rows(measures: Sequence[PairedValues], arms: Sequence[Arm]) -> list[list[st
     rows = []
     for arm in arms:
         alone = reference_of(arm, arms[1:])
-        cells = [measures[0].label, arm.name, str(len(arm.models))]
+        cells = [measures[0].label, arm.name, alone.name if alone else "-", str(len(arm.models))]
         for values, digits in zip(measures, (3, 1), strict=True):
             cells.append(format_spread(*values.spread(arm), digits=digits))
             cells.append(format_interval(values.difference(arm, alone), digits) if alone else "-")
-        rows.append([*cells, alone.name if alone else "-"])
+        rows.append(cells)
     return rows
 
 

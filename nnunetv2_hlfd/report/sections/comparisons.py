@@ -1,8 +1,8 @@
 """Paired differences in Dice."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from nnunetv2_hlfd.report.bootstrap import RESAMPLES, Interval
+from nnunetv2_hlfd.report.bootstrap import RESAMPLES
 from nnunetv2_hlfd.report.findings import Findings
 from nnunetv2_hlfd.report.formatting import format_interval, format_p
 from nnunetv2_hlfd.report.page import Picture, Section, Table
@@ -21,21 +21,21 @@ _NOTE = (
 )
 
 
+_CHANCE = (
+    " Adjusted within each label: of many labels, some differ by chance alone. Gap: teacher minus student alone; "
+    f"there is nothing to distil where it is below {LEAST_GAP} or its interval includes 0."
+)
+
+
 def comparisons(found: Findings) -> list[Section]:
-    """Differences for each label: the question first, exploratory pairs folded away."""
-    sections = []
-    for label in found.labels:
-        rows = [comparison for comparison in found.summary.comparisons if comparison.label == label]
-        gaps = [gap for gap in found.summary.gaps if gap.label == label]
-        content: list[Table | Picture | str] = [_gap_text(gap, named=len(gaps) > 1) for gap in gaps]
-        asked = [row for row in rows if row.is_question]
-        if asked:
-            content.append(_table(found, asked, {arm: share for gap in gaps for arm, share in gap.recovered.items()}))
-        others = [row for row in rows if not row.is_question]
-        if others:
-            content.append(_table(found, others, {}, f"Exploratory: {len(others)} other pairs"))
-        if content:
-            sections.append(Section(title=f"Differences in Dice: {label}", content=content, note=_NOTE))
+    """Of the only label; or of the mean over labels, and of all labels. Exploratory pairs are folded away."""
+    main, *labels = found.labels
+    gaps = [gap for gap in found.summary.gaps if gap.label == main]
+    content: list[Table | Picture | str] = [_gap_text(gap, named=len(gaps) > 1) for gap in gaps]
+    content += _tables(found, [main])
+    sections = [Section(title=f"Differences in Dice: {main}", content=content, note=_NOTE)] if content else []
+    if labels and (tables := _tables(found, labels)):
+        sections.append(Section(title="Differences in Dice: each label", content=tables, note=_NOTE + _CHANCE))
     return sections
 
 
@@ -46,14 +46,38 @@ def _gap_text(gap: Gap, named: bool) -> str:
     return text
 
 
-def _table(found: Findings, rows: Sequence[Comparison], shares: Mapping[str, Interval], summary: str = "") -> Table:
-    head = ["", "Compared with", "Difference", "Lose > 0.05", "Wilcoxon p", "Holm p", "Cases"]
+def _tables(found: Findings, labels: Sequence[str]) -> list[Table]:
+    """The question, then exploratory pairs."""
+    order = {label: place for place, label in enumerate(labels)}
+    rows = sorted((row for row in found.summary.comparisons if row.label in order), key=lambda row: order[row.label])
+    asked, others = ([row for row in rows if row.is_question is is_question] for is_question in (True, False))
+    tables = [_table(found, asked, is_question=True)] if asked else []
+    if others:
+        number = len(others) // len(labels)
+        tables.append(
+            _table(found, others, is_question=False, summary=f"Exploratory: {number} other pair{'s' * (number > 1)}")
+        )
+    return tables
+
+
+def _table(found: Findings, rows: Sequence[Comparison], is_question: bool, summary: str = "") -> Table:
+    named = len({row.label for row in rows}) > 1
+    gaps = {(gap.label, gap.alone): gap for gap in found.summary.gaps}
+    some_shares = is_question and any(gaps[row.label, row.reference].recovered for row in rows)
     arms = {arm.name: arm for arm in found.arms}
-    return Table(
-        summary=summary,
-        head=[*head, "Share of the gap", "Not equal"] if shares else [*head, "Not equal"],
-        rows=[
+    unequal = {
+        (first, second): ", ".join(unequal_training(arms[first], arms[second], found.curves)) or "-"
+        for first, second in {(row.arm, row.reference) for row in rows}
+    }
+    head = ["Arm", "Compared with", "Difference", "Lose > 0.05", "Wilcoxon p", "Holm p", "Cases"]
+    head += [*(["Gap"] if is_question and named else []), *(["Share of the gap"] if some_shares else []), "Not equal"]
+    cells = []
+    for row in rows:
+        gap = gaps.get((row.label, row.reference))
+        share = gap and gap.recovered.get(row.arm)
+        cells.append(
             [
+                *([row.label] if named else []),
                 row.arm,
                 row.reference,
                 format_interval(row.difference),
@@ -61,9 +85,9 @@ def _table(found: Findings, rows: Sequence[Comparison], shares: Mapping[str, Int
                 format_p(row.wilcoxon),
                 format_p(row.holm),
                 str(row.num_cases),
-                *([format_interval(shares[row.arm], 2) if row.arm in shares else "-"] if shares else []),
-                ", ".join(unequal_training(arms[row.arm], arms[row.reference])) or "-",
+                *([format_interval(gap.difference)] if gap and is_question and named else []),
+                *([format_interval(share, 2) if share else "-"] if some_shares else []),
+                unequal[row.arm, row.reference],
             ]
-            for row in rows
-        ],
-    )
+        )
+    return Table(head=["Label", *head] if named else head, rows=cells, num_names=3 if named else 2, summary=summary)

@@ -29,5 +29,5 @@ def networks(found: Findings) -> list[Section]:
     note += "checkpoint also holds the optimizer's state; nnUNetv2_hlfd export leaves it out."
     if missing:
         note += f" Not available: {'; '.join(missing)}"
-    head = ["", "Measured", "Parameters", "GMAC", "Weights, fp32", "Checkpoint", "Latency"]
+    head = ["Arm", "Measured", "Parameters", "GMAC", "Weights, fp32", "Checkpoint", "Latency"]
     return [Section(title="Networks", content=[Table(head=head, rows=rows)], note=note)]

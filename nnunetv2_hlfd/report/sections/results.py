@@ -1,6 +1,7 @@
 """Means over cases and runs."""
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -19,60 +20,69 @@ _LESIONS = {
 
 
 def results(found: Findings) -> list[Section]:
-    """A table for each label."""
-    table = found.summary.arms
-    recall = found.recall.merge(found.summary.runs[["run", "arm"]].drop_duplicates(), on="run", how="left")
-    return [
-        Section(
-            title=f"Results: {label}",
-            content=[_result_table(table[table["label"] == label].set_index("arm"), recall[recall["label"] == label])],
-            note=_result_note(found, label),
-        )
-        for label in found.labels
+    """A table of the only label; or one of the mean over labels, and one of all labels.
+
+    Columns without any value are left out.
+    """
+    main, *labels = found.labels
+    sections = [
+        Section(title=f"Results: {main}", content=[_table(found, [main], named=False)], note=_note(found, [main]))
     ]
-
-
-def _result_table(table: pd.DataFrame, recall: pd.DataFrame) -> Table:
-    lesions = recall.groupby("arm")[list(_LESIONS)].mean()
-    head = ["", "Runs", "Dice", "RVD", "Absolute RVD", *_LESIONS.values()]
-    some_absent = table["absent"].max() > 0
-    if some_absent:
-        head += ["Absence found", "Dice, nnU-Net"]
-    rows = []
-    for arm, row in table.iterrows():
-        found = lesions.loc[arm] if arm in lesions.index else {}
-        rows.append(
-            [
-                str(arm),
-                str(row["runs"]),
-                *(
-                    format_spread(row[f"{metric}_mean"], row[f"{metric}_std"])
-                    for metric in ("dice", "rvd", "absolute_rvd")
-                ),
-                *(format_number(found.get(key, math.nan), 2) for key in _LESIONS),
-                *(_absence(row) if some_absent else ()),
-            ]
+    if labels:
+        sections.append(
+            Section(title="Results: each label", content=[_table(found, labels, named=True)], note=_note(found, labels))
         )
-    return Table(head=head, rows=rows)
+    return sections
 
 
-def _absence(row: pd.Series) -> tuple[str, str]:
-    return (
-        format_spread(row["specificity_mean"], row["specificity_std"]),
-        format_spread(row["nnunet_dice_mean"], row["nnunet_dice_std"]),
+def _table(found: Findings, labels: Sequence[str], named: bool) -> Table:
+    table = found.summary.arms[found.summary.arms["label"].isin(labels)]
+    some_absent = bool(table["absent"].max())
+    head = ["Label", "Arm"] if named else ["Arm"]
+    head += ["Runs", "Dice", "RVD", "Absolute RVD", *_LESIONS.values()]
+    if some_absent:
+        head += ["Cases without", "Absence found", "Dice, nnU-Net"]
+    lesions = _lesions(found)
+    rows = [
+        [
+            *([row["label"]] if named else []),
+            row["arm"],
+            str(row["runs"]),
+            *(_spread(row, metric) for metric in ("dice", "rvd", "absolute_rvd")),
+            *(format_number(lesions.get((row["arm"], row["label"]), {}).get(key, math.nan), 2) for key in _LESIONS),
+            *([str(row["absent"]), _spread(row, "specificity"), _spread(row, "nnunet_dice")] if some_absent else []),
+        ]
+        for label in labels
+        for row in table[table["label"] == label].to_dict("records")
+    ]
+    kept = [place for place in range(len(head)) if any(row[place] != "-" for row in rows)]
+    return Table(
+        head=[head[place] for place in kept],
+        rows=[[row[place] for place in kept] for row in rows],
+        num_names=2 if named else 1,
     )
 
 
-def _result_note(found: Findings, label: str) -> str:
+def _spread(row: "dict[str, float]", metric: str) -> str:
+    return format_spread(row[f"{metric}_mean"], row[f"{metric}_std"])
+
+
+def _lesions(found: Findings) -> dict[tuple[str, str], dict[str, float]]:
+    """(arm, label) -> means over the runs."""
+    recall = found.recall.merge(found.summary.runs[["run", "arm"]].drop_duplicates(), on="run", how="left")
+    means: pd.DataFrame = recall.groupby(["arm", "label"])[list(_LESIONS)].mean()
+    return means.to_dict("index")
+
+
+def _note(found: Findings, labels: Sequence[str]) -> str:
     note = "Mean over the cases of a run, then mean ± standard deviation over runs, where there are several."
-    absent = int(found.summary.arms.loc[found.summary.arms["label"] == label, "absent"].max())
-    if label == MEAN:
+    if labels == [MEAN]:
         return note + " Each case's Dice is the mean over its labels; 1 for a label that is absent and not predicted."
-    if absent:
-        note += f" {absent} cases without {label}: Dice is 1 where nothing is predicted and 0 where something is. "
-        note += "Absence found: the share of these cases in which nothing is predicted. nnU-Net's own Dice leaves out "
-        note += "the former, so that each arm's mean is over other cases."
-    note += f" RVD = |P| / |G| - 1; {absent} cases without {label} have none and are left out."
+    note += " RVD = |P| / |G| - 1; cases without the label have none and are left out."
+    if found.summary.arms["absent"].max():
+        note += " In cases without the label, Dice is 1 where nothing is predicted and 0 where something is. Absence "
+        note += "found: the share of these cases in which nothing is predicted. nnU-Net's own Dice leaves out the "
+        note += "former, so that each arm's mean is over other cases."
     note += " A lesion is a connected component of the truth, found if one voxel of it is predicted; smaller half: "
     note += "below the median volume; false positive: a predicted component without a true voxel."
     note += (

@@ -36,12 +36,12 @@ def _to_teacher(found: Findings, arm: Arm) -> Comparison | None:
 
 def _judge(found: Findings, row: Comparison) -> str:
     verdict = decide(row.difference, found.margin, row.num_cases)
-    word = "better" if verdict.word == "helped" and not row.is_question else verdict.word
-    text = f"{word} against {row.reference} ({format_interval(row.difference)}"
+    words = {"helped": "helped against" if row.is_question else "better than", "not known": "not known against"}
+    text = f"{words.get(verdict.word, f'{verdict.word} than')} {row.reference} ({format_interval(row.difference)}"
     if verdict.num_cases:
         text += f"; about {verdict.num_cases} cases would tell"
     arms = {arm.name: arm for arm in found.arms}
-    if row.is_question and (unequal := unequal_training(arms[row.arm], arms[row.reference])):
+    if row.is_question and (unequal := unequal_training(arms[row.arm], arms[row.reference], found.curves)):
         text += f"; not trained alike: {', '.join(unequal)}"
     return text + ")"
 

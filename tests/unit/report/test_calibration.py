@@ -105,9 +105,9 @@ def test_the_section_compares_with_the_student_alone_and_draws_the_curve(scene):
     measured = measure_calibration(models, [0])
     table, picture = calibration_section(measured, arms).content
     assert table.rows == [
-        ["lesion", "teacher", "1", "0.000", "-0.400 (one case)", "alone", "1"],
-        ["lesion", "alone", "1", "0.400", "-", "-", "1"],
-        ["lesion", "HLFD", "1", "0.100", "-0.300 (one case)", "alone", "1"],
+        ["lesion", "teacher", "alone", "1", "0.000", "-0.400 (one case)", "1"],
+        ["lesion", "alone", "-", "1", "0.400", "-", "1"],
+        ["lesion", "HLFD", "alone", "1", "0.100", "-0.300 (one case)", "1"],
     ]
     curves = reliability(measured, arms)
     assert curves["lesion"]["alone"].ravel() == pytest.approx([0.9, 0.5])

@@ -1,6 +1,7 @@
 """How models came about, from the records that their trainings have left."""
 
 import json
+import re
 
 import pytest
 from report_folders import cases, write_model
@@ -69,8 +70,22 @@ def test_a_damaged_debug_file_is_no_error(arm):
 def test_only_what_a_comparison_should_hold_equal_is_unequal(arm):
     first = arm("HLFD")
     second = arm("Student", num_epochs=20, recipe="nnunet", beta=3)
-    assert unequal_training(first, second) == ["steps", "recipe"]
-    assert unequal_training(first, first) == []
+    steps, recipe = unequal_training(first, second, {})
+    assert re.fullmatch(r"steps \(\d+ against \d+\)", steps)
+    assert recipe == "recipe"
+    assert unequal_training(first, first, {}) == []
     columns = [provenance(each, None, [], [0]) for each in (first, second)]
     assert {"Training steps", "Recipe", "Other settings", "Trainer"} <= set(different_rows(columns))
     assert "Batch size" not in different_rows(columns)
+
+
+def test_trainings_whose_hours_differ_by_more_than_a_tenth_are_unequal(arm):
+    first, second = arm("HLFD"), arm("Student")
+
+    def unequal(*seconds):
+        curves = {each.name: [Curve(fold=0, seconds=time)] for each, time in zip((first, second), seconds, strict=True)}
+        return unequal_training(first, second, curves)
+
+    assert unequal(7200, 3600) == ["hours (2 against 1)"]
+    assert unequal(3600, 3300) == []
+    assert unequal(3600, None) == []

@@ -110,20 +110,20 @@ def test_the_table_has_the_mean_of_labels_and_differences_to_the_student_alone(s
     [table] = section.content
     assert table.head == [
         "Label",
-        "",
+        "Arm",
+        "Compared with",
         "Runs",
         "Surface Dice, 1 mm",
         "Difference",
         "HD95, mm",
         "Difference",
-        "Compared with",
     ]
     assert [row[0] for row in table.rows] == ["mean of labels"] * 3 + ["kidney"] * 3 + ["tumor"] * 3
-    assert table.rows[6] == ["tumor", "teacher", "1", "1.000", "+1.000 (one case)", "0.0", "-17.4 (one case)", "alone"]
-    assert table.rows[7] == ["tumor", "alone", "1", "0.000", "-", "17.4", "-", "-"]
-    kidney, mean = (float(table.rows[place][3]) for place in (4, 1))
+    assert table.rows[6] == ["tumor", "teacher", "alone", "1", "1.000", "+1.000 (one case)", "0.0", "-17.4 (one case)"]
+    assert table.rows[7] == ["tumor", "alone", "-", "1", "0.000", "-", "17.4", "-"]
+    kidney, mean = (float(table.rows[place][4]) for place in (4, 1))
     assert mean == pytest.approx(kidney / 2, abs=1e-3)
-    assert float(table.rows[2][4].split()[0]) == pytest.approx(1 - mean, abs=2e-3)
+    assert float(table.rows[2][5].split()[0]) == pytest.approx(1 - mean, abs=2e-3)
 
 
 def test_the_command_adds_the_section_and_a_table(scene, tmp_path):
