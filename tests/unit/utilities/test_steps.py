@@ -53,7 +53,7 @@ def test_failed_step_names_its_log_and_is_not_finished(tmp_path):
 
 def test_missing_command_says_what_to_do(tmp_path):
     step = Step(name="x", title="x", product=tmp_path, command=lambda: ("nnUNetv2_nothing",))
-    with pytest.raises(ValueError, match="Install the package again"):
+    with pytest.raises(ValueError, match="Install nnunetv2_hlfd again"):
         run_steps(workspace_of(tmp_path), [step])
 
 
