@@ -42,7 +42,11 @@ def read_source(path: Path, folds: Sequence[str] | None, checkpoint: str) -> Sou
     folds = list(folds) if folds else folds_with(path, checkpoint)
     if not folds:
         model = ModelFolder.open(path)
-        raise UserError(f"Expected folds with {checkpoint} in {model.path}, found none. Name another file with -chk.")
+        others = sorted({file.name for file in model.path.glob("fold_*/checkpoint_*.pth")})
+        found = f"only {', '.join(others)}" if others else "none"
+        raise UserError(
+            f"Expected folds with {checkpoint} in {model.path}, found {found}. Name another file with -chk."
+        )
     for fold in folds:
         if not (file := path / f"fold_{fold}" / checkpoint).is_file():
             others = ", ".join(folds_with(path, checkpoint)) or "none"
