@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_hlfd.compress.data import write_failed
+from nnunetv2_hlfd.compress.duration import estimate
+from nnunetv2_hlfd.compress.held_out import divide
 from nnunetv2_hlfd.compress.inventory import Inventory, take_inventory, warnings
 from nnunetv2_hlfd.compress.options import Options
 from nnunetv2_hlfd.compress.places import Places
@@ -57,8 +59,7 @@ def compress(options: Options, *, dry_run: bool = False) -> int:
         _refuse_other_images(record, made_with["images"])
     if dry_run or not places.inventory.is_file():
         inventory = take_inventory(source, options)
-        for warning in warnings(inventory):
-            print(f"WARNING: {warning}", flush=True)
+        _say_what_comes(source, options, inventory)
     if dry_run:
         return len(inventory.failed) if inventory else 0
     folders = ("raw", "preprocessed", "results")
@@ -81,6 +82,18 @@ def compress_steps(options: Options) -> list[Step]:
     """
     source = read_source(options.model, options.folds, options.checkpoint)
     return Steps(options, Places(options.output.absolute(), source)).all()
+
+
+def _say_what_comes(source: Source, options: Options, inventory: Inventory) -> None:
+    """Print how many images there are, what is wrong with them, and how long the work takes."""
+    divided = divide(inventory.images.keys(), options.held_out, labelled=inventory.labels.keys(), own=inventory.own)
+    print(
+        f"{len(inventory.images)} images, {len(inventory.labels)} with labels: {len(divided.training)} to learn from, "
+        f"{len(divided.held_out)} held out\n{estimate(source, options, inventory)}",
+        flush=True,
+    )
+    for warning in warnings(inventory):
+        print(f"WARNING: {warning}", flush=True)
 
 
 def _made_with(source: Source, options: Options) -> dict[str, Any]:

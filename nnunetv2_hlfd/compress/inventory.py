@@ -11,7 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunetv2_hlfd.compress.options import Options
-from nnunetv2_hlfd.deploy.runtime.images import check_complete, find_cases
+from nnunetv2_hlfd.deploy.case import as_named
+from nnunetv2_hlfd.deploy.runtime.images import find_cases
+from nnunetv2_hlfd.deploy.runtime.nifti_file import check_complete
 from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.models.split import held_out_cases, validated_cases
@@ -136,36 +138,43 @@ def channel_names(model: ModelFolder) -> list[str]:
 Found = tuple[Sequence[int], Sequence[float]]
 
 
+class ChannelsError(UserError):
+    """An image has too few or too many channels."""
+
+
 def _read_images(model: ModelFolder, cases: Mapping[str, Sequence[Path]]) -> tuple[dict[str, Found], dict[str, str]]:
     """Shape and spacing of every image by nnU-Net's own reader, and the reasons of those that it cannot read."""
     channels = channel_names(model)
     found: dict[str, Found] = {}
-    failed: dict[str, str] = {}
+    errors: dict[str, Exception] = {}
     with ThreadPoolExecutor(_READERS) as readers:
         pending = {case: readers.submit(_read_image, model, files, len(channels)) for case, files in cases.items()}
         for case, future in tqdm(pending.items(), desc="Checking images", disable=None):
             try:
                 found[case] = future.result()
             except Exception as error:  # one bad image must not cost the others; readers raise many kinds
-                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-                failed[case] = lines[-1] if lines else repr(error)
-    wrong = [case for case, files in cases.items() if len(files) != len(channels)]
-    if len(wrong) == len(cases):
-        files = cases[wrong[0]]
-        raise UserError(
-            f"The teacher expects {len(channels)} channels per case "
-            f"({', '.join(f'{number}: {name}' for number, name in enumerate(channels))}), {wrong[0]} has "
-            f"{len(files)}: {', '.join(file.name for file in files)}."
-        )
-    return found, failed
+                errors[case] = error
+    if len(errors) == len(cases) and all(isinstance(error, ChannelsError) for error in errors.values()):
+        names = ", ".join(f"{number}: {name}" for number, name in enumerate(channels))
+        case, error = next(iter(errors.items()))
+        raise UserError(f"The teacher expects {len(channels)} channels per case ({names}). {case}: {error}.")
+    return found, {case: _reason(error) for case, error in errors.items()}
+
+
+def _reason(error: Exception) -> str:
+    """The last line of a message, which says most."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else repr(error)
 
 
 def _read_image(model: ModelFolder, files: Sequence[Path], channels: int) -> Found:
-    if len(files) != channels:
-        raise UserError(f"expected {channels} channels, got {len(files)}: {', '.join(file.name for file in files)}")
     for file in files:
         check_complete(file)
-    data, properties = model.plans.image_reader_writer_class().read_images([str(file) for file in files])
+    with as_named(files) as names:
+        data, properties = model.plans.image_reader_writer_class().read_images(names)
+    if len(data) != channels:  # one file may hold several (RGB)
+        listed = ", ".join(file.name for file in files)
+        raise ChannelsError(f"expected {channels} channels, got {len(data)}: {listed}")
     if not np.isfinite(data).all():
         raise UserError("the image has voxels that are no finite numbers")
     return [int(extent) for extent in data.shape[1:]], [float(extent) for extent in properties["spacing"]]

@@ -35,7 +35,7 @@ def prepare_case(
     for file in files:
         check_complete(file)
     preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
-    with _as_named(files) as names:
+    with as_named(files) as names:
         try:
             data, segmentation, properties = preprocessor.run_case(
                 names,
@@ -60,7 +60,7 @@ def prepare_case(
 
 
 @contextmanager
-def _as_named(files: Sequence[Path]) -> Iterator[list[str]]:
+def as_named(files: Sequence[Path]) -> Iterator[list[str]]:
     """Name the files for nnU-Net; of a `.nii.gz` that is not compressed, which nibabel refuses, name a copy that is."""
     with tempfile.TemporaryDirectory() as temporary:
         names = [str(file) for file in files]

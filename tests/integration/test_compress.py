@@ -9,6 +9,8 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import SimpleITK
+import torch
 from commands_of_steps import run_in_forks
 from phantom_data import DATASET
 
@@ -102,3 +104,83 @@ def test_a_folder_made_from_other_images_or_choices_is_refused(compressed, teach
     assert "was made from other images (1 more, 0 fewer" in capsys.readouterr().err
     assert compress(teacher, images, folder, "-seed", "7") == 2
     assert "{'seed': 0} there, {'seed': 7} here" in capsys.readouterr().err
+
+
+# What is refused, or said, before anything is written
+
+
+def few(images, folder, number=7):
+    """Some of the images."""
+    folder.mkdir()
+    for file in sorted(images.iterdir())[:number]:
+        shutil.copy(file, folder)
+    return folder
+
+
+def refused(teacher, images, folder, capsys, *more):
+    assert compress(teacher, images, folder, *more) == 2
+    assert not folder.exists()
+    return capsys.readouterr().err
+
+
+def test_the_dry_run_says_how_long_it_takes_and_writes_nothing(teacher, images, tmp_path, capsys):
+    assert compress(teacher, images, tmp_path / "work", "--dry_run") == 0
+    printed = capsys.readouterr().out
+    assert "7 images, 0 with labels: 5 to learn from, 2 held out" in printed
+    assert re.search(r"Teacher, 7 images: about [\d.]+ s\. Training resnet18_w8, 2 steps: about [\d.]+ ", printed)
+    assert "7 images are few" in printed
+    assert "of 7 images have the names of cases that the teacher was trained on" in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_images_are_refused(teacher, images, tmp_path, capsys):
+    folder = few(images, tmp_path / "few", 5)
+    (folder / "case_000_0000.nii.gz").write_bytes(b"no image")
+    message = refused(teacher, folder, tmp_path / "work", capsys)
+    assert (
+        f"Expected at least 5 images to learn from and compare on, got 4 in {folder} (1 more cannot be used" in message
+    )
+
+
+def test_images_of_another_ending_are_named(teacher, tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/case_000_0000.nrrd").touch()
+    message = refused(teacher, tmp_path / "images", tmp_path / "work", capsys)
+    assert "Expected files CASE_0000.nii.gz" in message
+    assert "found *.nrrd" in message
+
+
+def test_images_with_more_channels_are_refused_with_the_channels_names(teacher, images, tmp_path, capsys):
+    folder = few(images, tmp_path / "two")
+    for file in list(folder.iterdir()):
+        shutil.copy(file, folder / file.name.replace("_0000", "_0001"))
+    message = refused(teacher, folder, tmp_path / "work", capsys)
+    assert (
+        "The teacher expects 1 channels per case (0: CT). case_000: expected 1 channels, got 2: case_000_0000"
+        in message
+    )
+
+
+def test_labels_that_do_not_fit_are_refused(teacher, images, nnunet, tmp_path, capsys):
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    assert "found none" in refused(teacher, images, tmp_path / "work", capsys, "-l", str(labels))
+    label = SimpleITK.ReadImage(str(nnunet / "raw" / DATASET / "labelsTr/case_001.nii.gz"))
+    SimpleITK.WriteImage(label[:, :, :4], str(labels / "case_001.nii.gz"))
+    assert "has the shape [4, 48, 48], its image [8, 48, 48]" in refused(
+        teacher, images, tmp_path / "work", capsys, "-l", str(labels)
+    )
+    SimpleITK.WriteImage(label + 5, str(labels / "case_001.nii.gz"))
+    assert "the teacher's labels are [0, 1, 2]" in refused(
+        teacher, images, tmp_path / "work", capsys, "-l", str(labels)
+    )
+
+
+def test_a_cascades_second_stage_is_refused(teacher, images, tmp_path, capsys):
+    cascade = shutil.copytree(teacher, tmp_path / "model")
+    file = next(cascade.glob("fold_*/checkpoint_final.pth"))
+    content = torch.load(file, weights_only=False)
+    content["init_args"]["configuration"] = "3d_cascade_fullres"
+    torch.save(content, file)
+    message = refused(cascade, images, tmp_path / "work", capsys)
+    assert "takes the segmentation of 3d_lowres as input and cannot be compressed alone" in message

@@ -177,7 +177,7 @@ def test_a_teacher_that_is_not_found_is_answered_with_where_it_was_looked_for_an
         f"Train one with: nnUNetv2_train Dataset901_Phantom 2d 1 -p {BASE}",
         "or name the folder of a trained model (.../TRAINER__PLANS__CONFIGURATION) with the environment variable "
         f"{VARIABLE} (several are separated by '{os.pathsep}'); another fold than the student's needs the setting "
-        "teacher_fold.",
+        "teacher_fold, or is named itself (.../fold_2).",
     ]
 
 

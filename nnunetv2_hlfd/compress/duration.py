@@ -1,0 +1,157 @@
+"""How long a compression takes and what it needs on the disk, told before the work begins."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+from torch import nn
+
+from nnunetv2_hlfd.compress.held_out import divide
+from nnunetv2_hlfd.compress.inventory import Inventory
+from nnunetv2_hlfd.compress.options import Options
+from nnunetv2_hlfd.compress.plans import resolve_student
+from nnunetv2_hlfd.compress.teacher import STEP_SIZE, load_predictor
+from nnunetv2_hlfd.deploy.source import Source
+from nnunetv2_hlfd.models.folder import ModelFolder
+from nnunetv2_hlfd.networks.size import build_network
+from nnunetv2_hlfd.networks.students import STUDENTS
+from nnunetv2_hlfd.utilities.device import choose_device
+from nnunetv2_hlfd.utilities.timing import seconds_of_each
+
+_TIMED_SLICES = 8  # of a 2d teacher
+_STORED_MAPS = 1.3  # a training step with maps, beside one of the network alone
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duration:
+    """What was estimated.
+
+    Attributes:
+        images: Number of images.
+        student: Its name.
+        teacher: Seconds of the teacher's pass.
+        steps: Of the training.
+        training: Seconds of the training.
+        prediction: Seconds of the held-out images' predictions by the student.
+        disk_bytes: At most, of maps and preprocessed images, which are stored compressed.
+    """
+
+    images: int
+    student: str
+    teacher: float
+    steps: int
+    training: float
+    prediction: float
+    disk_bytes: int
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return (
+            f"Teacher, {self.images} images: about {in_words(self.teacher)}. Training {self.student}, {self.steps} "
+            f"steps: about {in_words(self.training)}, reading and augmentation apart. Prediction of held-out images: "
+            f"about {in_words(self.prediction)}. Disk: at most {self.disk_bytes / 1e9:.2g} GB."
+        )
+
+
+def estimate(source: Source, options: Options, inventory: Inventory) -> Duration:
+    """Measure a patch of the teacher and a few training steps of the student, and count.
+
+    Raises:
+        UserError: for networks that cannot be built.
+    """
+    model = source.model
+    predictor = load_predictor(source, options)
+    grids = {case: grid(model, inventory.shapes[case], inventory.spacings[case]) for case in inventory.images}
+    tiles = {case: number_of_tiles(model, shape) for case, shape in grids.items()}
+    image = torch.zeros(model.input_shape[0], *_timed_shape(model))
+    [seconds] = seconds_of_each(
+        lambda: predictor.predict_logits_from_preprocessed_data(image), 1, choose_device(options.device)
+    )
+    per_tile = float(seconds) / number_of_tiles(model, _timed_shape(model))
+    student = resolve_student(source, options)
+    network = _build(model, student)
+    step, tile = _seconds_of_student(network, model, options)
+    held_out = divide(inventory.images.keys(), options.held_out, labelled=inventory.labels.keys(), own=inventory.own)
+    copies = 2 ** len(model.mirror_axes or ())
+    channels = model.input_shape[0] * _FLOAT_BYTES + len(_heads(model))
+    return Duration(
+        images=len(grids),
+        student=student,
+        teacher=sum(tiles.values()) * per_tile,
+        steps=options.steps,
+        training=options.steps * step * _STORED_MAPS * (2 if options.control else 1),
+        prediction=sum(tiles[case] for case in held_out.held_out) * tile * copies,
+        disk_bytes=sum(prod(shape) for shape in grids.values()) * channels,
+    )
+
+
+def grid(model: ModelFolder, shape: Sequence[int], spacing: Sequence[float]) -> list[int]:
+    """Shape of a preprocessed image, on the axes of the network, if nothing is cropped.
+
+    Args:
+        model: Tells spacing and axes.
+        shape: Of nnU-Net's array of the image.
+        spacing: Of it.
+    """
+    axes = model.plans.transpose_forward
+    target = [float(extent) for extent in model.configuration_manager.spacing]
+    shape, spacing = [shape[axis] for axis in axes], [spacing[axis] for axis in axes]
+    whole = [spacing[0], *target] if len(target) < len(shape) else target
+    return [round(extent * own / wanted) for extent, own, wanted in zip(shape, spacing, whole, strict=True)]
+
+
+def number_of_tiles(model: ModelFolder, shape: Sequence[int]) -> int:
+    """How many patches nnU-Net's sliding window takes of a preprocessed image."""
+    patch = [int(extent) for extent in model.configuration_manager.patch_size]
+    slices, inside = prod(shape[: -len(patch)]), shape[-len(patch) :]
+    padded = tuple(max(extent, least) for extent, least in zip(inside, patch, strict=True))
+    return slices * prod(map(len, compute_steps_for_sliding_window(padded, tuple(patch), STEP_SIZE)))
+
+
+def in_words(seconds: float) -> str:
+    """Seconds in the unit that fits, as in 2.5 h."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.2g} {unit}" if seconds < 100 * size else f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def _timed_shape(model: ModelFolder) -> list[int]:
+    patch = list(model.input_shape[1:])
+    return patch if len(patch) == 3 else [_TIMED_SLICES, *patch]
+
+
+def _heads(model: ModelFolder) -> range:
+    return range(model.plans.get_label_manager(model.dataset_json).num_segmentation_heads)
+
+
+def _build(model: ModelFolder, student: str) -> nn.Module:
+    block = STUDENTS[student](model.configuration_manager.configuration["architecture"])
+    return build_network(block, model.input_shape[0], len(_heads(model)))
+
+
+def _seconds_of_student(network: nn.Module, model: ModelFolder, options: Options) -> tuple[float, float]:
+    """Seconds of a training step, and of the prediction of one patch."""
+    device = choose_device(options.device)
+    network = network.to(device)
+    batch = options.settings.get("batch_size") or model.configuration_manager.batch_size
+    data = torch.randn(batch, *model.input_shape, device=device)
+    optimizer = torch.optim.Adam(network.parameters())
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(device.type, enabled=device.type == "cuda"):
+            loss = sum((output.float() ** 2).mean() for output in network(data))
+        assert isinstance(loss, torch.Tensor)
+        loss.backward()
+        optimizer.step()
+
+    @torch.inference_mode()
+    def predict() -> None:
+        network(data)
+
+    steps = float(seconds_of_each(step, 2, device).mean())
+    return steps, float(seconds_of_each(predict, 1, device).mean()) / batch
