@@ -62,7 +62,7 @@ def _plan_and_preprocess(datasets: list[int]) -> None:
         [plans_file] = Path(os.environ["nnUNet_preprocessed"]).glob(f"Dataset{dataset}_*/nnUNetPlans.json")
         plans = json.loads(plans_file.read_text())
         _add_cascade(plans)
-        _narrow(plans)
+        narrow(plans)
         plans_file.write_text(json.dumps(plans))
     preprocess(datasets, configurations=("2d", "3d_fullres", "3d_lowres"), num_processes=(1, 1, 1))
 
@@ -80,7 +80,8 @@ def _add_cascade(plans: dict[str, Any]) -> None:
     plans["configurations"]["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
 
 
-def _narrow(plans: dict[str, Any]) -> None:
+def narrow(plans: dict[str, Any]) -> None:
+    """Few channels and a batch of two: quick."""
     for configuration in plans["configurations"].values():
         if "architecture" in configuration:
             kwargs = configuration["architecture"]["arch_kwargs"]
