@@ -156,8 +156,8 @@ def _read_images(model: ModelFolder, cases: Mapping[str, Sequence[Path]]) -> tup
                 errors[case] = error
     if len(errors) == len(cases) and all(isinstance(error, ChannelsError) for error in errors.values()):
         names = ", ".join(f"{number}: {name}" for number, name in enumerate(channels))
-        case, error = next(iter(errors.items()))
-        raise UserError(f"The teacher expects {len(channels)} channels per case ({names}). {case}: {error}.")
+        case, reason = next(iter(errors.items()))
+        raise UserError(f"The teacher expects {len(channels)} channels per case ({names}). {case}: {reason}.")
     return found, {case: _reason(error) for case, error in errors.items()}
 
 

@@ -94,8 +94,9 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     settings = {}
     for word in words:
         name, equals, text = word.partition("=")
-        if not equals or name not in RULES:
-            Settings.from_dict({name: text})  # names the nearest setting
+        if not equals:
             raise UserError(f"Expected NAME=VALUE for -settings, got '{word}'.")
+        if name not in RULES:
+            Settings.from_dict({name: text})  # names the nearest setting
         settings[name] = RULES[name].parse(name, text)
     return settings

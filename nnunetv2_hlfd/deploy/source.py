@@ -49,7 +49,7 @@ def read_source(path: Path, folds: Sequence[str] | None, checkpoint: str) -> Sou
         )
     for fold in folds:
         if not (file := path / f"fold_{fold}" / checkpoint).is_file():
-            others = ", ".join(folds_with(path, checkpoint)) or "none"
-            raise UserError(f"Expected {file}, found none. Folds with {checkpoint} (-f): {others}.")
+            there = ", ".join(folds_with(path, checkpoint)) or "none"
+            raise UserError(f"Expected {file}, found none. Folds with {checkpoint} (-f): {there}.")
     models = [ModelFolder.open(path, path / f"fold_{fold}" / checkpoint) for fold in folds]
     return Source(model=models[0], folds=folds, checkpoint=checkpoint)
