@@ -156,7 +156,7 @@ def test_what_cannot_be_exported_is_refused_with_what_to_do(student, tmp_path, c
         assert message in capsys.readouterr().err
 
     refused("Expected a model folder of nnU-Net", tmp_path, tmp_path / "out")
-    refused("Expected a checkpoint at", student, tmp_path / "out", "-f", "3")
+    refused("found none. Folds with checkpoint_final.pth (-f): 0.", student, tmp_path / "out", "-f", "3")
     refused("Name another file with -chk", student, tmp_path / "out", "-chk", "checkpoint_other.pth")
     assert not (tmp_path / "out").exists()
     assert export(student, tmp_path / "out") == 0

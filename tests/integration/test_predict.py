@@ -249,7 +249,7 @@ def test_bad_arguments_are_refused_before_anything_is_loaded(model, images, tmp_
     for given in ("555", "Phantom"):
         unknown = f"Expected the name or ID of a data set, got '{given}'. nnU-Net says: "
         refused(unknown, "-d", given, "-c", "2d", "-device", "cpu")
-    refused("Expected a checkpoint at", *one, "-f", "4")
+    refused("checkpoint_final.pth, found none. Folds with checkpoint_final.pth (-f): 0.", *one, "-f", "4")
     refused("Expected a model folder of nnU-Net", "-m", str(tmp_path), "-device", "cpu")
     if not torch.cuda.is_available():
         refused("PyTorch finds no GPU for -device cuda. Choose -device cpu.", "-m", str(model))

@@ -1,36 +1,32 @@
 """Requests to end are the same as Ctrl-C, but where they are ignored."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
-
-from nnunetv2_hlfd.utilities.signals import InterruptedBySignalError, signals_interrupt
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_request_to_end_cleans_up_like_ctrl_c(number, code):
-    cleaned = []
-
-    def work():
-        with signals_interrupt():
-            try:
-                os.kill(os.getpid(), number)
-                time.sleep(60)
-            finally:
-                cleaned.append(True)
-
-    with pytest.raises(KeyboardInterrupt) as caught:
-        work()
-    assert isinstance(caught.value, InterruptedBySignalError)
-    assert caught.value.exit_code == code
-    assert cleaned
-    assert signal.getsignal(number) is signal.SIG_DFL
+    """In a process of its own: a test may run beside a main thread."""
+    script = f"""
+import os, signal, time
+from nnunetv2_hlfd.utilities.signals import InterruptedBySignalError, signals_interrupt
+try:
+    with signals_interrupt():
+        try:
+            os.kill(os.getpid(), {int(number)})
+            time.sleep(60)
+        finally:
+            print("cleaned")
+except InterruptedBySignalError as error:
+    print(isinstance(error, KeyboardInterrupt), error.exit_code, signal.getsignal({int(number)}) is signal.SIG_DFL)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["cleaned", "True", str(code), "True"]
 
 
 def test_an_ignored_signal_stays_ignored():
