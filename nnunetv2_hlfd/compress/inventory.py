@@ -207,7 +207,7 @@ def _find_labels(model: ModelFolder, folder: Path, images: Mapping[str, Found]) 
             raise UserError(f"{file} has the shape {list(values.shape[1:])}, its image {list(images[case][0])}.")
         if unknown := sorted({*np.unique(values).astype(int).tolist()} - allowed):
             raise UserError(
-                f"{file} holds the values {unknown[:5]}, the teacher's labels are {sorted(allowed)} "
+                f"{file} holds the values {unknown[:5]}, the teacher's labels are {sorted(map(int, allowed))} "
                 f"({model.dataset_json['labels']})."
             )
     return labels
