@@ -78,15 +78,10 @@ def write_raw(places: Places, options: Options) -> None:
 def link(file: Path, target: Path) -> None:
     """Make a file appear under another name, without a copy where the file systems can."""
     for make in (os.symlink, os.link):
-        with suppress(OSError, NotImplementedError):
+        with suppress(OSError):  # file systems without such links, and Windows without the right to make them
             make(file.resolve(), target)
             return
     shutil.copyfile(file, target)
-
-
-def has_fingerprint(places: Places) -> bool:
-    """Whether the data set's fingerprint is there, which nnU-Net copies at the start of a training."""
-    return (places.preprocessed / _FINGERPRINT).is_file()
 
 
 def fingerprint_file(places: Places) -> Path:

@@ -1,10 +1,8 @@
 """What a case costs, by the teacher and by the student, on this machine."""
 
-import multiprocessing
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from nnunetv2_hlfd.models.fold import FINAL
 from nnunetv2_hlfd.networks.size import Size, measure_network
 from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
+from nnunetv2_hlfd.utilities.orphans import process_pool
 
 _MOST_CASES = 3
 
@@ -122,10 +121,7 @@ def measure_speed(places: Places, options: Options) -> None:
 
 def _seconds(rung: Rung, cases: Mapping[str, Sequence[Path]], folds: Sequence[str], device: str) -> float:
     """Mean seconds of a case; imports and loading are left out."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
-    ):
+    with tempfile.TemporaryDirectory() as folder, process_pool(1) as pool:
         work = pool.submit(run_rung, rung, cases, Path(folder) / "cases", folds, device, torch.get_num_threads())
         timing = work.result()
     return sum(sum(stages.values()) for stages in timing.cases.values()) / len(timing.cases)
