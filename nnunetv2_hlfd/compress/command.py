@@ -20,7 +20,7 @@ from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.errors import UserError
-from nnunetv2_hlfd.utilities.json_file import read_json
+from nnunetv2_hlfd.utilities.json_file import read_json, read_record
 from nnunetv2_hlfd.utilities.steps import Step, Workspace, nnunet_environment, run_steps
 
 _WORK = "compress"
@@ -71,7 +71,7 @@ def compress(options: Options, *, dry_run: bool = False) -> int:
     run_steps(workspace, compress_steps(options))
     print(f"Finished in {(time.perf_counter() - start) / 60:.1f} min\n\n{places.report.read_text(encoding='utf-8')}")
     print(f"Report: {places.folder / 'report.html'}\nStudent: {places.archive}", flush=True)
-    return len({**Inventory.read(places.inventory).failed, **Taught.read(places.taught).failed})
+    return len({**read_record(Inventory, places.inventory).failed, **read_record(Taught, places.taught).failed})
 
 
 def compress_steps(options: Options) -> list[Step]:

@@ -23,6 +23,7 @@ from nnunetv2_hlfd.teacher.stored.description import Description
 from nnunetv2_hlfd.teacher.stored.folder import MapsFolder
 from nnunetv2_hlfd.utilities.atomic import write_json, write_text
 from nnunetv2_hlfd.utilities.errors import UserError
+from nnunetv2_hlfd.utilities.json_file import read_record
 
 _FINGERPRINT = "dataset_fingerprint.json"
 
@@ -33,7 +34,7 @@ def division(places: Places, options: Options) -> Division:
     Raises:
         UserError: for a file of held-out images that does not fit.
     """
-    inventory, taught = Inventory.read(places.inventory), Taught.read(places.taught)
+    inventory, taught = read_record(Inventory, places.inventory), read_record(Taught, places.taught)
     return divide(taught.found.keys(), options.held_out, labelled=inventory.labels.keys(), own=inventory.own)
 
 
@@ -51,7 +52,7 @@ def write_raw(places: Places, options: Options) -> None:
 
     Images are linked, not listed in dataset.json: nnU-Net copies that file into every model.
     """
-    inventory, divided, model = Inventory.read(places.inventory), division(places, options), places.model
+    inventory, divided, model = read_record(Inventory, places.inventory), division(places, options), places.model
     for folder in (places.raw, places.preprocessed):
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
         folder.mkdir()

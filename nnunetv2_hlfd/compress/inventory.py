@@ -18,7 +18,7 @@ from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.models.split import held_out_cases, validated_cases
 from nnunetv2_hlfd.utilities.errors import UserError
-from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
+from nnunetv2_hlfd.utilities.json_file import refuse_damage
 from nnunetv2_hlfd.utilities.text import some_names
 
 FEWEST = 5
@@ -45,16 +45,6 @@ class Inventory:
     labels: Mapping[str, str]
     failed: Mapping[str, str]
     own: Sequence[str]
-
-    @classmethod
-    def read(cls, file: Path) -> "Inventory":
-        """Read what `to_dict` gave.
-
-        Raises:
-            UserError: for a damaged file.
-        """
-        with refuse_damage(file):
-            return cls(**read_json(file))
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""

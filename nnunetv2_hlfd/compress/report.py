@@ -15,6 +15,7 @@ from nnunetv2_hlfd.compress.teacher import Taught, foreground
 from nnunetv2_hlfd.report.bootstrap import Interval
 from nnunetv2_hlfd.report.page import Page, Section, Table, to_html, to_markdown
 from nnunetv2_hlfd.utilities.atomic import write_text
+from nnunetv2_hlfd.utilities.json_file import read_record
 from nnunetv2_hlfd.utilities.text import some_names
 
 STUDENT, SMALL, CONTROL = "student", "student_small", "control"
@@ -30,7 +31,7 @@ _RARE = 3
 
 def write_report(places: Places, options: Options) -> None:
     """Compare, and write report.md, report.html and cases.csv."""
-    inventory, divided = Inventory.read(places.inventory), division(places, options)
+    inventory, divided = read_record(Inventory, places.inventory), division(places, options)
     names = [STUDENT, *([SMALL] if find_program(places) else []), *([CONTROL] if options.control else [])]
     truth = {case: places.raw / "labelsTr" / f"{case}{places.model.file_ending}" for case in inventory.labels}
     scores = score(
@@ -39,7 +40,7 @@ def write_report(places: Places, options: Options) -> None:
         {TEACHER: places.teacher, **{name: places.predictions(name) for name in names}},
         {case: file for case, file in truth.items() if case in divided.held_out},
     )
-    speed = Speed.read(places.speed)
+    speed = read_record(Speed, places.speed)
     page = Page(
         title=verdict(scores, speed),
         warnings=_warnings(places, inventory, divided.training, divided.held_out),
@@ -80,7 +81,7 @@ def _in_words(interval: Interval | None) -> str:
 
 
 def _warnings(places: Places, inventory: Inventory, training: Sequence[str], held_out: Sequence[str]) -> list[str]:
-    taught = Taught.read(places.taught)
+    taught = read_record(Taught, places.taught)
     found = warnings(inventory)
     if known := set(held_out) & set(inventory.own):
         found.append(

@@ -18,7 +18,6 @@ from nnunetv2_hlfd.deploy.source import read_source
 from nnunetv2_hlfd.models.fold import FINAL
 from nnunetv2_hlfd.networks.size import Size, measure_network
 from nnunetv2_hlfd.utilities.atomic import write_json
-from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
 from nnunetv2_hlfd.utilities.orphans import process_pool
 
 _MOST_CASES = 3
@@ -55,16 +54,6 @@ class Speed:
     student_macs: int
     archive_bytes: int
     small_bytes: int | None
-
-    @classmethod
-    def read(cls, file: Path) -> "Speed":
-        """Read what `measure_speed` wrote.
-
-        Raises:
-            UserError: for a damaged file.
-        """
-        with refuse_damage(file):
-            return cls(**read_json(file))
 
     @property
     def times_smaller(self) -> float:

@@ -16,6 +16,7 @@ from nnunetv2_hlfd.compress.speed import measure_speed
 from nnunetv2_hlfd.compress.teacher import Taught, foreground, predict_all
 from nnunetv2_hlfd.models.fold import FINAL
 from nnunetv2_hlfd.settings.settings import TEACHER_VARIABLE
+from nnunetv2_hlfd.utilities.json_file import read_record
 from nnunetv2_hlfd.utilities.steps import Step
 
 _MOST_PROCESSES = 8
@@ -90,11 +91,11 @@ class Steps:
 
     def _predict_by_teacher(self) -> None:
         places = self.places
-        inventory = Inventory.read(places.inventory)
+        inventory = read_record(Inventory, places.inventory)
         places.teacher.mkdir(exist_ok=True)
         places.fresh_maps.mkdir(exist_ok=True)
         predict_all(places.source, self.options, inventory, places.teacher, places.fresh_maps, places.taught)
-        write_failed(places.failed, {**inventory.failed, **Taught.read(places.taught).failed})
+        write_failed(places.failed, {**inventory.failed, **read_record(Taught, places.taught).failed})
 
     def _plan(self) -> Sequence[str]:
         options, places = self.options, self.places

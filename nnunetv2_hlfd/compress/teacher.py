@@ -22,7 +22,7 @@ from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 from nnunetv2_hlfd.utilities.atomic import atomic_path, write_json
 from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.errors import UserError
-from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
+from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 STEP_SIZE = 0.5
 
@@ -38,16 +38,6 @@ class Taught:
 
     failed: Mapping[str, str]
     found: Mapping[str, list[str]]
-
-    @classmethod
-    def read(cls, file: Path) -> "Taught":
-        """Read what `predict_all` wrote.
-
-        Raises:
-            UserError: for a damaged file.
-        """
-        with refuse_damage(file):
-            return cls(**read_json(file))
 
     def count(self) -> Counter[str]:
         """Label -> number of images in which the teacher finds it."""
@@ -74,7 +64,7 @@ def load_predictor(source: Source, options: Options) -> Predictor:
 def predict_all(
     source: Source, options: Options, inventory: Inventory, labels: Path, maps: Path | None, result: Path
 ) -> None:
-    """Predict what is not predicted yet, and write `result`, which `Taught.read` reads.
+    """Predict what is not predicted yet, and write `result`, the file of `Taught`.
 
     Args:
         source: The teacher.

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunetv2_hlfd.utilities.errors import UserError
+
+Record = TypeVar("Record")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -44,3 +46,14 @@ def refuse_damage(source: object) -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(f"{source} is damaged: {type(error).__name__}: {str(error)[:300]}") from error
+
+
+def read_record(kind: type[Record], path: Path) -> Record:
+    """Read a dataclass from the file that its fields were written to.
+
+    Raises:
+        UserError: for a damaged file.
+        FileNotFoundError: where there is none.
+    """
+    with refuse_damage(path):
+        return kind(**read_json(path))
