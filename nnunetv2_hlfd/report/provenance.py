@@ -1,7 +1,7 @@
 """How the models of an arm came about, from the records that their trainings have left."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from nnunetv2_hlfd.models.fold import source_networks
@@ -105,7 +105,8 @@ def _teacher_name(network: Mapping[str, Any]) -> str:
 
 
 def _seen(network: Mapping[str, Any]) -> str:
-    return {True: "yes", False: "no"}.get(network.get("may_have_seen_validation_cases"), _UNKNOWN)  # type: ignore[arg-type]
+    seen = network.get("may_have_seen_validation_cases")
+    return ("yes" if seen else "no") if isinstance(seen, bool) else _UNKNOWN
 
 
 def _method(model: Model) -> str:
@@ -153,7 +154,7 @@ def _versions(record: Mapping[str, Any]) -> str:
 
 
 def _date(curve: Curve) -> str:
-    return f"{datetime.fromtimestamp(curve.ended or 0, UTC):%Y-%m-%d}"
+    return f"{datetime.fromtimestamp(curve.ended or 0, timezone.utc):%Y-%m-%d}"
 
 
 def _hours(curves: Sequence[Curve]) -> str:
