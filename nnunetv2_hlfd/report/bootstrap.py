@@ -1,8 +1,8 @@
-"""Studentized bootstrap intervals over patients and runs (Davison and Hinkley 1997, sections 2.4 and 5.2).
+"""Studentized bootstrap intervals over patients and runs (Davison and Hinkley 1997, chapter 5).
 
-A percentile interval over 15 patients with a skewed distribution covers the truth in fewer than 95 of 100 studies (88 in
-the simulation of its test). The studentized one resamples the mean divided by its standard error, so it knows both the uncertainty of the
-spread and the skewness.
+A percentile interval over 15 patients with a skewed distribution covers the truth in fewer than 95 of 100 studies (88
+in the simulation of its test). The studentized one resamples the mean divided by its standard error, so it knows both
+the uncertainty of the spread and the skewness.
 """
 
 import math
