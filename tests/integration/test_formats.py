@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shutil
 
 import imageio.v3
 import nibabel
@@ -10,11 +11,16 @@ import numpy as np
 import onnx
 import pytest
 from color_model import FORMATS, SHEARED, by_nibabel, make_scene, rename_reader, write_model
+from helpers import load
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 from predictions import assert_same_segmentations, exported_folder, predict, run_program, stock_predict
 
 from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.deploy.describe import describe
+from nnunetv2_hlfd.deploy.runtime.network import Network, open_network
+from nnunetv2_hlfd.deploy.runtime.predict import predict_labels
+from nnunetv2_hlfd.deploy.runtime.readers.reader import Image
+from nnunetv2_hlfd.models.checkpoints import write_checkpoint
 from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.utilities.dice import dice
 
@@ -62,6 +68,29 @@ def test_every_format_is_predicted_as_by_stock_nnunet(model, exported, tmp_path,
     assert run_program(exported, images, tmp_path / "program") == 0
     for folder in ("ours", "program"):
         assert_same_segmentations(tmp_path / folder, tmp_path / "stock", reader, ending)
+
+
+@pytest.mark.parametrize(("axes", "flipped"), [(None, [()]), ((), [()]), ((1,), [(), (3,)]), ((0,), [(), (2,)])])
+def test_the_program_mirrors_along_the_models_axes_alone(model, exported, tmp_path, axes, flipped):
+    """A model with left and right labels is trained without mirroring, or along some axes."""
+    shutil.copytree(model, tmp_path / model.name)
+    checkpoint = tmp_path / model.name / "fold_0/checkpoint_final.pth"
+    write_checkpoint({**load(checkpoint), "inference_allowed_mirroring_axes": axes}, checkpoint)
+    rename_reader(tmp_path / model.name, *FORMATS["png"][:2])
+    describe_again(exported, tmp_path / model.name)
+    network = open_network(exported / "fold_0/network.onnx")
+    seen = []
+
+    def run(batch):
+        seen.append(batch.copy())
+        return network.run(batch)
+
+    image, _ = make_scene((1, 48, 64), seed=2)
+    recording = Network(run=run, description=network.description)
+    predict_labels(Image(data=image.astype(np.float32), spacing=(999, 1, 1)), [recording])
+    assert len(seen) == len(flipped)
+    for batch, along in zip(seen, flipped, strict=True):
+        np.testing.assert_array_equal(batch, np.flip(seen[0], along))
 
 
 def reasons(error):
