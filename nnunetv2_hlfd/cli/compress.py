@@ -22,6 +22,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-held_out", default="0.2", metavar="SHARE", help="of the images, or a file with names (default: 0.2)")
     add_device(parser)
     add("-max_dice_drop", type=float, default=0.01, help="what 8 bits may cost; else float32 (default: 0.01)")
+    add(
+        "--margin",
+        type=float,
+        default=0.01,
+        metavar="DICE",
+        help="what the student may be behind the teacher against the truth (-l) and still be called not worse; to be "
+        "chosen before the results are seen (default: 0.01)",
+    )
     add("--disable_tta", action="store_true", help="no test-time mirroring of the teacher: 4 (2d) or 8 times faster")
     add("--control", action="store_true", help="also train the student on the teacher's label maps alone")
     add("--dry_run", action="store_true", help="check everything, say how long it takes, and stop")
@@ -51,6 +59,7 @@ def _run(options: argparse.Namespace) -> int:
                 mirroring=not options.disable_tta,
                 control=options.control,
                 max_dice_drop=options.max_dice_drop,
+                margin=options.margin,
             ),
             dry_run=options.dry_run,
         )

@@ -31,7 +31,10 @@ _KEPT = (
     "nnUNet_compile",
     "nnUNet_hlfd_trust_checkpoint",
 )
-_DECIDE = ("student", "steps", "seed", "settings", "held_out", "mirroring", "control", "max_dice_drop", "checkpoint")
+_DECIDE = (
+    *("student", "steps", "seed", "settings", "held_out", "mirroring", "control", "max_dice_drop", "margin"),
+    "checkpoint",
+)
 
 
 def compress(options: Options, *, dry_run: bool = False) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_hlfd.models.fold import FINAL
+from nnunetv2_hlfd.report.verdict import MARGIN
 from nnunetv2_hlfd.settings.rules import Rule
 from nnunetv2_hlfd.settings.settings import RULES, Settings
 from nnunetv2_hlfd.utilities.errors import UserError
@@ -36,6 +37,7 @@ class Options:
         mirroring: Whether the teacher predicts with test-time mirroring, where it allows it.
         control: Whether to train the same student on the teacher's label maps alone as well.
         max_dice_drop: What 8 bits may cost.
+        margin: Of non-inferiority to the teacher against the truth, in Dice; to be chosen before the results are seen.
     """
 
     model: Path
@@ -53,6 +55,7 @@ class Options:
     mirroring: bool = True
     control: bool = False
     max_dice_drop: float = 0.01
+    margin: float = MARGIN
 
     def __post_init__(self) -> None:
         """Refuse values that no step could use.
@@ -62,6 +65,8 @@ class Options:
         """
         if self.steps < 1:
             raise UserError(f"Expected at least 1 step for -steps, got {self.steps}.")
+        if not 0 <= self.margin < 1:
+            raise UserError(f"Expected a --margin from 0 to below 1, got {self.margin}.")
         if own := sorted(set(self.settings) & set(_OWN)):
             raise UserError(f"The setting {own[0]} is chosen by compress. Use -student, -steps or -seed.")
         if not isinstance(self.held_out, Path):

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from nnunetv2_hlfd.compress.teacher import foreground
 from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.report.bootstrap import Bootstrap, Interval
-from nnunetv2_hlfd.utilities.dice import dice
+from nnunetv2_hlfd.utilities.dice import dice, dice_or_agreement
 
 TEACHER, TRUTH = "teacher", "truth"
 
@@ -32,8 +32,9 @@ def score(
         truth: Case -> true label map, where there is one.
 
     Returns:
-        One row for each model, reference (`TEACHER` or `TRUTH`), case and label: model, against, case, label, dice
-        (NaN where the label is in neither), voxels, reference_voxels.
+        One row for each model, reference (`TEACHER` or `TRUTH`), case and label: model, against, case, label, dice (1
+        where the label is in neither map, 0 where it is in one alone), nnunet_dice (NaN where it is in neither),
+        voxels, reference_voxels.
     """
     reader = model.plans.image_reader_writer_class()
     ignore = model.dataset_json["labels"].get("ignore")
@@ -64,21 +65,28 @@ def _compare(
         found, expected = (valid & np.isin(segmentation, values) for segmentation in (predicted, reference))
         yield {
             "label": label,
-            "dice": dice(found, expected),
+            "dice": dice_or_agreement(found, expected),
+            "nnunet_dice": dice(found, expected),
             "voxels": int(found.sum()),
             "reference_voxels": int(expected.sum()),
         }
 
 
-def of_cases(scores: pd.DataFrame, model: str, against: str, label: str | None = None) -> "pd.Series[float]":
-    """Dice of each case, the mean over the labels that it has, or of one label; NaN where it has none."""
+def of_cases(
+    scores: pd.DataFrame, model: str, against: str, label: str | None = None, measure: str = "dice"
+) -> "pd.Series[float]":
+    """A measure of each case: of one label, or the mean over the labels that have it."""
     rows = scores[(scores["model"] == model) & (scores["against"] == against)]
     if label is not None:
         rows = rows[rows["label"] == label]
-    return rows.groupby("case")["dice"].mean()
+    return rows.groupby("case")[measure].mean()
 
 
 def mean_of(values: "pd.Series[float]") -> Interval | None:
-    """Mean over the cases that have a value, with its interval; None where no case has one."""
-    values = values.dropna()
+    """Mean over the cases with its interval; None without a case."""
     return Bootstrap(len(values)).mean(values.to_numpy(float)) if len(values) else None
+
+
+def behind_teacher(scores: pd.DataFrame, model: str, label: str | None = None) -> Interval | None:
+    """A student's Dice against the truth less the teacher's, over the cases with a truth; None where there are none."""
+    return mean_of(of_cases(scores, model, TRUTH, label) - of_cases(scores, TEACHER, TRUTH, label))

@@ -1,5 +1,7 @@
 """The Dice coefficient of two masks."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,3 +16,15 @@ def dice(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     """
     size = int(predicted.sum()) + int(truth.sum())
     return 2 * int((predicted & truth).sum()) / size if size else float("nan")
+
+
+def dice_or_agreement(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Compute Dice where two empty masks agree: 1 where both are empty, 0 where one is.
+
+    With NaN in the place of 1, a model's mean would leave out the case where it is right, and count it where not.
+
+    >>> dice_or_agreement(np.array([False]), np.array([False]))
+    1.0
+    """
+    value = dice(predicted, truth)
+    return 1.0 if math.isnan(value) else value

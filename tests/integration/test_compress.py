@@ -65,6 +65,7 @@ def test_a_teacher_and_images_become_a_student_with_its_proof(compressed, nnunet
         verdict,
     )
     assert verdict in printed
+    assert (folder / "agreement.png").stat().st_size > 10_000
     [split] = json.loads((folder / "preprocessed" / DATASET / "splits_final.json").read_text())
     assert len(split["train"]) == 5
     assert len(split["val"]) == 2

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from nnunetv2_hlfd.utilities.dice import dice
+from nnunetv2_hlfd.utilities.dice import dice, dice_or_agreement
 
 EMPTY = np.zeros((2, 3), bool)
 FULL = np.ones((2, 3), bool)
@@ -33,3 +33,8 @@ def test_it_is_nnunets_own_number():
         tp, fp, fn, _ = compute_tp_fp_fn_tn(truth, predicted)
         expected = 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else math.nan
         assert dice(predicted, truth) == pytest.approx(expected, nan_ok=True)
+
+
+def test_two_empty_masks_agree_and_a_false_positive_does_not():
+    assert dice_or_agreement(EMPTY, EMPTY) == dice_or_agreement(FULL, FULL) == 1
+    assert dice_or_agreement(FULL, EMPTY) == dice_or_agreement(EMPTY, FULL) == 0
