@@ -1,8 +1,8 @@
 """Checkpoints: read without running code, written so that a kill at any moment leaves a whole file."""
 
 import hashlib
+import io
 from collections.abc import Collection, Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ _REQUIRED = ("network_weights", "init_args", "trainer_name")
 def read_checkpoint(
     path: Path, *, required: Collection[str] = _REQUIRED, optional: Collection[str] | None = None
 ) -> dict[str, Any]:
-    """Load an nnU-Net checkpoint to the CPU without running code from it, in memory of about its file's size.
+    """Load an nnU-Net checkpoint to the CPU without running code from it, in memory of about twice its file's size.
 
     nnU-Net's files hold NumPy scalars (in `logging`), which torch's restricted loader does not know; they, and
     nothing else, are allowed in addition. A legacy file (torch's format before 1.6, or one that needs full
@@ -87,14 +87,14 @@ def _selected(content: Any, keys: Collection[str] | None) -> Any:
 def _restricted(path: Path, keys: Collection[str] | None) -> Any:
     """Load by torch's restricted loader, between our checks.
 
-    With mmap a tensor that declares more than the file holds ends with the file, in every version of torch. The copy
-    lets go of the file.
+    The file is read once: what is checked is what is loaded, whoever writes to the file meanwhile.
     """
-    check_archive(path)
+    archive = path.read_bytes()
+    check_archive(archive)
     with torch.serialization.safe_globals(numpy_stand_ins()):
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    check_tensors(content, path.stat().st_size)
-    return deepcopy(_selected(content, keys))
+        content = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
+    check_tensors(content, len(archive))
+    return _selected(content, keys)
 
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
@@ -122,7 +122,8 @@ def _digest(file: Any) -> str:
 
 
 def _damaged(path: Path, error: Exception) -> str:
+    reason = error if isinstance(error, UserError) else type(error).__name__
     return (
-        f"{path} is damaged or no torch checkpoint ({type(error).__name__}). Copy it again from where it was "
-        f"trained, or train it again."
+        f"{path} is damaged or no torch checkpoint ({reason}). Copy it again from where it was trained, or train it "
+        f"again."
     )

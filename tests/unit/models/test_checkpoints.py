@@ -1,17 +1,20 @@
 """Checkpoints: what is read, what is refused, and that a kill while writing loses nothing."""
 
+import functools
 import hashlib
 import io
 import os
 import struct
 import zipfile
 from codecs import encode
+from collections import OrderedDict
 from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
 import torch
 
+from nnunetv2_hlfd.models import checkpoints
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint, sha256, write_checkpoint
 from nnunetv2_hlfd.utilities.errors import UserError
 
@@ -261,6 +264,61 @@ def test_containers_nested_beyond_any_checkpoint_are_damaged(path):
     levels = b"]" * 100_000 + b"N" + b"a" * 100_000  # empty lists, None, append each to the one before
     rewritten(path, lambda data: data.replace(b"X\x04\x00\x00\x00deep", levels))
     assert "is damaged or no torch checkpoint" in refusal(path)
+
+
+def test_containers_that_share_what_they_hold_are_measured_by_their_longest_way_down(path):
+    chain = [[]]
+    for _ in range(200):
+        chain.append([chain[-1]])
+    assert "is damaged or no torch checkpoint" in refusal(saved(path, content(logging=chain)))
+    itself = []
+    itself.append(itself)
+    assert "is damaged or no torch checkpoint" in refusal(saved(path, content(logging=itself)))
+
+
+def test_what_a_pickle_puts_at_a_place_far_away_takes_no_memory(path):
+    saved(path, content(logging="far"))
+    far = b"Nr" + struct.pack("<L", 2**31 - 1)
+    rewritten(path, lambda data: data.replace(b"X\x03\x00\x00\x00far", far))
+    assert "is damaged or no torch checkpoint (a memory of another size)" in refusal(path)
+
+
+@pytest.mark.parametrize("call", [lambda: Runs(OrderedDict, pairs()), lambda: Runs(encode, text(), "latin1")])
+def test_a_long_list_or_text_that_is_copied_again_and_again_is_refused(path, call):
+    assert "is damaged or no torch checkpoint (calls that repeat long arguments)" in refusal(
+        saved(path, content(logging=[call() for _ in range(100)]))
+    )
+
+
+@functools.cache
+def pairs():
+    return [(number, number) for number in range(10_000)]
+
+
+@functools.cache
+def text():
+    return "x" * 10_000
+
+
+def test_an_archive_with_two_directories_is_refused_whichever_is_harmless(path, tmp_path):
+    harmless = saved(path, content()).read_bytes()
+    hostile = saved(path, content(logging=Runs(bytearray, 3 * 2**30))).read_bytes()
+    for archive in (harmless + hostile, hostile + harmless, harmless[:-22] + hostile, hostile[:-22] + harmless):
+        path.write_bytes(archive)
+        assert "is damaged or no torch checkpoint (" in refusal(path)
+
+
+def test_what_is_checked_is_what_is_loaded_whoever_writes_to_the_file_meanwhile(path, monkeypatch):
+    hostile = saved(path, content(logging=Runs(bytearray, 3 * 2**30))).read_bytes()
+    saved(path, content())
+    check = checkpoints.check_archive
+
+    def check_and_overwrite(archive):
+        check(archive)
+        path.write_bytes(hostile)
+
+    monkeypatch.setattr(checkpoints, "check_archive", check_and_overwrite)
+    assert read_checkpoint(path)["logging"] == content()["logging"]
 
 
 def test_a_legacy_file_is_loaded_where_the_user_trusts_it(path, monkeypatch):
