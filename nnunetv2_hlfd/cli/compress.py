@@ -9,7 +9,17 @@ from nnunetv2_hlfd.cli.subcommand import Subcommand, add_device
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("-m", type=Path, required=True, metavar="MODEL_FOLDER", help="the teacher, .../TRAINER__PLANS__CONFIGURATION")
+    add(
+        "-m",
+        type=Path,
+        required=True,
+        metavar="MODEL",
+        help="the teacher: its folder, .../TRAINER__PLANS__CONFIGURATION; a zip of nnUNetv2_export_model_to_zip; or "
+        "the name or number of a data set in nnUNet_results",
+    )
+    add("-tr", metavar="TRAINER", help="of the teacher, where the zip or the data set has several models")
+    add("-p", metavar="PLANS", help="likewise")
+    add("-c", metavar="CONFIGURATION", help="likewise")
     add("-i", type=Path, required=True, metavar="IMAGES", help="folder with CASE_0000 images; no labels are needed")
     add("-o", type=Path, required=True, metavar="FOLDER", help="where to work; started again, it goes on")
     add("-l", type=Path, metavar="LABELS", help="true label maps of all or some of the images")
@@ -48,6 +58,9 @@ def _run(options: argparse.Namespace) -> int:
                 images=options.i,
                 output=options.o,
                 labels=options.l,
+                trainer=options.tr,
+                plans=options.p,
+                configuration=options.c,
                 folds=options.f,
                 checkpoint=options.chk,
                 student=options.student,

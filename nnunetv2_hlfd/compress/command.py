@@ -11,6 +11,7 @@ from nnunetv2_hlfd.compress.data import write_failed
 from nnunetv2_hlfd.compress.duration import estimate
 from nnunetv2_hlfd.compress.held_out import divide
 from nnunetv2_hlfd.compress.inventory import Inventory, take_inventory, warnings
+from nnunetv2_hlfd.compress.model import UNPACKED, with_model_folder
 from nnunetv2_hlfd.compress.options import Options
 from nnunetv2_hlfd.compress.places import Places
 from nnunetv2_hlfd.compress.steps import Steps
@@ -51,6 +52,11 @@ def compress(options: Options, *, dry_run: bool = False) -> int:
         UserError: for what cannot be compressed, saying what to change.
         StepFailedError: where a step fails; the message holds its log's last lines.
     """
+    with with_model_folder(options, dry_run=dry_run) as options:
+        return _compress(options, dry_run=dry_run)
+
+
+def _compress(options: Options, *, dry_run: bool) -> int:
     start = time.perf_counter()
     choose_device(options.device)
     source = read_source(options.model, options.folds, options.checkpoint)
@@ -67,7 +73,9 @@ def compress(options: Options, *, dry_run: bool = False) -> int:
         return len(inventory.failed) if inventory else 0
     folders = ("raw", "preprocessed", "results")
     environment = nnunet_environment(places.folder, kept=_KEPT)
-    workspace = Workspace(places.folder, _WORK, made_with, folders=folders, environment=environment)
+    workspace = Workspace(
+        places.folder, _WORK, made_with, folders=folders, environment=environment, there_before=UNPACKED
+    )
     if inventory is not None:
         write_json(places.inventory, inventory.to_dict())
         write_failed(places.failed, inventory.failed)
@@ -78,12 +86,13 @@ def compress(options: Options, *, dry_run: bool = False) -> int:
 
 
 def compress_steps(options: Options) -> list[Step]:
-    """All steps, in order.
+    """All steps, in order; a zip of models is unpacked first.
 
     Raises:
-        UserError: for a folder that is no model.
+        UserError: for what is no model.
     """
-    source = read_source(options.model, options.folds, options.checkpoint)
+    with with_model_folder(options, dry_run=False) as options:
+        source = read_source(options.model, options.folds, options.checkpoint)
     return Steps(options, Places(options.output.absolute(), source)).all()
 
 

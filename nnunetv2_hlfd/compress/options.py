@@ -22,10 +22,14 @@ class Options:
     """One compression.
 
     Attributes:
-        model: The teacher's model folder.
+        model: The teacher's model folder, a zip of nnUNetv2_export_model_to_zip, the name or number of a data set in
+            nnUNet_results, or the path of a model there.
         images: Folder with CASE_0000 images.
         output: Folder to work in.
         labels: Folder with the true label maps of all or some of the images.
+        trainer: Of the teacher, where `model` holds several models.
+        plans: Name of its plans, likewise.
+        configuration: Of it, likewise.
         folds: Of the teacher, which predict together; unset: all that are trained.
         checkpoint: File in the folder of a fold.
         student: Name of the student, or `auto`.
@@ -44,6 +48,9 @@ class Options:
     images: Path
     output: Path
     labels: Path | None = None
+    trainer: str | None = None
+    plans: str | None = None
+    configuration: str | None = None
     folds: Sequence[str] | None = None
     checkpoint: str = FINAL
     student: str = "auto"

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ class Workspace:
         made_with: what decides the result. A folder that was made with something else is not gone on with.
         folders: that are to be there.
         environment: all variables of the steps' commands.
+        there_before: pattern of the names that a folder may hold before the work is begun.
 
     Attributes:
         seconds: name of a finished step -> what it took.
@@ -83,6 +85,7 @@ class Workspace:
         *,
         folders: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        there_before: str = "",
     ) -> None:
         self.folder, self.work = folder, work
         self.made_with = json.loads(json.dumps(made_with))  # as it is read back
@@ -93,7 +96,7 @@ class Workspace:
             raise UserError(f"Expected a folder for the {work}, {folder} is a file. Choose another with -o.")
         if self._file.is_file():
             self._read()
-        elif folder.is_dir() and any(folder.iterdir()):
+        elif folder.is_dir() and not all(fnmatch(file.name, there_before) for file in folder.iterdir()):
             raise UserError(f"{folder} holds something else than this {work}. Choose a new folder with -o.")
         for name in (*folders, LOGS):
             (folder / name).mkdir(parents=True, exist_ok=True)
