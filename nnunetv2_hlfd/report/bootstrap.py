@@ -8,7 +8,7 @@ the uncertainty of the spread and the skewness.
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -32,6 +32,10 @@ class Interval:
     low: float
     high: float
 
+    def cut(self, limit: float) -> "Interval":
+        """The part between -limit and +limit, for a value that cannot lie outside."""
+        return replace(self, low=max(self.low, -limit), high=min(self.high, limit))
+
     @property
     def excludes_zero(self) -> bool:
         """Whether 0 lies outside."""
@@ -49,8 +53,7 @@ class Bootstrap:
     """
 
     def __init__(self, num_cases: int) -> None:
-        self._generator = np.random.default_rng(SEED)
-        self._cases = self._draw(num_cases)
+        self._cases = self._draw(num_cases, np.random.default_rng(SEED))
 
     def mean(self, values: Array) -> Interval:
         """The mean.
@@ -93,15 +96,17 @@ class Bootstrap:
         low, high = result.confidence_interval
         return Interval(value=ratio, low=float(low), high=float(high))
 
-    def _draw(self, number: int) -> Array:
+    def _draw(self, number: int, generator: np.random.Generator) -> Array:
         """How often each of `number` things is in each resample: (1 + resamples, number), the first the sample."""
-        draws = self._generator.multinomial(number, np.full(number, 1 / number), size=RESAMPLES)
+        draws = generator.multinomial(number, np.full(number, 1 / number), size=RESAMPLES)
         return np.concatenate([np.ones((1, number)), draws]).astype(np.float64)
 
     def _interval(self, groups: Sequence[Array]) -> Interval:
         """Of the sum of the groups' means; the runs of each group are drawn by themselves."""
         groups = [group.reshape(len(group), -1) for group in groups]
-        runs = np.concatenate([self._draw(group.shape[1]) / group.shape[1] for group in groups], axis=1)
+        # A generator of its own for each interval: what else is in the report does not change it.
+        generator = np.random.default_rng([SEED, 1])
+        runs = np.concatenate([self._draw(group.shape[1], generator) / group.shape[1] for group in groups], axis=1)
         values, errors = self._moments(np.concatenate(groups, axis=1), runs)
         errors = np.sqrt(errors + self._run_variance(groups, runs))
         value, error = float(values[0]), float(errors[0])

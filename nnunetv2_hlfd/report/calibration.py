@@ -65,7 +65,7 @@ def calibration_section(measured: pd.DataFrame, arms: Sequence[Arm]) -> Section:
     rows = []
     for label in errors["label"].unique():
         values = errors[errors["label"] == label]
-        measure = PairedValues(values, label, "ece", arms, Bootstrap(values["case"].nunique()))
+        measure = PairedValues(values, label, "ece", arms, Bootstrap(values["case"].nunique()), limit=1)
         rows += [_row(measure, arm, reference_of(arm, arms[1:]), values["case"].nunique()) for arm in arms]
     picture = Picture(
         figure=draw_reliability(reliability(measured, arms)),

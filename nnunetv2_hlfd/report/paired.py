@@ -1,5 +1,6 @@
 """A measure of one label in every arm, case by case and run by run, so that arms are compared over the same cases."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,12 +19,20 @@ class PairedValues:
         measure: the column.
         arms: whose runs these are.
         bootstrap: over the cases of `values`.
+        limit: the largest difference that there can be; few runs that differ much have intervals beyond it.
     """
 
     def __init__(
-        self, values: pd.DataFrame, label: str, measure: str, arms: Sequence[Arm], bootstrap: Bootstrap
+        self,
+        values: pd.DataFrame,
+        label: str,
+        measure: str,
+        arms: Sequence[Arm],
+        bootstrap: Bootstrap,
+        limit: float = math.inf,
     ) -> None:
         self.label = label
+        self._limit = limit
         self.bootstrap = bootstrap
         rows = values[values["label"] == label]
         table = rows.pivot_table(index="case", columns="run", values=measure, dropna=False)
@@ -44,5 +53,6 @@ class PairedValues:
         tables = self._tables[first.name], self._tables[second.name]
         seeds = first.seeds, second.seeds
         if seeds[0] and seeds[1] and sorted(seeds[0]) == sorted(seeds[1]):
-            return self.bootstrap.mean(tables[0][:, np.argsort(seeds[0])] - tables[1][:, np.argsort(seeds[1])])
-        return self.bootstrap.difference(*tables)
+            paired = tables[0][:, np.argsort(seeds[0])] - tables[1][:, np.argsort(seeds[1])]
+            return self.bootstrap.mean(paired).cut(self._limit)
+        return self.bootstrap.difference(*tables).cut(self._limit)

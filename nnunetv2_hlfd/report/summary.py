@@ -82,7 +82,7 @@ def summarize(teacher: Arm, students: Sequence[Arm], folds: Sequence[int]) -> Su
     cases = pd.concat([_cases(arm, folds) for arm in arms], ignore_index=True)
     runs = cases.groupby(["arm", "run", "seed", "label"], sort=False, dropna=False)[list(_METRICS)].mean().reset_index()
     bootstrap = Bootstrap(cases["case"].nunique())
-    tables = [PairedValues(cases, label, "dice", arms, bootstrap) for label in dict.fromkeys(cases["label"])]
+    tables = [PairedValues(cases, label, "dice", arms, bootstrap, limit=1) for label in dict.fromkeys(cases["label"])]
     comparisons = [comparison for table in tables for comparison in _compare(table, students)]
     gaps = [gap for table in tables for gap in _gaps(table, teacher, students)]
     to_teacher = [_comparison(table, arm, teacher, is_question=False) for table in tables for arm in students]

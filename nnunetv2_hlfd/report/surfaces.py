@@ -1,6 +1,7 @@
 """`--surfaces`: how far the borders of prediction and truth lie apart (normalized surface Dice, HD95), by MONAI."""
 
 import functools
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
 
 _PERCENTILE = 95
-_MEASURES = ("surface_dice", "hd95")
+_MEASURES = {"surface_dice": 1, "hd95": math.inf}  # and the largest difference that there can be
 
 
 def check_surfaces(models: Sequence[Model], folds: Sequence[int]) -> None:
@@ -65,7 +66,9 @@ def surfaces_section(measured: pd.DataFrame, arms: Sequence[Arm], tolerance: flo
     rows = [
         row
         for label in measured["label"].unique()
-        for row in _rows([PairedValues(measured, label, measure, arms, bootstrap) for measure in _MEASURES], arms)
+        for row in _rows(
+            [PairedValues(measured, label, name, arms, bootstrap, limit) for name, limit in _MEASURES.items()], arms
+        )
     ]
     head = [
         "Label",

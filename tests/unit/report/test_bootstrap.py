@@ -1,5 +1,7 @@
 """Bootstrap intervals against SciPy's own, closed forms, and their coverage in simulated studies."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
@@ -73,6 +75,19 @@ def test_the_difference_of_other_runs_subtracts_means():
     assert interval.low < interval.value < interval.high
     reverse = Bootstrap(20).difference(second, first)
     assert reverse.value == pytest.approx(-interval.value)
+
+
+def test_an_interval_does_not_depend_on_what_was_computed_before():
+    random = np.random.default_rng(2)
+    values, others = random.normal(0.1, 0.1, (12, 3)), random.normal(0.2, 0.1, (12, 5))
+    bootstrap = Bootstrap(12)
+    bootstrap.difference(others, values)
+    assert bootstrap.mean(values) == Bootstrap(12).mean(values)
+
+
+def test_a_difference_in_dice_is_cut_at_its_limits():
+    assert Interval(value=-0.2, low=-10.3, high=1.3).cut(1) == Interval(value=-0.2, low=-1, high=1)
+    assert math.isnan(Interval(value=0.5, low=math.nan, high=math.nan).cut(1).low)
 
 
 def test_a_constant_has_an_interval_without_width_and_one_case_has_none():
