@@ -18,6 +18,7 @@ from nnunetv2_hlfd.cli.subcommand import Subcommand
 from nnunetv2_hlfd.cli.system_errors import BROKEN_PIPE, describe, stop_printing
 from nnunetv2_hlfd.cli.teach import TEACH
 from nnunetv2_hlfd.cli.train import TRAIN
+from nnunetv2_hlfd.cli.trainers import TRAINERS
 from nnunetv2_hlfd.cli.trainers_path import TRAINERS_PATH
 from nnunetv2_hlfd.deploy.runtime.errors import UserError as RuntimeUserError
 from nnunetv2_hlfd.utilities.errors import UserError
@@ -42,6 +43,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "export": EXPORT,
     "predict": PREDICT,
     "demo": DEMO,
+    "trainers": TRAINERS,
     "trainers_path": TRAINERS_PATH,
 }
 
@@ -62,7 +64,6 @@ def make_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
             help=subcommand.help,
             description=subcommand.description,
-            usage=subcommand.usage,
         )
         subcommand.add_arguments(own)
     return parser
@@ -103,11 +104,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = make_parser()
     if arguments and arguments[0] in SUBCOMMANDS:
         arguments = SUBCOMMANDS[arguments[0]].prepare(parser, arguments)
-    options, more = parser.parse_known_args(arguments)
-    if more and not SUBCOMMANDS[options.command].takes_more:
-        parser.error(f"unrecognized arguments: {' '.join(more)}")
-    options.more = more
-    return options
+    return parser.parse_args(arguments)
 
 
 def _end(options: argparse.Namespace, message: str, code: int) -> int:

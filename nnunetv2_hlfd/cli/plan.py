@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
-from nnunetv2_hlfd.cli.subcommand import Subcommand
-from nnunetv2_hlfd.settings.rules import nearest
-from nnunetv2_hlfd.settings.settings import RULES
+from nnunetv2_hlfd.cli.subcommand import Subcommand, unknown_options
+from nnunetv2_hlfd.settings.rules import as_text, nearest
+from nnunetv2_hlfd.settings.settings import RULES, Settings
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,14 +20,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a variant of that name with other settings")
     settings = parser.add_argument_group("settings (docs/reference/settings.md)")
+    defaults = Settings().to_dict()
     for name, rule in RULES.items():
-        choices = f" ({', '.join(rule.choices)})" if rule.choices else ""
-        settings.add_argument(f"-{name}", dest=f"setting_{name}", metavar="VALUE", help=rule.text + choices)
+        text = f"{rule.text} ({rule}; default: {as_text(defaults[name])})".replace("%", "%%")
+        settings.add_argument(f"-{name}", dest=f"setting_{name}", metavar="VALUE", help=text)
 
 
 def _prepare(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
     arguments = _bind_window(arguments)
-    _check_setting_names(parser, arguments[1:])
+    known = ["-d", "-p", "-name", "-window", "--overwrite", *(f"-{name}" for name in RULES)]
+    for option in unknown_options(arguments, known):
+        parser.error(f"unknown setting '{option}'.{nearest(option, known)}")
     return arguments
 
 
@@ -40,14 +43,6 @@ def _bind_window(arguments: Sequence[str]) -> list[str]:
         else:
             bound.append(argument)
     return bound
-
-
-def _check_setting_names(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    """Name the nearest setting; argparse would read -distil_ignored as -d istil_ignored."""
-    known = ["-d", "-p", "-name", "-window", *(f"-{name}" for name in RULES)]
-    for name in (argument.split("=")[0] for argument in arguments):
-        if name[:1] == "-" and name[1:2].isalpha() and name not in known and name != "-h":
-            parser.error(f"unknown setting '{name}'.{nearest(name, known)}")
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -18,9 +18,7 @@ class Subcommand:
         description: for its own help.
         add_arguments: adds its arguments to its parser.
         run: does the work and returns the exit code. Whatever takes long to import is imported inside.
-        usage: in place of the one that argparse makes up.
         interrupted: what to say after Ctrl-C.
-        takes_more: whether arguments that its parser does not know are allowed; `run` finds them as `more`.
         prepare: turns the arguments, its own name first, into ones that argparse reads as they are meant. May end the
             program with the given parser's `error`.
     """
@@ -29,12 +27,18 @@ class Subcommand:
     description: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
-    usage: str | None = None
     interrupted: str = "interrupted."
-    takes_more: bool = False
     prepare: Callable[[argparse.ArgumentParser, Sequence[str]], list[str]] = _as_they_are
 
 
-def add_device(parser: argparse.ArgumentParser, *, default: str | None = "cuda", text: str = "(default: cuda)") -> None:
+def unknown_options(arguments: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The options among arguments that are not known; argparse would read -distil_ignored as -d istil_ignored."""
+    options = [argument.split("=")[0] for argument in arguments if argument.lstrip("-")[:1].isalpha()]
+    return [option for option in options if option[0] == "-" and option not in (*known, "-h", "--help")]
+
+
+def add_device(
+    parser: argparse._ActionsContainer, *, default: str | None = "cuda", text: str = "(default: cuda)"
+) -> None:
     """Add `-device`."""
     parser.add_argument("-device", default=default, choices=("cpu", "cuda", "mps"), help=text)

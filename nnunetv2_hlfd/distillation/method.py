@@ -117,6 +117,7 @@ class DistillationMethod(nn.Module):
 
     Attributes:
         title: for reports, with the name that the HLFD paper uses.
+        summary: what is taught, in one line, for the list of trainers.
         needs: what the method asks of a teacher. One that needs no more than `OF_ANY_NETWORK` is taught by any network.
         segmentation_terms: terms that take their weight w from the segmentation loss: L = (1 - w) L_seg + w term.
         source_loss: the segmentation loss beside which the method's source gives its weights, "cross_entropy" or
@@ -127,6 +128,7 @@ class DistillationMethod(nn.Module):
     """
 
     title: ClassVar[str]
+    summary: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = ALL_NEEDS
     segmentation_terms: ClassVar[frozenset[str]] = frozenset()
     source_loss: ClassVar[str | None] = None

@@ -23,6 +23,7 @@ class AT(DistillationMethod):
     """
 
     title: ClassVar = "AT"
+    summary: ClassVar = "attention transfer: strided stages learn the attention maps of the teacher's nearest stages"
     needs: ClassVar = frozenset({ATTENTION})
     source_loss: ClassVar = "cross_entropy"
     defaults: ClassVar = {"attention_exponent": 2.0}

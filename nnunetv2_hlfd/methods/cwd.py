@@ -22,6 +22,7 @@ class CWD(DistillationMethod):
     """
 
     title: ClassVar = "CWD"
+    summary: ClassVar = "channel-wise distillation: for each class, where in the image the teacher's logits are high"
     needs: ClassVar = frozenset({LOGITS})
     source_loss: ClassVar = "cross_entropy"
 

@@ -31,6 +31,7 @@ class DSKD(DistillationMethod):
     """
 
     title: ClassVar = "DSKD-style (paper: HIFD)"
+    summary: ClassVar = "the teacher's last layer supervises all shallow stages of the student (the paper's HIFD)"
     needs: ClassVar = frozenset({FINAL, ATTENTION})
     source_loss: ClassVar = "focal_dice"
 

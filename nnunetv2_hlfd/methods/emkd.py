@@ -32,6 +32,7 @@ class EMKD(DistillationMethod):
     """
 
     title: ClassVar = "EMKD (paper: DKD)"
+    summary: ClassVar = "prediction maps and importance maps of the teacher (the paper's DKD)"
     needs: ClassVar = frozenset({FINAL, ATTENTION})
     source_loss: ClassVar = "focal_dice"
 
@@ -77,6 +78,7 @@ class EMKDRegion(EMKD):
     """
 
     title: ClassVar = "EMKD with region affinity"
+    summary: ClassVar = "EMKD, and how alike the features of the classes' regions are"
     needs: ClassVar = frozenset({FINAL, ATTENTION, FEATURES})
 
     def __init__(

@@ -24,6 +24,7 @@ class FitNet(DistillationMethod):
     """
 
     title: ClassVar = "FitNet"
+    summary: ClassVar = "the student's middle features, through a learned layer, become the teacher's"
     needs: ClassVar = frozenset({FEATURES})
     source_loss: ClassVar = "cross_entropy"
 

@@ -55,6 +55,7 @@ class HLFD(DistillationMethod):
     """
 
     title: ClassVar = "HLFD"
+    summary: ClassVar = "hierarchical layer-selective feedback distillation: attention maps and class probabilities"
     needs: ClassVar = frozenset({FINAL, HEADS, ATTENTION})
 
     def __init__(
@@ -160,10 +161,12 @@ class HLFD(DistillationMethod):
 class HLFDNoFeature(HLFD):
     """HLFD without its feature-level half (beta 0); its terms are still computed and logged."""
 
+    summary: ClassVar = "HLFD without its feature-level half (beta 0)"
     defaults: ClassVar = {"beta": 0.0}
 
 
 class HLFDNoPixel(HLFD):
     """HLFD without its pixel-level half (lambda 0); its terms are still computed and logged."""
 
+    summary: ClassVar = "HLFD without its pixel-level half (lambda 0)"
     defaults: ClassVar = {"lambda": 0.0}

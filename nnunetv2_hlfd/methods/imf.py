@@ -31,6 +31,7 @@ class IMF(DistillationMethod):
     """
 
     title: ClassVar = "IMF-style (paper: IFD)"
+    summary: ClassVar = "branches on the student's middle stages learn from the teacher (the paper's IFD)"
     needs: ClassVar = frozenset({FINAL})
     source_loss: ClassVar = "focal_dice"
 

@@ -33,6 +33,7 @@ class SKD(DistillationMethod):
     """
 
     title: ClassVar = "SKD"
+    summary: ClassVar = "structured distillation: features of voxels, and how alike pairs of them are"
     needs: ClassVar = frozenset({FINAL, FEATURES})
     source_loss: ClassVar = "cross_entropy"
 

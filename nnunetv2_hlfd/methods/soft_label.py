@@ -29,6 +29,7 @@ class SoftLabel(DistillationMethod):
     """
 
     title: ClassVar = "Soft labels"
+    summary: ClassVar = "the segmentation loss learns from the labels and the teacher's class probabilities"
     needs: ClassVar = frozenset({FINAL})
     segmentation_terms: ClassVar = frozenset({"soft_label"})
 

@@ -12,6 +12,9 @@ from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
+SPLIT_FILE = "splits_final.json"
+_NUM_FOLDS = 5  # that nnU-Net makes
+
 
 def validated_cases(fold: FoldFolder, file_ending: str) -> list[str]:
     """Return the sorted names of the cases in a fold's validation, from summary.json, else from its files.
@@ -51,6 +54,23 @@ def held_out_cases(model: ModelFolder, fold: str) -> list[str]:
     return [case for case in validated if case not in trained]
 
 
+def check_fold(dataset: str, fold: int | str) -> None:
+    """The data set's split has the fold; nnU-Net would draw other cases for one that is beyond it.
+
+    Args:
+        dataset: Its name. Before its first training nnU-Net has made no split, and will make five folds.
+        fold: A number or 'all'.
+
+    Raises:
+        UserError: naming the split's file.
+    """
+    file = preprocessed_folder() / dataset / SPLIT_FILE
+    with refuse_damage(file):
+        number = len(load_json(str(file))) if file.is_file() else _NUM_FOLDS
+    if isinstance(fold, int) and fold >= number:
+        raise UserError(f"Expected folds 0-{number - 1}, those of {file}, or 'all', got {fold}.")
+
+
 def split_of(dataset: str, fold: str) -> tuple[list[str], list[str]]:
     """Return the training and the validation cases of a numbered fold in the data set's splits_final.json.
 
@@ -65,7 +85,7 @@ def split_of(dataset: str, fold: str) -> tuple[list[str], list[str]]:
         UserError: for a damaged file.
     """
     try:
-        file = preprocessed_folder() / dataset / "splits_final.json"
+        file = preprocessed_folder() / dataset / SPLIT_FILE
         splits = load_json(str(file))
     except (UserError, FileNotFoundError, NotADirectoryError):
         return [], []

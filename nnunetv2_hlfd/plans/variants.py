@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_hlfd.datasets.locations import find_dataset, preprocessed_folder
+from nnunetv2_hlfd.datasets.locations import find_dataset
 from nnunetv2_hlfd.plans.identity import base_plans_name, different_settings
 from nnunetv2_hlfd.plans.plans_check import check_plans
+from nnunetv2_hlfd.plans.preprocessed import find_plans
 from nnunetv2_hlfd.plans.window import Window, clip_at
 from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings, given_settings
 from nnunetv2_hlfd.utilities.atomic import write_json
@@ -58,10 +59,8 @@ def write_variant(
             variant with other settings or another window, or a window for data that are not CT.
     """
     check_variant_name(name)
-    folder = preprocessed_folder() / find_dataset(dataset)
-    base_file = folder / f"{base}.json"
-    if not base_file.is_file():
-        raise UserError(f"Expected plans at {base_file}, found none. Make them with: nnUNetv2_plan_and_preprocess")
+    base_file = find_plans(find_dataset(dataset), base)
+    folder = base_file.parent
     plans = read_json(base_file)
     check_plans(plans, base_file)
     settings = {**given_settings(plans), **settings}
@@ -94,8 +93,9 @@ def variant_differences(file: Path, settings: dict[str, Any], window: Window | N
         return f"window: {_format(window)} here, {_format(_window_of(plans))} there"
     if existing == settings:
         return ""
-    changes = different_settings(settings, existing) or [f"{sorted(settings)} here, {sorted(existing)} there"]
-    return "; ".join(changes)
+    one_sided = [f"{name}: {settings[name]!r} here, not given there" for name in settings if name not in existing]
+    one_sided += [f"{name}: not given here, {existing[name]!r} there" for name in existing if name not in settings]
+    return "; ".join([*different_settings(settings, existing), *one_sided])
 
 
 def _window_of(plans: Mapping[str, Any]) -> Window | None:

@@ -76,22 +76,18 @@ class Rule:
         """Say what the setting accepts."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
+        limits = "" if self.least is None else f" of at least {self.least}"
+        limits += "" if self.above is None else f" above {self.above}"
+        limits += "" if self.most is None else f", at most {self.most}"
         words: dict[type, str] = {
-            dict: "NAME=FACTOR,... with numbers",
-            int: "an integer",
-            float: "a number",
+            dict: f"NAME=FACTOR,... with numbers{limits}",
+            int: f"an integer{limits}",
+            float: f"a number{limits}",
             str: " or ".join(f"'{text}'" for text in self.texts) or self.form or "a text",
             bool: "true or false",
             type(None): "null",
         }
-        expected = " or ".join(words[kind] for kind in self.kinds)
-        if self.least is not None:
-            expected += f" of at least {self.least}"
-        if self.above is not None:
-            expected += f" above {self.above}"
-        if self.most is not None:
-            expected += f", at most {self.most}"
-        return expected
+        return " or ".join(words[kind] for kind in self.kinds)
 
     def _accepts(self, value: Any) -> bool:
         if not isinstance(value, self.kinds) or (isinstance(value, bool) and bool not in self.kinds):
@@ -116,6 +112,11 @@ class Rule:
         """Return whether it is a folder's name with as many parts as the form, as nnU-Net makes its folders' names."""
         parts = value.split("__")
         return not self.form or (len(parts) == len(self.form.split("__")) and all(parts) and Path(value).name == value)
+
+
+def as_text(value: Any) -> str:
+    """Return a setting's value in words; true and false as on the command line."""
+    return "unset" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:

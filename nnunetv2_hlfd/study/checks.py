@@ -13,42 +13,11 @@ from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.models.fold import FINAL, source_networks
 from nnunetv2_hlfd.plans.identity import check_folder_settings
 from nnunetv2_hlfd.plans.variants import variant_differences
-from nnunetv2_hlfd.settings.rules import nearest
 from nnunetv2_hlfd.study.runs import Run, splits_file
 from nnunetv2_hlfd.teacher.compatibility import check_validation_cases
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.optional_packages import needed
-
-_NUM_SPLITS = 5  # that nnU-Net makes
-
-
-def check_configuration(plans: Mapping[str, Any], configuration: str, preprocessed: Path) -> None:
-    """The plans have the configuration and its cases are preprocessed.
-
-    Raises:
-        UserError: with nnU-Net's command that makes them.
-    """
-    configurations = plans["configurations"]
-    if configuration not in configurations:
-        raise UserError(
-            f"{plans['plans_name']} has no configuration '{configuration}'.{nearest(configuration, [*configurations])}"
-        )
-    cases = preprocessed / configurations[configuration].get("data_identifier", f"nnUNetPlans_{configuration}")
-    if not cases.is_dir():
-        raise UserError(f"Expected preprocessed cases in {cases}, found none. Make them with: nnUNetv2_preprocess")
-
-
-def check_folds(dataset: str, folds: Sequence[int]) -> None:
-    """The split has every fold; nnU-Net would draw other cases for one that is beyond it.
-
-    Raises:
-        UserError: naming the split's file.
-    """
-    file = splits_file(dataset)
-    number = len(load_json(str(file))) if file.is_file() else _NUM_SPLITS
-    if beyond := [fold for fold in folds if fold >= number]:
-        raise UserError(f"Expected folds 0-{number - 1}, those of {file}, got {beyond[0]}.")
 
 
 def check_extras(extras: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> None:

@@ -1,27 +1,21 @@
 """From a study to its runs."""
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.paths import nnUNet_results
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-from nnunetv2_hlfd.datasets.locations import find_dataset, preprocessed_folder, results_folder
+from nnunetv2_hlfd.datasets.locations import find_dataset, results_folder
+from nnunetv2_hlfd.models.split import check_fold
+from nnunetv2_hlfd.plans.preprocessed import check_preprocessed, find_plans
 from nnunetv2_hlfd.plans.variants import write_variant
 from nnunetv2_hlfd.settings.settings import Settings, given_settings
-from nnunetv2_hlfd.study.checks import (
-    check_configuration,
-    check_existing_teacher,
-    check_extras,
-    check_folds,
-    check_runs,
-)
+from nnunetv2_hlfd.study.checks import check_existing_teacher, check_extras, check_runs
 from nnunetv2_hlfd.study.runs import Run
 from nnunetv2_hlfd.study.spec import ArmSpec, Study, TeacherSpec
 from nnunetv2_hlfd.training.distillation_trainer import DistillationTrainer
+from nnunetv2_hlfd.training.find_trainer import find_any_trainer
 from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
 from nnunetv2_hlfd.training.student_trainer import nnUNetTrainerStudent
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
@@ -38,14 +32,11 @@ def plan_runs(study: Study) -> list[Run]:
     extend_trainer_search()
     results_folder()  # is set: rather now than in every run
     dataset = find_dataset(study.dataset)
-    file = preprocessed_folder() / dataset / f"{study.plans}.json"
-    if not file.is_file():
-        raise UserError(
-            f"Expected plans {study.plans} of {dataset}, found none. Make them with: nnUNetv2_plan_and_preprocess"
-        )
+    file = find_plans(dataset, study.plans)
     plans = read_json(file)
-    check_configuration(plans, study.configuration, file.parent)
-    check_folds(dataset, study.folds)
+    check_preprocessed(plans, study.configuration)
+    for fold in study.folds:
+        check_fold(dataset, fold)
     check_extras(study.report, read_json(file.parent / "dataset.json"))
     planner = _Planner(study, dataset, given_settings(plans))
     runs = [run for fold in study.folds for run in planner.fold(fold)]
@@ -133,12 +124,9 @@ def study_folder(study: Study, runs: Sequence[Run]) -> Path:
 
 def _trainer(name: str, base: type[ScheduledTrainer], place: str) -> type[ScheduledTrainer]:
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net tells every step of its search
-            trainer = recursive_find_trainer_class_by_name(name)
-    except RuntimeError as error:
-        raise UserError(f"{place}: unknown trainer {name}. nnUNetv2_hlfd train -h lists those of this package.") from (
-            error
-        )
+        trainer = find_any_trainer(name)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
     if not issubclass(trainer, base):
         raise UserError(f"{place}: expected a trainer of this package that is a {base.__name__}, got {name}.")
     return trainer

@@ -5,16 +5,18 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunetv2_hlfd.datasets.locations import find_dataset
+import torch
+
+from nnunetv2_hlfd.datasets.locations import results_folder
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint, wrapper_hint
+from nnunetv2_hlfd.models.fold import FINAL
 from nnunetv2_hlfd.settings.settings import OVERWRITE_VARIABLE
-from nnunetv2_hlfd.training.fold import parse_fold
+from nnunetv2_hlfd.training.start import check_arguments
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
-from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.orphans import end_forks_with_this_process
 
@@ -22,45 +24,70 @@ if TYPE_CHECKING:
     from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
 
 
-def train(arguments: Sequence[str], *, dry_run: bool, overwrite: bool) -> None:
-    """Run nnU-Net's own nnUNetv2_train with these arguments; nnU-Net sets the thread count.
+def train(options: argparse.Namespace) -> None:
+    """Run nnU-Net's own nnUNetv2_train, or the dry run of it; nnU-Net sets the thread count.
 
     Args:
-        arguments: those of nnUNetv2_train.
-        dry_run: make all checks, print the tap table, sizes and seconds per step, and stop.
-        overwrite: replace an earlier run of this fold that had other settings, once the new one has a checkpoint.
+        options: nnUNetv2_train's arguments by their names, with `dataset` for the first; `dry_run`, to make all checks,
+            print the tap table, sizes and seconds per step, and stop; `overwrite`, to replace an earlier run of this
+            fold that had other settings, once the new one has a checkpoint.
 
     Raises:
-        UserError: for a data set, fold, device or weights that are not there, and what the trainer refuses.
+        UserError: for what is not there, flags that exclude each other, and what the trainer refuses.
     """
     from nnunetv2.run.run_training import run_training_entry
 
     extend_trainer_search()
     end_forks_with_this_process()
-    options = _parse(arguments)
-    find_dataset(options.dataset)
-    parse_fold(options.fold)
-    choose_device(options.device)
-    with _overwriting() if overwrite else contextlib.nullcontext(), _pretrained(options.pretrained_weights):
-        if dry_run:
+    _check_flags(options)
+    name, *_ = check_arguments(
+        options.dataset,
+        options.configuration,
+        options.fold,
+        options.tr,
+        options.p,
+        options.device,
+        continues=options.c or options.val,
+    )
+    if options.val:
+        _check_finished(options, name)
+    with _overwriting() if options.overwrite else contextlib.nullcontext(), _pretrained(options.pretrained_weights):
+        if options.dry_run:
             _dry_run(options)
         else:
-            sys.argv = ["nnUNetv2_train", *arguments]
+            sys.argv = ["nnUNetv2_train", *_nnunet_arguments(options)]
             run_training_entry()
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The arguments of nnUNetv2_train that say which run it is."""
-    parser = argparse.ArgumentParser(prog="nnUNetv2_hlfd train", add_help=False)
-    parser.add_argument("dataset")
-    parser.add_argument("configuration")
-    parser.add_argument("fold")
-    parser.add_argument("-tr", default="nnUNetTrainer")
-    parser.add_argument("-p", default="nnUNetPlans")
-    parser.add_argument("-device", default="cuda")
-    parser.add_argument("-pretrained_weights")
-    parser.add_argument("-num_gpus")
-    return parser.parse_known_args(arguments)[0]
+def _check_flags(options: argparse.Namespace) -> None:
+    """Refuse with one message what nnU-Net refuses with an exception, or late."""
+    for first, second in (("c", "val"), ("val_best", "disable_checkpointing"), ("c", "pretrained_weights")):
+        if getattr(options, first) and getattr(options, second):
+            dashes = "-" if second == "pretrained_weights" else "--"
+            raise UserError(f"--{first} and {dashes}{second} exclude each other. Leave one of them out.")
+    if options.num_gpus > 1:
+        available = torch.cuda.device_count() if options.device == "cuda" else 0
+        if options.num_gpus > available:
+            raise UserError(
+                f"-num_gpus {options.num_gpus} needs as many GPUs for -device cuda, found {available} for -device "
+                f"{options.device}."
+            )
+
+
+def _check_finished(options: argparse.Namespace, dataset: str) -> None:
+    folder = f"{options.tr}__{options.p}__{options.configuration}"
+    checkpoint = results_folder() / dataset / folder / f"fold_{options.fold}" / FINAL
+    if not checkpoint.is_file():
+        raise UserError(f"Expected the finished training {checkpoint} for --val, found none. Go on with it by --c.")
+
+
+def _nnunet_arguments(options: argparse.Namespace) -> list[str]:
+    arguments = [options.dataset, options.configuration, options.fold]
+    for name in ("tr", "p", "device", "num_gpus", "pretrained_weights"):
+        value = getattr(options, name)
+        arguments += [] if value is None else [f"-{name}", str(value)]
+    flags = ("npz", "c", "val", "val_best", "disable_checkpointing")
+    return arguments + [f"--{flag}" for flag in flags if getattr(options, flag)]
 
 
 @contextlib.contextmanager

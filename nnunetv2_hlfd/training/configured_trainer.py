@@ -24,6 +24,7 @@ from nnunetv2_hlfd.training.schedule import (
     rounds_to_none,
     seed_everything,
 )
+from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
@@ -50,6 +51,7 @@ class ConfiguredTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net reads this signature)
     ) -> None:
         check_nnunet_version()
+        choose_device(device.type)
         plans = deepcopy(plans)
         check_plans(plans, "The plans file")
         self.given = given_settings(plans)

@@ -11,13 +11,16 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from nnunetv2_hlfd.models.checkpoints import write_checkpoint
+from nnunetv2_hlfd.models.split import check_fold
 from nnunetv2_hlfd.plans.identity import RECORD_FILE, check_folder_settings, check_resumed_settings
 from nnunetv2_hlfd.plans.plans_check import check_configuration, check_plans
+from nnunetv2_hlfd.plans.preprocessed import check_preprocessed
 from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings, overwrite_runs
 from nnunetv2_hlfd.training.cascade import check_previous_stage
 from nnunetv2_hlfd.training.configured_trainer import ConfiguredTrainer
 from nnunetv2_hlfd.training.replacement import Replacement
 from nnunetv2_hlfd.training.resume import check_network_fits, checkpoint_of, read_checkpoint_of_run, restore
+from nnunetv2_hlfd.training.start import nothing_left
 from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
@@ -30,15 +33,22 @@ class ScheduledTrainer(ConfiguredTrainer):
 
     Attributes:
         checkpoint_trainer: the trainer that can build this network from the plans, for prediction.
+        has_started: whether it was not refused; from then on, its log says what happened.
     """
 
     checkpoint_trainer: ClassVar[str] = nnUNetTrainer.__name__
+    has_started = False
     _replacement: Replacement | None = None
+
+    def initialize(self) -> None:
+        """As nnU-Net; a refusal leaves nothing behind."""
+        with nothing_left(self):
+            super().initialize()
 
     def run_training(self) -> None:
         """As nnU-Net, while no other process trains or validates this fold."""
         end_forks_with_this_process()
-        with self._locked():
+        with nothing_left(self), self._locked():
             self._replacement = Replacement(self)
             try:
                 super().run_training()
@@ -54,6 +64,7 @@ class ScheduledTrainer(ConfiguredTrainer):
     def on_train_start(self) -> None:
         """Refuse what would be wrong, then start as nnU-Net does and write the record of this run."""
         self.check_start()
+        self.has_started = True
         if self._replacement:
             self._replacement.begin(anew=not self.resumed and not self.disable_checkpointing)
         super().on_train_start()
@@ -70,6 +81,8 @@ class ScheduledTrainer(ConfiguredTrainer):
                 "Start without --c."
             )
         if not self.resumed:
+            check_preprocessed(self.plans_manager.plans, self.configuration_name)
+            check_fold(self.plans_manager.dataset_name, self.fold)
             check_folder_settings(Path(self.output_folder_base), self.settings, self.fold, overwrite=overwrite_runs())
         check_previous_stage(self, [case for cases in self.do_split() for case in cases])
         if not self.was_initialized:
@@ -97,8 +110,8 @@ class ScheduledTrainer(ConfiguredTrainer):
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """As nnU-Net; `--val` comes here without a start of training."""
-        check_previous_stage(self, self.do_split()[1])
-        with self._locked():
+        with nothing_left(self), self._locked():
+            check_previous_stage(self, self.do_split()[1])
             super().perform_actual_validation(save_probabilities)
 
     def on_epoch_end(self) -> None:
@@ -137,6 +150,11 @@ class ScheduledTrainer(ConfiguredTrainer):
         Raises:
             UserError: for a damaged checkpoint, naming those beside it that are whole, or one of another run.
         """
+        with nothing_left(self):
+            self._load(filename)
+        self.resumed = True
+
+    def _load(self, filename: str) -> None:
         content = read_checkpoint_of_run(Path(filename))
         extras = content.get(PLANS_KEY)
         if not isinstance(extras, dict) or extras.get("trainer") != type(self).__name__:
@@ -152,7 +170,6 @@ class ScheduledTrainer(ConfiguredTrainer):
                 self.initialize()
             restore(self, self._inner_network(), content)
             self._restore_extras(extras)
-        self.resumed = True
 
     def _adopt(self, content: Mapping[str, Any], extras: Mapping[str, Any], source: object) -> None:
         """Take what decides the network and the schedule from a checkpoint, before anything is built."""

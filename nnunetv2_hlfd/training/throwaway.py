@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args
 
-from nnunetv2_hlfd.datasets.locations import find_dataset, results_folder
-from nnunetv2_hlfd.training.fold import parse_fold
+from nnunetv2_hlfd.datasets.locations import results_folder
 from nnunetv2_hlfd.training.scheduled_trainer import ScheduledTrainer
+from nnunetv2_hlfd.training.start import check_arguments
 from nnunetv2_hlfd.utilities.atomic import scratch_folder
-from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.errors import UserError
 
 
@@ -26,16 +25,12 @@ def throwaway_trainer(
     Raises:
         UserError: for what nnU-Net does not find, a device that is not there, or another package's trainer.
     """
-    device = choose_device(device_name)
-    dataset, number = find_dataset(dataset), parse_fold(fold)
+    dataset, number, device = check_arguments(dataset, configuration, fold, name, plans, device_name)
     if device.type == "cpu":
         torch.set_num_threads(os.cpu_count() or 1)
     with scratch_folder() as scratch:
-        try:
-            with _environment(scratch):
-                trainer = get_trainer_from_args(dataset, configuration, number, name, plans, device=device)
-        except (RuntimeError, FileNotFoundError) as error:  # nnU-Net's words for what it lacks
-            raise UserError(str(error)) from error
+        with _environment(scratch):
+            trainer = get_trainer_from_args(dataset, configuration, number, name, plans, device=device)
         if not isinstance(trainer, ScheduledTrainer):
             raise UserError(f"Expected a trainer of this package, such as -tr nnUNetTrainerHLFD, got {name}.")
         _name_real_folders(trainer, scratch)

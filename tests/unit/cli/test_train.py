@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search, trainers_path
+from nnunetv2_hlfd.utilities.errors import UserError
 
 DATASET = "Dataset901_Phantom"
 TRAINERS = {
@@ -122,32 +124,104 @@ def test_a_dry_run_makes_the_checks_of_a_training(nnunet, variant, capsys):
     assert tree(nnunet / "results") == before
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ([DATASET, "2d", "first", "-tr", "nnUNetTrainerStudent"], "first"),
-        ([DATASET, "2d", "0", "-tr", "nnUNetTrainerOfAColleague"], "nnUNetTrainerOfAColleague"),
-        ([DATASET, "2d", "0", "-tr", "nnUNetTrainerStudent", "-p", "nnUNetNoPlans"], "nnUNetNoPlans"),
-        (["955", "2d", "0", "-tr", "nnUNetTrainerStudent"], "955"),
-        ([DATASET, "3d_tiny", "0", "-tr", "nnUNetTrainerStudent"], "3d_tiny"),
-    ],
-)
-def test_a_mistake_in_the_arguments_of_a_dry_run_ends_with_one_message(nnunet, capsys, arguments, expected):
+# Refusals: one message, nothing left behind
+
+MISTAKES = {
+    "fold that is no number": ([DATASET, "2d", "first"], "Expected a fold number or 'all', got 'first'"),
+    "fold beyond the split": ([DATASET, "2d", "5"], "Expected folds 0-4, those of "),
+    "misspelt trainer": (["-tr", "nnUNetTrainerHLFD_noPixels"], "Did you mean 'nnUNetTrainerHLFD_noPixel'?"),
+    "method for a trainer": (["-tr", "HLFD"], "No trainer is called 'HLFD'. Did you mean 'nnUNetTrainerHLFD'?"),
+    "no plans": (["-p", "nnUNetNoPlans"], "nnUNetNoPlans.json, found none. Did you mean 'nnUNetPlans'?"),
+    "no data set": (["955", "2d", "0"], "Expected the name or ID of a data set, got '955'"),
+    "unplanned data set": (["Dataset955_Phantom", "2d", "0"], "nnUNetv2_plan_and_preprocess -d 955"),
+    "no configuration": ([DATASET, "3d_fulres", "0"], "Did you mean '3d_fullres'?"),
+    "two flags": (["--c", "--val"], "--c and --val exclude each other"),
+    "unfinished": (["--val"], "fold_0/checkpoint_final.pth for --val, found none"),
+    "several GPUs": (["-num_gpus", "64"], "-num_gpus 64 needs as many GPUs"),
+}
+
+
+@pytest.mark.parametrize("more", [[], ["--dry_run"]])
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_with_one_message_and_leaves_nothing_behind(nnunet, capsys, mistake, more):
+    given, expected = MISTAKES[mistake]
+    arguments = given if given[0][0] != "-" else [DATASET, "2d", "0", *given]
+    trainer = [] if "-tr" in arguments else ["-tr", "nnUNetTrainerStudent"]
     before = tree(nnunet / "results")
-    assert main(["train", *arguments, "-device", "cpu", "--dry_run"]) == 2
+    assert main(["train", *arguments, *trainer, "-device", "cpu", *more]) == 2
     error = capsys.readouterr().err
     assert error.startswith("nnUNetv2_hlfd train: ")
+    assert error.count("\n") == 1
     assert expected in error
-    assert "invalid literal" not in error
     assert tree(nnunet / "results") == before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without GPU")
-def test_a_dry_run_without_gpu_says_how_to_use_the_cpu(nnunet, variant, capsys):
+@pytest.mark.parametrize("more", [["--dry_run"], [], ["-device", "cuda"]])
+def test_a_training_without_gpu_says_how_to_use_the_cpu(nnunet, variant, capsys, more):
     """nnU-Net's default is -device cuda."""
     before = tree(nnunet / "results")
-    assert main(["train", DATASET, "2d", "0", "-tr", "nnUNetTrainerStudent", "-p", variant("gpu"), "--dry_run"]) == 2
+    assert main(["train", DATASET, "2d", "0", "-tr", "nnUNetTrainerStudent", "-p", variant("gpu"), *more]) == 2
     assert "-device cpu" in capsys.readouterr().err
+    assert tree(nnunet / "results") == before
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["-beta", "1.8"], "-beta is a setting, and settings live in plans. Make plans with it: nnUNetv2_hlfd plan"),
+        (["--num_epochs=5"], "-name NAME -num_epochs VALUE. Then train with -p nnUNetPlans_NAME"),
+        (["-previous_stage", "x"], "-previous_stage is a setting"),
+        (["-devise", "cpu"], "unknown argument '-devise'. Did you mean '-device'?"),
+    ],
+)
+def test_a_setting_or_a_misspelt_argument_is_answered(capsys, options, expected):
+    with pytest.raises(SystemExit) as caught:
+        main(["train", DATASET, "2d", "0", *options])
+    assert caught.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+def damage_data(folder, kind):
+    if kind == "missing":
+        shutil.rmtree(folder / "nnUNetPlans_2d")
+    else:
+        plans = json.loads((folder / "nnUNetPlans.json").read_text())
+        plans["configurations"]["2d"]["spacing"] = [5.0, 5.0]
+        (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainerStudent"])
+@pytest.mark.parametrize("kind", ["missing", "of other plans"])
+def test_missing_cases_and_cases_of_other_plans_are_refused(nnunet, tmp_path, monkeypatch, capsys, kind, trainer):
+    folder = tmp_path / DATASET
+    shutil.copytree(nnunet / "preprocessed" / DATASET, folder)
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    damage_data(folder, kind)
+    before = tree(nnunet / "results")
+    assert main(["train", DATASET, "2d", "0", "-tr", trainer, "-device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert f"preprocessed cases in {folder}/nnUNetPlans_2d" in error
+    assert error.endswith(" with: nnUNetv2_preprocess -d 901 -plans_name nnUNetPlans -c 2d\n")
+    if kind == "of other plans":
+        assert "case_000 has the shape 1x8x48x48, and with nnUNetPlans it would have 1x8x72x72." in error
+    assert tree(nnunet / "results") == before
+
+
+def test_a_trainer_that_nnunet_makes_refuses_alike_and_leaves_nothing_behind(nnunet):
+    """nnU-Net's constructor makes folder and log before a trainer can look at anything."""
+    from nnunetv2.run.run_training import run_training
+
+    before = tree(nnunet / "results")
+    with pytest.raises(UserError, match="Expected folds 0-4, those of "):
+        run_training(DATASET, "2d", 6, "nnUNetTrainerStudent", device=torch.device("cpu"))
+    assert tree(nnunet / "results") == before
+
+
+def test_no_teacher_leaves_nothing_behind(nnunet, variant, capsys):
+    before = tree(nnunet / "results")
+    assert run_training(variant("lonely"), trainer="nnUNetTrainerHLFD") == 2
+    assert "nnUNetv2_hlfd train: No teacher found. Looked at:" in capsys.readouterr().err
     assert tree(nnunet / "results") == before
 
 

@@ -68,8 +68,8 @@ def test_writing_the_same_variant_again_changes_nothing(preprocessed):
     ("settings", "expected"),
     [
         ({"beta": 0.5}, "beta: 0.5 here, 1.8 there"),
-        ({"beta": 1.8, "seed": 1}, "['beta', 'seed'] here, ['beta'] there"),
-        ({}, "[] here, ['beta'] there"),
+        ({"beta": 1.8, "seed": 1}, "seed: 1 here, not given there"),
+        ({}, "beta: not given here, 1.8 there"),
     ],
 )
 def test_an_existing_variant_with_other_settings_is_kept_unless_overwriting_is_asked_for(
@@ -101,11 +101,13 @@ def test_bad_settings_write_nothing(preprocessed, settings, expected):
     assert [each.name for each in preprocessed.iterdir()] == ["nnUNetPlans.json"]
 
 
-def test_missing_plans_are_answered_with_the_command_that_makes_them(preprocessed):
+def test_missing_plans_are_answered_with_the_nearest_and_the_commands_that_make_them(preprocessed):
     with pytest.raises(ValueError, match="Expected plans at") as caught:
-        write_variant(DATASET, "nnUNetResEncUNetMPlans", "a", {})
-    message = f"Expected plans at {preprocessed}/nnUNetResEncUNetMPlans.json, found none. Make them with: "
-    assert str(caught.value) == message + "nnUNetv2_plan_and_preprocess"
+        write_variant(DATASET, "nnUNetPlan", "a", {})
+    assert str(caught.value).startswith(
+        f"Expected plans at {preprocessed}/nnUNetPlan.json, found none. Did you mean 'nnUNetPlans'? nnU-Net makes its "
+        f"plans with: nnUNetv2_plan_and_preprocess -d 901; "
+    )
 
 
 @pytest.mark.parametrize("file", ["nnUNetPlans", "nnUNetPlans_a"])

@@ -160,7 +160,7 @@ def test_whole_numbers_stand_for_floats():
         ("lambda", -1e-9, "a number of at least 0"),
         *(("temperature", value, "a number above 0") for value in (0.0, -4.0, nan, inf, "4", False)),
         *(("attention_exponent", value, "a number of at least 1") for value in (0.99, nan, None)),
-        *(("late_max_stride", value, "an integer or null of at least 2") for value in (1, -16, 16.0, "16", True)),
+        *(("late_max_stride", value, "an integer of at least 2 or null") for value in (1, -16, 16.0, "16", True)),
         *(
             ("previous_stage", value, "TRAINER__PLANS__CONFIGURATION or null")
             for value in (
@@ -176,18 +176,18 @@ def test_whole_numbers_stand_for_floats():
             )
         ),
         *(("teacher_share", value, "a number of at least 0, at most 1") for value in (-0.1, 1.1, nan, "half", None)),
-        *(("distill_until", value, "a number or null above 0, at most 1") for value in (0.0, 1.5, nan, True)),
+        *(("distill_until", value, "a number above 0, at most 1 or null") for value in (0.0, 1.5, nan, True)),
         *(("distill_ignored", value, "true or false") for value in (0, 1, "true", None)),
         *(("warmup_epochs", value, "an integer of at least 0") for value in (-1, 1.5, "1", None, True)),
-        *(("initial_lr", value, "a number or null above 0") for value in (0.0, -1e-3, nan, inf, "fast", True)),
-        *(("num_epochs", value, "an integer or null of at least 1") for value in (0, -1, 1.0, "120", True)),
-        *(("batch_size", value, "an integer or null of at least 1") for value in (0, 2.0, False)),
+        *(("initial_lr", value, "a number above 0 or null") for value in (0.0, -1e-3, nan, inf, "fast", True)),
+        *(("num_epochs", value, "an integer of at least 1 or null") for value in (0, -1, 1.0, "120", True)),
+        *(("batch_size", value, "an integer of at least 1 or null") for value in (0, 2.0, False)),
         *((name, value, "an integer of at least 1") for name in POSITIVE_COUNTS for value in (0, 2.5, None, True)),
-        *(("seed", value, "an integer or null of at least 0") for value in (-1, 0.5, "1", True)),
+        *(("seed", value, "an integer of at least 0 or null") for value in (-1, 0.5, "1", True)),
         *(("teacher_checkpoint", value, "a text") for value in (None, 3, True)),
         *(("student", value, f"one of {STUDENTS}") for value in (None, 18, ["auto"], True)),
         *(
-            ("weights", value, "NAME=FACTOR,... with numbers or null of at least 0")
+            ("weights", value, "NAME=FACTOR,... with numbers of at least 0 or null")
             for value in ({"KD": -1}, {"KD": nan}, {"KD": "1"}, {"KD": True}, {"": 1.0}, {1: 1.0}, "KD=1", 1.0, ["KD"])
         ),
         *(("recipe", value, "one of paper, nnunet") for value in (None, 1)),
@@ -290,12 +290,12 @@ def test_text_of_the_command_line_becomes_a_value_of_the_settings_type(name, tex
     [
         ("beta", "high", "a number of at least 0"),
         ("beta", "null", "a number of at least 0"),
-        ("num_epochs", "1.5", "an integer or null of at least 1"),
+        ("num_epochs", "1.5", "an integer of at least 1 or null"),
         ("save_every", "", "an integer of at least 1"),
         ("distill_ignored", "yes", "true or false"),
         ("temperature", "4,0", "a number above 0"),
         *(
-            ("weights", text, "NAME=FACTOR,... with numbers or null of at least 0")
+            ("weights", text, "NAME=FACTOR,... with numbers of at least 0 or null")
             for text in ("KD", "KD=", "KD=high", "KD=1=2", "KD:1", "")
         ),
     ],
