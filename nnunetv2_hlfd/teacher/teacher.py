@@ -45,6 +45,22 @@ class Teacher:
             teacher.network.to(device)
         return self
 
+    def compile(self, **options: Any) -> None:
+        """Compile the networks in place, as nnU-Net compiles the student; measure their size before.
+
+        A decoder whose maps are taken by hooks of each step stays as it is: in compiled modules they would not fire.
+
+        Args:
+            options: of torch.compile.
+        """
+        for teacher in self.networks:
+            if not teacher.shape.stages:
+                teacher.network.compile(**options)
+                continue
+            teacher.network.get_submodule("encoder").compile(**options)
+            if not self.decoder_maps:
+                teacher.network.get_submodule("decoder").compile(**options)
+
     @property
     def shape(self) -> TeacherShape:
         """What a method's adapters are built from."""

@@ -155,6 +155,8 @@ class TaughtTrainer(nnUNetTrainerStudent):
             *_, initial_patch, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
             check_memory(self.distiller.stored.channels, initial_patch)
         self.print_to_log_file(self.describe(), add_timestamp=False)
+        if self._do_i_compile() and isinstance(self.distiller.teacher, Teacher):
+            self.distiller.teacher.compile()
 
     def _find_again(self, distiller: Distiller) -> Teacher | StoredTeacher:
         """Find the teacher of a continued run."""

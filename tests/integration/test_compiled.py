@@ -45,7 +45,9 @@ def pair(nnunet, variant, teacher_2d, compiled_class, monkeypatch):
 
     def make(method, **settings):
         monkeypatch.setenv("nnUNet_hlfd_teacher", str(teacher_2d.parent))
-        plans = variant(f"compiled.{method}{len(settings)}", base="nnUNetPlans_short", **settings)
+        plans = variant(
+            f"compiled.{method}" + "".join(map(str, settings.values())), base="nnUNetPlans_short", **settings
+        )
         eager = make_trainer(nnunet, f"nnUNetTrainer{method}", plans)
         torch._dynamo.reset()
         counters.clear()
@@ -88,6 +90,33 @@ def test_taps_losses_and_gradients_of_a_compiled_student_equal_the_eager_ones(pa
         for name, gradient in ours.items():
             torch.testing.assert_close(theirs[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
     assert type(compiled.network).__name__ == "OptimizedModule"
+    assert backend.frame_count >= 1, "the student was never compiled"
+
+
+@pytest.mark.parametrize(("features", "modules"), [("encoder", 2), ("decoder", 1)])
+def test_a_compiled_teacher_says_what_the_uncompiled_one_says(pair, features, modules):
+    eager, compiled, _backend = pair("HLFD", teacher_features=features)
+    backend = CompileCounterWithBackend("aot_eager")
+    names = set(compiled.distiller.teacher.networks[0].network.state_dict())
+    compiled.distiller.teacher.compile(backend=backend)
+    for _step in range(2):
+        data = next(eager.dataloader_train)["data"]
+        one, other = (each.distiller.ask_teacher(data).networks[0] for each in (eager, compiled))
+        for part in ("features", "logits", "decoded"):
+            torch.testing.assert_close(list(getattr(other, part)), list(getattr(one, part)))
+    assert len(one.decoded) > 0 or features == "encoder"
+    assert backend.frame_count == modules
+    assert set(compiled.distiller.teacher.networks[0].network.state_dict()) == names
+
+
+def test_source_ratios_of_a_compiled_student_equal_the_eager_ones(pair):
+    eager, compiled, backend = pair("KD", source_ratio=True)
+    batch = next(eager.dataloader_train)
+    ratios = [each.train_step(batch)["ratios"] for each in (eager, compiled)]
+    assert len(ratios[0]) == 1
+    torch.testing.assert_close(torch.tensor(ratios[1]), torch.tensor(ratios[0]))
+    for name, gradient in gradients(eager).items():
+        torch.testing.assert_close(gradients(compiled)[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
     assert backend.frame_count >= 1, "the student was never compiled"
 
 
@@ -164,6 +193,9 @@ def test_the_check_for_gpus_runs_on_a_cpu_and_says_that_this_proves_nothing_abou
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert done.stdout.rstrip().endswith("No GPU was used: this run only shows that the script works.")
     rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith(("| compiled", "| eager"))]
-    assert len(rows) == 3 * 8, "three modes; total, segmentation and four terms, gradients of student and adapters"
+    quantities = {"HLFD": 4 + 4, "HLFD_balanced": 4 + 4, "SoftLabel": 4 + 1, "KD": 4 + 2}  # KD's term has a ratio
+    assert len(rows) == 3 * sum(quantities.values()), (
+        "total, segmentation, the terms, student's and adapters' gradients"
+    )
     assert any(float(row[2]) > 0 for row in rows), "something was compared"
     assert not any("FAILED" in row[-1] for row in rows)
