@@ -1,8 +1,6 @@
 """The prediction benchmark's table, raw numbers and plot."""
 
 import csv
-import os
-import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 
 from nnunetv2_hlfd.benchmark.rung import STAGES, Timing
 from nnunetv2_hlfd.utilities.atomic import atomic_path, write_json, write_text
+from nnunetv2_hlfd.utilities.device import processor_name
 from nnunetv2_hlfd.utilities.markdown import markdown_table
 
 _PACKAGES = ("nnunetv2_hlfd", "nnunetv2", "torch", "openvino", "nncf")
@@ -33,7 +32,7 @@ def write_ladder(
     """
     about = {
         **about,
-        "processor": _processor(),
+        "processor": processor_name(),
         "versions": {package: version(package) for package in _PACKAGES},
         "cases": len(next(iter(timings.values())).cases),
         "rungs": {
@@ -141,14 +140,3 @@ def _plot(file: Path, timings: Mapping[str, Timing]) -> None:
     axes.set(xlabel="seconds per case", xlim=(0, left.max() * 1.12))
     axes.legend(loc="lower right")
     figure.savefig(file, dpi=150)
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [
-            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        if models:
-            return f"{models[0]}, {os.cpu_count()} cores"
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"

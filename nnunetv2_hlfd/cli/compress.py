@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunetv2_hlfd.cli.subcommand import Subcommand, add_device
+from nnunetv2_hlfd.cli.subcommand import Subcommand, add_device, add_license
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +42,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--disable_tta", action="store_true", help="no test-time mirroring of the teacher: 4 (2d) or 8 times faster")
     add("--control", action="store_true", help="also train the student on the teacher's label maps alone")
+    add_license(parser)
     add("--dry_run", action="store_true", help="check everything, say how long it takes, and stop")
 
 
@@ -49,6 +50,7 @@ def _run(options: argparse.Namespace) -> int:
     """Compress; the exit code is 1 where images had to be left out."""
     from nnunetv2_hlfd.compress.command import compress
     from nnunetv2_hlfd.compress.options import Options, parse_settings
+    from nnunetv2_hlfd.deploy.provenance import Licenses
     from nnunetv2_hlfd.utilities.steps import StepFailedError
 
     try:
@@ -73,6 +75,7 @@ def _run(options: argparse.Namespace) -> int:
                 control=options.control,
                 max_dice_drop=options.max_dice_drop,
                 margin=options.margin,
+                licenses=Licenses(weights=options.license, data=options.data_license),
             ),
             dry_run=options.dry_run,
         )

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nnunetv2_hlfd.cli.subcommand import Subcommand
+from nnunetv2_hlfd.cli.subcommand import Subcommand, add_license
 from nnunetv2_hlfd.utilities.errors import UserError
 
 
@@ -27,18 +27,23 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="refuse 8 bits that cost more validation Dice (default: 0.01)",
     )
     parser.add_argument("--no_mirroring", action="store_true", help="predict without test-time mirroring")
+    add_license(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
     from nnunetv2_hlfd.deploy.export import export_nnunet, needs_trainer
     from nnunetv2_hlfd.deploy.network_export import Options, export_onnx, export_openvino
+    from nnunetv2_hlfd.deploy.provenance import Licenses
     from nnunetv2_hlfd.deploy.source import read_source
 
+    licenses = Licenses(weights=options.license, data=options.data_license)
     source = read_source(options.m, options.f, options.chk)
     if options.to == "nnunet":
         if options.int8:
             raise UserError("--int8 is for -to openvino; nnU-Net itself has no 8-bit networks.")
-        exported = export_nnunet(source, options.o, half=options.half, mirroring=not options.no_mirroring)
+        exported = export_nnunet(
+            source, options.o, half=options.half, mirroring=not options.no_mirroring, licenses=licenses
+        )
         if trainer := needs_trainer(source):
             print(f"Prediction needs the trainer {trainer}: no plans describe its network.")
     else:
@@ -47,6 +52,7 @@ def _run(options: argparse.Namespace) -> int:
             int8=options.int8,
             max_dice_drop=options.max_dice_drop,
             mirroring=not options.no_mirroring,
+            licenses=licenses,
         )
         exported = (export_onnx if options.to == "onnx" else export_openvino)(source, options.o, how)
     print(f"Wrote {exported.folder}\nand {exported.archive}: {exported.archive.stat().st_size / 1e6:.2f} MB")

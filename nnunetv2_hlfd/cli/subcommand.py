@@ -42,3 +42,12 @@ def add_device(
 ) -> None:
     """Add `-device`."""
     parser.add_argument("-device", default=default, choices=("cpu", "cuda", "mps"), help=text)
+
+
+def add_license(parser: argparse.ArgumentParser) -> None:
+    """Add `-license` and `-data_license`, for the model card."""
+    stated = "for the model card (default: not stated)"
+    parser.add_argument("-license", metavar="TEXT", help=f"license of the weights, such as CC-BY-4.0, {stated}")
+    parser.add_argument(
+        "-data_license", metavar="TEXT", help="license of the training data (default: that of dataset.json, if any)"
+    )

@@ -47,6 +47,9 @@ def write_failed(file: Path, failed: Mapping[str, str]) -> None:
     write_text(file, text.getvalue())
 
 
+_OF_THE_TEACHERS = ("dataset", "license", "licence")  # in its dataset.json: not true of these images
+
+
 def write_raw(places: Places, options: Options) -> None:
     """Write nnU-Net's raw data set, and what planning would have put beside the preprocessed one.
 
@@ -67,7 +70,7 @@ def write_raw(places: Places, options: Options) -> None:
         name = f"{case}{model.file_ending}"
         label = Path(inventory.labels[case]) if case in inventory.labels else places.teacher / name
         link(label, places.raw / "labelsTr" / name)
-    dataset_json = {key: value for key, value in model.dataset_json.items() if key != "dataset"}
+    dataset_json = {key: value for key, value in model.dataset_json.items() if key not in _OF_THE_TEACHERS}
     dataset_json |= {"numTraining": len(cases), "name": places.dataset}
     write_json(places.preprocessed / "dataset.json", dataset_json)
     write_json(places.preprocessed / f"{places.base_plans}.json", base_plans(model, places.dataset))

@@ -10,22 +10,24 @@ from typing import Any
 from nnunetv2_hlfd.compress.places import Places
 from nnunetv2_hlfd.deploy.export import export_nnunet
 from nnunetv2_hlfd.deploy.network_export import PROGRAM, DiceDropError, Options, export_openvino
+from nnunetv2_hlfd.deploy.provenance import Licenses
 from nnunetv2_hlfd.deploy.source import read_source
 from nnunetv2_hlfd.models.fold import FINAL
 from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
 
-_VARIABLE = "nnUNet_preprocessed"
+_VARIABLES = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "preprocessed"}
 
 
-def export_for_nnunet(places: Places) -> None:
+def export_for_nnunet(places: Places, licenses: Licenses) -> None:
     """Write the zip that stock nnU-Net installs and predicts with."""
     shutil.rmtree(places.export, ignore_errors=True)
-    export_nnunet(read_source(places.student(), ["0"], FINAL), places.export)
+    with _data_of(places):
+        export_nnunet(read_source(places.student(), ["0"], FINAL), places.export, licenses=licenses)
 
 
-def export_for_openvino(places: Places, max_dice_drop: float) -> None:
+def export_for_openvino(places: Places, max_dice_drop: float, licenses: Licenses) -> None:
     """Write the student in 8 bits, or in float32 where 8 bits cost too much Dice, and `outcome.json`.
 
     What cannot be exported, or for lack of a package, is said in `outcome.json` and stops nothing.
@@ -34,12 +36,13 @@ def export_for_openvino(places: Places, max_dice_drop: float) -> None:
     source = read_source(places.student(), ["0"], FINAL)
     outcome: dict[str, Any] = {"precision": None, "reason": None}
     try:
-        with _preprocessed_in(places.folder / "preprocessed"):
+        with _data_of(places):
             try:
-                export_openvino(source, places.export_openvino, Options(int8=True, max_dice_drop=max_dice_drop))
+                eight_bits = Options(int8=True, max_dice_drop=max_dice_drop, licenses=licenses)
+                export_openvino(source, places.export_openvino, eight_bits)
                 outcome["precision"] = "8 bits"
             except DiceDropError as error:
-                export_openvino(source, places.export_openvino, Options())
+                export_openvino(source, places.export_openvino, Options(licenses=licenses))
                 outcome |= {"precision": "float32", "reason": str(error)}
     except UserError as error:
         outcome["reason"] = str(error)
@@ -60,13 +63,14 @@ def find_program(places: Places) -> Path | None:
 
 
 @contextmanager
-def _preprocessed_in(folder: Path) -> Iterator[None]:
-    """Let the environment name this folder for preprocessed data, on which 8 bits are calibrated."""
-    before = os.environ.get(_VARIABLE)
-    os.environ[_VARIABLE] = str(folder)
+def _data_of(places: Places) -> Iterator[None]:
+    """Let the environment name the folders of the student's data: for 8 bits, and for the model card."""
+    before = {variable: os.environ.get(variable) for variable in _VARIABLES}
+    os.environ.update({variable: str(places.folder / name) for variable, name in _VARIABLES.items()})
     try:
         yield
     finally:
-        os.environ.pop(_VARIABLE)
-        if before is not None:
-            os.environ[_VARIABLE] = before
+        for variable, value in before.items():
+            os.environ.pop(variable)
+            if value is not None:
+                os.environ[variable] = value

@@ -16,6 +16,7 @@ from nnunetv2_hlfd.deploy.runtime.images import find_cases
 from nnunetv2_hlfd.deploy.runtime.nifti_file import check_complete
 from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.models.folder import ModelFolder
+from nnunetv2_hlfd.models.labels import channel_names
 from nnunetv2_hlfd.models.split import held_out_cases, validated_cases
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
@@ -118,13 +119,6 @@ def _find_cases(model: ModelFolder, folder: Path) -> dict[str, list[Path]]:
     return find_cases(folder, model.file_ending)
 
 
-def channel_names(model: ModelFolder) -> list[str]:
-    """The channels of an image, in their order."""
-    with refuse_damage(model.path / "dataset.json"):
-        names = model.dataset_json.get("channel_names") or model.dataset_json["modality"]
-        return [str(name) for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
-
-
 Found = tuple[Sequence[int], Sequence[float]]
 
 
@@ -134,7 +128,8 @@ class ChannelsError(UserError):
 
 def _read_images(model: ModelFolder, cases: Mapping[str, Sequence[Path]]) -> tuple[dict[str, Found], dict[str, str]]:
     """Shape and spacing of every image by nnU-Net's own reader, and the reasons of those that it cannot read."""
-    channels = channel_names(model)
+    with refuse_damage(model.path / "dataset.json"):
+        channels = channel_names(model.dataset_json)
     found: dict[str, Found] = {}
     errors: dict[str, Exception] = {}
     with ThreadPoolExecutor(_READERS) as readers:

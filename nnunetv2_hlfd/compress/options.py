@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_hlfd.deploy.provenance import Licenses
 from nnunetv2_hlfd.models.fold import FINAL
 from nnunetv2_hlfd.report.verdict import MARGIN
 from nnunetv2_hlfd.settings.rules import Rule
@@ -42,6 +43,7 @@ class Options:
         control: Whether to train the same student on the teacher's label maps alone as well.
         max_dice_drop: What 8 bits may cost.
         margin: Of non-inferiority to the teacher against the truth, in Dice; to be chosen before the results are seen.
+        licenses: For the model cards.
     """
 
     model: Path
@@ -63,6 +65,7 @@ class Options:
     control: bool = False
     max_dice_drop: float = 0.01
     margin: float = MARGIN
+    licenses: Licenses = field(default_factory=Licenses)
 
     def __post_init__(self) -> None:
         """Refuse values that no step could use.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from nnunetv2_hlfd.deploy.card import CARD_FILE
 from nnunetv2_hlfd.deploy.package import SUFFIX
 from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.distillation.registry import PREFIX
@@ -150,6 +151,11 @@ class Places:
     def speed(self) -> Path:
         """Seconds of a case."""
         return self.folder / "speed.json"
+
+    @property
+    def card(self) -> Path:
+        """The model card of the student."""
+        return self.folder / CARD_FILE
 
     @property
     def report(self) -> Path:

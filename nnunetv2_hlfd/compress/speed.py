@@ -1,6 +1,5 @@
 """What a case costs, by the teacher and by the student, on this machine."""
 
-import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from nnunetv2_hlfd.benchmark.rung import Rung, run_rung
+from nnunetv2_hlfd.benchmark.rung import Rung, Timing, run_rung
 from nnunetv2_hlfd.compress.exports import find_program
 from nnunetv2_hlfd.compress.options import Options
 from nnunetv2_hlfd.compress.places import Places
@@ -18,6 +17,7 @@ from nnunetv2_hlfd.deploy.source import read_source
 from nnunetv2_hlfd.models.fold import FINAL
 from nnunetv2_hlfd.networks.size import Size, measure_network
 from nnunetv2_hlfd.utilities.atomic import write_json
+from nnunetv2_hlfd.utilities.device import processor_name
 from nnunetv2_hlfd.utilities.orphans import process_pool
 
 _MOST_CASES = 3
@@ -40,6 +40,9 @@ class Speed:
         student_macs: Of the student on one patch.
         archive_bytes: Of the zip for nnU-Net.
         small_bytes: Of the zip without torch; None where there is none.
+        student_memory: Main memory of the student's process at most, in bytes; None where the system does not tell.
+        small_memory: The same of the export without torch.
+        processor: That the export without torch ran on.
     """
 
     machine: str
@@ -54,6 +57,9 @@ class Speed:
     student_macs: int
     archive_bytes: int
     small_bytes: int | None
+    student_memory: int | None = None
+    small_memory: int | None = None
+    processor: str = ""
 
     @property
     def times_smaller(self) -> float:
@@ -77,14 +83,15 @@ def measure_speed(places: Places, options: Options) -> None:
         checkpoint=options.checkpoint,
     )
     student = Rung(name="student", model=places.student(), how="predictor", mirroring=options.mirroring)
-    seconds = {
-        "teacher": _seconds(teacher, cases, places.source.folds, options.device),
-        "student": _seconds(student, cases, ["0"], options.device),
-        "small": None,
+    timings = {
+        "teacher": _time(teacher, cases, places.source.folds, options.device),
+        "student": _time(student, cases, ["0"], options.device),
     }
     if program := find_program(places):
         small = Rung(name="small", model=program.parent, how="program", mirroring=options.mirroring)
-        seconds["small"] = _seconds(small, cases, ["0"], "cpu")
+        timings["small"] = _time(small, cases, ["0"], "cpu")
+    seconds = {name: _seconds(timing) for name, timing in timings.items()}
+    memory = {name: timing.peak_memory for name, timing in timings.items()}
     sizes = {"teacher": teacher_size(places.source), "student": _student_size(places)}
     archives = list(places.export_openvino.glob("*.zip"))
     write_json(
@@ -93,9 +100,9 @@ def measure_speed(places: Places, options: Options) -> None:
             Speed(
                 machine=_machine(options.device),
                 cases=len(cases),
-                teacher=seconds["teacher"] or 0.0,
-                student=seconds["student"] or 0.0,
-                small=seconds["small"],
+                teacher=seconds["teacher"],
+                student=seconds["student"],
+                small=seconds.get("small"),
                 networks=len(places.source.folds),
                 teacher_parameters=sizes["teacher"].parameters,
                 teacher_macs=sizes["teacher"].macs,
@@ -103,16 +110,22 @@ def measure_speed(places: Places, options: Options) -> None:
                 student_macs=sizes["student"].macs,
                 archive_bytes=places.archive.stat().st_size,
                 small_bytes=archives[0].stat().st_size if archives else None,
+                student_memory=memory["student"],
+                small_memory=memory.get("small"),
+                processor=processor_name(),
             )
         ),
     )
 
 
-def _seconds(rung: Rung, cases: Mapping[str, Sequence[Path]], folds: Sequence[str], device: str) -> float:
-    """Mean seconds of a case; imports and loading are left out."""
+def _time(rung: Rung, cases: Mapping[str, Sequence[Path]], folds: Sequence[str], device: str) -> Timing:
     with tempfile.TemporaryDirectory() as folder, process_pool(1) as pool:
         work = pool.submit(run_rung, rung, cases, Path(folder) / "cases", folds, device, torch.get_num_threads())
-        timing = work.result()
+        return work.result()
+
+
+def _seconds(timing: Timing) -> float:
+    """Mean seconds of a case; imports and loading are left out."""
     return sum(sum(stages.values()) for stages in timing.cases.values()) / len(timing.cases)
 
 
@@ -125,4 +138,4 @@ def _student_size(places: Places) -> Size:
 def _machine(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
-    return f"{platform.machine()} processor, {torch.get_num_threads()} threads"
+    return f"{processor_name()}, {torch.get_num_threads()} threads"

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
+from nnunetv2_hlfd.compress.cards import write_cards
 from nnunetv2_hlfd.compress.data import adopt_maps, fingerprint_file, write_failed, write_raw
 from nnunetv2_hlfd.compress.exports import export_for_nnunet, export_for_openvino, find_program
 from nnunetv2_hlfd.compress.inventory import Inventory
@@ -143,7 +144,7 @@ class Steps:
                 name="export",
                 title="Export the student for stock nnU-Net",
                 product=places.archive,
-                command=lambda: export_for_nnunet(places),
+                command=lambda: export_for_nnunet(places, options.licenses),
             ),
             Step(
                 name="install",
@@ -155,7 +156,7 @@ class Steps:
                 name="export_openvino",
                 title="Export it for machines without torch",
                 product=places.quantized,
-                command=lambda: export_for_openvino(places, options.max_dice_drop),
+                command=lambda: export_for_openvino(places, options.max_dice_drop, options.licenses),
             ),
         ]
 
@@ -185,6 +186,12 @@ class Steps:
                 title="Compare",
                 product=places.report,
                 command=lambda: write_report(places, options),
+            ),
+            Step(
+                name="card",
+                title="Complete the model cards",
+                product=places.card,
+                command=lambda: write_cards(places),
             ),
         ]
 

@@ -16,6 +16,7 @@ from nnunetv2_hlfd.deploy.predict import Work, predict_cases
 from nnunetv2_hlfd.deploy.predictor import Predictor
 from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.models.folder import ModelFolder
+from nnunetv2_hlfd.models.labels import foreground_labels
 from nnunetv2_hlfd.teacher.stored.dataset import maps_file, write_maps
 from nnunetv2_hlfd.teacher.stored.encoding import encode
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
@@ -114,9 +115,4 @@ def find_labels(model: ModelFolder, folder: Path, case: str) -> list[str]:
 def foreground(model: ModelFolder) -> dict[str, tuple[int, ...]]:
     """Name -> values of every label or region but background and ignore."""
     with refuse_damage(model.path / "dataset.json"):
-        labels = model.dataset_json["labels"]
-        return {
-            name: tuple(map(int, value)) if isinstance(value, list | tuple) else (int(value),)
-            for name, value in labels.items()
-            if name not in ("background", "ignore")
-        }
+        return foreground_labels(model.dataset_json)

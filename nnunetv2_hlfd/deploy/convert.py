@@ -40,6 +40,8 @@ def write_onnx(network: nn.Module, shape: Sequence[int], file: Path, description
     if not dynamic:
         _export(network, shape, file, {0: torch.export.Dim("batch", min=1)})
     model = onnx.load(file)
+    for part in (model.graph, *model.graph.node, *model.graph.value_info):
+        part.ClearField("metadata_props")  # torch's stack traces, with the paths of this machine
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, description
     onnx.save(model, file)

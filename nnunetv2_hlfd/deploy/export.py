@@ -7,14 +7,17 @@ from typing import Any
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor
 
-from nnunetv2_hlfd.deploy.package import Exported, copy_fingerprint, write_package
+from nnunetv2_hlfd.deploy.package import Exported, write_package
+from nnunetv2_hlfd.deploy.provenance import Licenses
 from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint, write_checkpoint
 from nnunetv2_hlfd.settings.settings import PLANS_KEY
 from nnunetv2_hlfd.utilities.errors import UserError
 
 
-def export_nnunet(source: Source, output: Path, *, half: bool = False, mirroring: bool = True) -> Exported:
+def export_nnunet(
+    source: Source, output: Path, *, half: bool = False, mirroring: bool = True, licenses: Licenses | None = None
+) -> Exported:
     """Write a model folder, and a zip of it for nnU-Net's own installer, that stock nnU-Net predicts with.
 
     The files hold weights and what prediction needs, nothing of the training.
@@ -24,20 +27,20 @@ def export_nnunet(source: Source, output: Path, *, half: bool = False, mirroring
         output: folder to write to; made where it is missing.
         half: store the weights in float16. nnU-Net computes in the precision of its network, as before.
         mirroring: False: prediction without test-time mirroring, 2 to 8 times fewer forward passes.
+        licenses: for the model card; unset: not stated.
 
     Raises:
         UserError: for weights that float16 cannot hold, or an export that is there already.
     """
 
     def fill(folder: Path) -> None:
-        copy_fingerprint(source, folder)
         for fold in source.folds:
             file = folder / f"fold_{fold}" / source.checkpoint
             file.parent.mkdir()
             write_checkpoint(_prediction_content(source, fold, half=half, mirroring=mirroring), file)
 
     choices = {"format": "nnunet", "weights": "float16" if half else "as trained", "mirroring": mirroring}
-    return write_package(source, output, fill, choices, [])
+    return write_package(source, output, fill, choices, [], licenses or Licenses())
 
 
 def needs_trainer(source: Source) -> str | None:

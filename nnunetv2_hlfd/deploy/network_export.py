@@ -2,7 +2,7 @@
 
 import shutil
 import zipapp
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from nnunetv2_hlfd.deploy import runtime
 from nnunetv2_hlfd.deploy.convert import check_conversion, to_openvino, write_onnx
 from nnunetv2_hlfd.deploy.describe import describe
 from nnunetv2_hlfd.deploy.package import Exported, write_package
+from nnunetv2_hlfd.deploy.provenance import Licenses
 from nnunetv2_hlfd.deploy.quantize import FoldCases, dice_cost, fold_cases, quantize
 from nnunetv2_hlfd.deploy.runtime.description import KEY, Description
 from nnunetv2_hlfd.deploy.runtime.network import FILES, compile_openvino, open_network
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from openvino import Model
 
 PROGRAM = "predict.pyz"
+_RUNTIME = ("numpy", "SimpleITK")
 
 
 class DiceDropError(UserError):
@@ -38,12 +40,14 @@ class Options:
         int8: quantized to 8 bits (OpenVINO only).
         max_dice_drop: refuse to write 8-bit networks that lose more Dice than this.
         mirroring: whether prediction mirrors by default.
+        licenses: for the model card.
     """
 
     half: bool = False
     int8: bool = False
     max_dice_drop: float = 0.01
     mirroring: bool = True
+    licenses: Licenses = field(default_factory=Licenses)
 
 
 def export_onnx(source: Source, output: Path, options: Options) -> Exported:
@@ -66,7 +70,7 @@ def export_onnx(source: Source, output: Path, options: Options) -> Exported:
         write_program(folder)
 
     choices = {"format": "onnx", "mirroring": options.mirroring}
-    return write_package(source, output, fill, choices, ["onnx"])
+    return write_package(source, output, fill, choices, ["onnx", "onnxruntime", *_RUNTIME], options.licenses)
 
 
 def export_openvino(source: Source, output: Path, options: Options) -> Exported:
@@ -96,7 +100,8 @@ def export_openvino(source: Source, output: Path, options: Options) -> Exported:
                 openvino.save_model(model, file, compress_to_fp16=options.half)
         write_program(folder)
 
-    return write_package(source, output, fill, choices, ["openvino", *(["nncf"] if options.int8 else [])])
+    dependencies = ["openvino", *(["nncf"] if options.int8 else []), *_RUNTIME]
+    return write_package(source, output, fill, choices, dependencies, options.licenses)
 
 
 def _quantized(

@@ -2,25 +2,26 @@
 
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from nnunetv2_hlfd.deploy.card import CARD_FILE, write_card
+from nnunetv2_hlfd.deploy.card_facts import PROVENANCE_FILE, Measured
+from nnunetv2_hlfd.deploy.inputs import FINGERPRINT
+from nnunetv2_hlfd.deploy.provenance import Licenses, provenance_of
+from nnunetv2_hlfd.deploy.runtime.verify import CHECKSUM_FILE
 from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.models.folder import ModelFolder, read_description
 from nnunetv2_hlfd.plans.plans_check import check_folder_name
-from nnunetv2_hlfd.utilities.atomic import partial_folder, publish, write_json, write_text
+from nnunetv2_hlfd.utilities.atomic import atomic_path, partial_folder, publish, write_json, write_text
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.lock import LOCK_FILE, locked
-from nnunetv2_hlfd.utilities.text import file_name
 
 SUFFIX = "HLFD"
-PROVENANCE_FILE = "export.json"
-CHECKSUM_FILE = "SHA256SUMS"
+_FILE_LISTS = ("dataset", "training", "validation", "test")  # of a dataset.json: names of cases, and paths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,12 @@ class Exported:
 
 
 def write_package(
-    source: Source, output: Path, fill: Callable[[Path], None], choices: Mapping[str, object], dependencies: list[str]
+    source: Source,
+    output: Path,
+    fill: Callable[[Path], None],
+    choices: Mapping[str, object],
+    dependencies: Sequence[str],
+    licenses: Licenses,
 ) -> Exported:
     """Write `output/DATASET/TRAINER__{plans}HLFD__CONFIGURATION` and a zip of it.
 
@@ -44,6 +50,7 @@ def write_package(
         fill: writes the folds into the folder that it is given.
         choices: of the user, for the record.
         dependencies: packages whose versions matter, beside nnU-Net's and this package's.
+        licenses: for the model card.
 
     Raises:
         UserError: for an export that is there already.
@@ -60,39 +67,44 @@ def write_package(
         folder = temporary / target.name
         folder.mkdir()
         write_json(folder / "plans.json", {**model.plans.plans, "plans_name": plans_name})
-        write_json(folder / "dataset.json", model.dataset_json)
+        write_json(
+            folder / "dataset.json", {key: value for key, value in model.dataset_json.items() if key not in _FILE_LISTS}
+        )
+        _copy_fingerprint(source, folder)
         fill(folder)
-        write_json(folder / PROVENANCE_FILE, _provenance(source, choices, dependencies))
-        _write_checksums(folder)
-        packed = _pack(folder, dataset, temporary / archive.name)
+        write_json(folder / PROVENANCE_FILE, provenance_of(source, choices, dependencies, licenses))
+        packed = _finish(folder, dataset, temporary / archive.name)
         publish(folder, target)
         publish(packed, archive)
     return Exported(folder=target, archive=archive)
 
 
-def _provenance(source: Source, choices: Mapping[str, object], dependencies: list[str]) -> dict[str, Any]:
-    """Say where the model comes from, without absolute paths, because the export leaves the machine."""
-    records = {fold: source.model.fold(fold).record() for fold in source.folds}
-    return {
-        "source": source.model.name,
-        "trainer": source.model.network_trainer,
-        "configuration": source.model.configuration,
-        "source_checkpoints_sha256": {fold: sha256(source.file(fold)) for fold in source.folds},
-        **choices,
-        "versions": {name: version(name) for name in ("nnunetv2_hlfd", "nnunetv2", "torch", *dependencies)},
-        "records": {fold: _without_folders(record) for fold, record in records.items() if record},
-    }
+def add_measured(exported: Exported, measured: Measured) -> str:
+    """Complete the model card of an export by what was measured with it; returns the card.
+
+    Raises:
+        UserError: for damaged files, or where they cannot be written.
+    """
+    folder, archive = exported.folder, exported.archive
+    provenance = {**read_json(folder / PROVENANCE_FILE), "measured": asdict(measured)}
+    provenance["validation"] = {}  # its labels are the teacher's
+    write_json(folder / PROVENANCE_FILE, provenance)
+    with atomic_path(archive) as temporary:
+        _finish(folder, folder.parent.name, temporary)
+    return (folder / CARD_FILE).read_text(encoding="utf-8")
 
 
-def _without_folders(record: dict[str, Any]) -> dict[str, Any]:
-    for network in record.get("teacher", {}).get("networks", []):
-        network["folder"] = file_name(network["folder"])
-    return record
+def _finish(folder: Path, dataset: str, archive: Path) -> Path:
+    """Write the card, the checksums and the zip."""
+    write_card(folder)
+    _write_checksums(folder)
+    return _pack(folder, dataset, archive)
 
 
 def _write_checksums(folder: Path) -> None:
     """Write the checksums in the format of `sha256sum --check`."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    unlisted = (CHECKSUM_FILE, CARD_FILE)  # the author completes the card
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in unlisted)
     lines = [f"{sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
     write_text(folder / CHECKSUM_FILE, "".join(lines))
 
@@ -104,9 +116,9 @@ def _pack(folder: Path, dataset: str, archive: Path) -> Path:
     return archive
 
 
-def copy_fingerprint(source: Source, folder: Path) -> None:
-    """Copy the fingerprint, which nnU-Net's installer expects, where the model has one."""
-    fingerprint = source.model.path / "dataset_fingerprint.json"
+def _copy_fingerprint(source: Source, folder: Path) -> None:
+    """Copy the fingerprint, with which images are compared, where the model has one."""
+    fingerprint = source.model.path / FINGERPRINT
     if fingerprint.is_file():
         shutil.copyfile(fingerprint, folder / fingerprint.name)
 

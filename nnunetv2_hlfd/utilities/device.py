@@ -1,5 +1,9 @@
 """The device that networks run on."""
 
+import os
+import platform
+from pathlib import Path
+
 import torch
 
 from nnunetv2_hlfd.utilities.errors import UserError
@@ -30,3 +34,12 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def processor_name() -> str:
+    """Name the processor and its number of cores, as far as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    name = models[0] if models else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"

@@ -17,3 +17,8 @@ def file_name(recorded: str) -> str:
     ('case.1.nii.gz', 'case.1.nii.gz')
     """
     return re.split(r"[/\\]", recorded)[-1]
+
+
+def one_line(text: object) -> str:
+    """Return a text of somebody else with single spaces only, as for a cell of a table."""
+    return " ".join(str(text).split())

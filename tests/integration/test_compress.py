@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import zipfile
 from contextlib import redirect_stdout
 from io import StringIO
@@ -89,11 +90,31 @@ def test_the_student_learned_from_the_maps_of_the_teachers_one_pass(compressed, 
     assert not (folder / "maps").exists()
 
 
+def test_the_exports_have_model_cards_with_what_was_measured(compressed, tmp_path):
+    folder, _ = compressed
+    student, small = (
+        next((folder / name).glob("Dataset*/nnUNetTrainer*/README.md")) for name in ("export", "export_openvino")
+    )
+    assert (folder / "README.md").read_text() == student.read_text()
+    for card in (student, small):
+        text = card.read_text()
+        assert re.search(r"Agreement with the teacher +\| Dice [\d.]+ \[[\d., ]+\] on 2 held-out images", text)
+        assert re.search(r"Seconds per image +\| [\d.e-]+ ", text)
+        assert re.search(r"Main memory at most +\| [\d.]+ GiB", text)
+        assert "LPS (7)" in text
+        assert not re.search(r"validation of fold 0 +\| [\d.]+ on", text)  # its labels were the teacher's
+        assert str(folder) not in text
+        subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=card.parent, check=True)
+    assert re.search(r"Cost of 8 bits, fold 0 +\| Dice [\d.]+ in float32, [\d.]+ in 8 bits", small.read_text())
+    with zipfile.ZipFile(folder / "export" / f"{DATASET}_{EXPORTED}.zip") as archive:
+        assert archive.read(f"{DATASET}/{EXPORTED}/README.md").decode() == student.read_text()
+
+
 def test_the_same_command_again_does_nothing(compressed, teacher, images, capsys):
     folder, _ = compressed
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.name != "compress.json"}
     assert compress(teacher, images, folder) == 0
-    assert capsys.readouterr().out.count("done before") == 13
+    assert capsys.readouterr().out.count("done before") == 14
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
 

@@ -134,7 +134,7 @@ def test_the_checksums_and_the_provenance_stand_beside_it(student, tmp_path):
             Path(each).relative_to(f"{DATASET}/{folder.name}").as_posix()
             for each in file.namelist()
             if not each.endswith("/")
-        } == {*listed, "SHA256SUMS"}
+        } == {*listed, "README.md", "SHA256SUMS"}
 
 
 def test_a_model_of_stock_nnunet_is_exported_as_well(teacher_2d, tmp_path):

@@ -12,13 +12,17 @@ from .network import find_networks, open_network
 from .nifti_file import is_complete
 from .predict import predict_labels
 from .readers import find_reader
+from .verify import find_damage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predict every case of a folder; the exit code is 1 where a case failed, 2 for a mistake in the arguments."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not options.verify and None in (options.i, options.o):
+        parser.error("expected -i and -o, or --verify")
     try:
-        return _predict(options)
+        return _verify(options.m) if options.verify else _predict(options)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -29,8 +33,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Segment images with an exported nnU-Net, without torch. Needs numpy, "
         "SimpleITK and onnxruntime or openvino."
     )
-    parser.add_argument("-i", type=Path, required=True, metavar="INPUT", help="folder with CASE_0000 images")
-    parser.add_argument("-o", type=Path, required=True, metavar="OUTPUT", help="folder for the segmentations")
+    parser.add_argument("-i", type=Path, metavar="INPUT", help="folder with CASE_0000 images")
+    parser.add_argument("-o", type=Path, metavar="OUTPUT", help="folder for the segmentations")
     parser.add_argument(
         "-m",
         type=Path,
@@ -43,7 +47,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-threads", type=int, help="of the processor (default: all cores)")
     parser.add_argument("--disable_tta", action="store_true", help="no test-time mirroring: 4 (2d) or 8 times faster")
     parser.add_argument("--continue_prediction", action="store_true", help="leave out cases that are finished")
+    parser.add_argument("--verify", action="store_true", help="only compare the model's files with their checksums")
     return parser
+
+
+def _verify(model: Path) -> int:
+    number, wrong = find_damage(model)
+    for line in wrong:
+        print(line, file=sys.stderr)
+    if wrong:
+        print(f"{model} is not the model that was exported.", file=sys.stderr)
+        return 1
+    print(f"All {number} files of {model} are as exported.")
+    return 0
 
 
 def _predict(options: argparse.Namespace) -> int:
