@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from nnunetv2_hlfd.compress.command import compress_model
+    from nnunetv2_hlfd.compress.options import CompressOptions
     from nnunetv2_hlfd.distillation.method import DistillationMethod, PixelMap, Roles, Task, TeacherShape
     from nnunetv2_hlfd.distillation.outputs import Outputs, TeacherOutputs
     from nnunetv2_hlfd.distillation.registry import find_method
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HLFD",
+    "CompressOptions",
     "DistillationMethod",
     "DistillationTrainer",
     "Outputs",
@@ -26,12 +29,14 @@ __all__ = [
     "Task",
     "TeacherOutputs",
     "TeacherShape",
+    "compress_model",
     "find_method",
     "read_stages",
 ]
 
 _HOMES = {
     "HLFD": "methods.hlfd",
+    "CompressOptions": "compress.options",
     "DistillationMethod": "distillation.method",
     "DistillationTrainer": "training.distillation_trainer",
     "Outputs": "distillation.outputs",
@@ -42,6 +47,7 @@ _HOMES = {
     "Task": "distillation.method",
     "TeacherOutputs": "distillation.outputs",
     "TeacherShape": "distillation.method",
+    "compress_model": "compress.command",
     "find_method": "distillation.registry",
     "read_stages": "distillation.taps",
 }

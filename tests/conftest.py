@@ -32,7 +32,7 @@ ENVIRONMENT = {
 def pytest_configure() -> None:
     """Before any test module imports nnU-Net or matplotlib."""
     os.environ.update(ENVIRONMENT)
-    for name in ("nnUNet_hlfd_teacher", "nnUNet_hlfd_trust_checkpoint"):
+    for name in ("nnUNet_hlfd_teacher", "nnUNet_hlfd_trust_checkpoint", "nnUNet_hlfd_trust_imports"):
         os.environ.pop(name, None)
     extend_trainer_search()
     fork_what_is_spawned()

@@ -26,6 +26,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-f", nargs="+", metavar="FOLD", help="folds of the teacher (default: all that are trained)")
     add("-chk", default="checkpoint_final.pth", help="checkpoint (default: checkpoint_final.pth)")
     add("-student", default="auto", help="size of the student, such as resnet18_w4 (default: auto)")
+    add(
+        "-spacing",
+        nargs="+",
+        type=float,
+        metavar="MM",
+        help="of the student, coarser than the teacher's: one number, or one for each axis of plans.json "
+        "(default: the teacher's)",
+    )
     add("-steps", type=int, default=30_000, help="training steps (default: 30000)")
     add("-settings", nargs="+", default=[], metavar="NAME=VALUE", help="of the training, such as batch_size=8")
     add("-seed", type=int, default=0, help="of the training (default: 0)")
@@ -48,14 +56,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Compress; the exit code is 1 where images had to be left out."""
-    from nnunetv2_hlfd.compress.command import compress
-    from nnunetv2_hlfd.compress.options import Options, parse_settings
+    from nnunetv2_hlfd.compress.command import compress_model
+    from nnunetv2_hlfd.compress.options import CompressOptions, parse_settings
     from nnunetv2_hlfd.deploy.provenance import Licenses
     from nnunetv2_hlfd.utilities.steps import StepFailedError
 
     try:
-        failed = compress(
-            Options(
+        failed = compress_model(
+            CompressOptions(
                 model=options.m,
                 images=options.i,
                 output=options.o,
@@ -66,6 +74,7 @@ def _run(options: argparse.Namespace) -> int:
                 folds=options.f,
                 checkpoint=options.chk,
                 student=options.student,
+                spacing=options.spacing,
                 steps=options.steps,
                 settings=parse_settings(options.settings),
                 seed=options.seed,

@@ -12,12 +12,14 @@ from nnunetv2_hlfd.compress.duration import estimate
 from nnunetv2_hlfd.compress.held_out import divide
 from nnunetv2_hlfd.compress.inventory import Inventory, take_inventory, warnings
 from nnunetv2_hlfd.compress.model import UNPACKED, with_model_folder
-from nnunetv2_hlfd.compress.options import Options
+from nnunetv2_hlfd.compress.options import CompressOptions
 from nnunetv2_hlfd.compress.places import Places
 from nnunetv2_hlfd.compress.steps import Steps
 from nnunetv2_hlfd.compress.teacher import Taught
+from nnunetv2_hlfd.compress.teaching import choose_teaching
 from nnunetv2_hlfd.deploy.source import Source, read_source
 from nnunetv2_hlfd.models.checkpoints import sha256
+from nnunetv2_hlfd.settings.settings import TRUST_IMPORTS_VARIABLE, TRUST_VARIABLE
 from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.errors import UserError
@@ -30,15 +32,16 @@ _KEPT = (
     "nnUNet_n_proc_DA",
     "nnUNet_def_n_proc",
     "nnUNet_compile",
-    "nnUNet_hlfd_trust_checkpoint",
+    TRUST_VARIABLE,
+    TRUST_IMPORTS_VARIABLE,
 )
 _DECIDE = (
     *("student", "steps", "seed", "settings", "held_out", "mirroring", "control", "max_dice_drop", "margin"),
-    "checkpoint",
+    *("spacing", "checkpoint"),
 )
 
 
-def compress(options: Options, *, dry_run: bool = False) -> int:
+def compress_model(options: CompressOptions, *, dry_run: bool = False) -> int:
     """Run what is not finished yet.
 
     Args:
@@ -56,11 +59,11 @@ def compress(options: Options, *, dry_run: bool = False) -> int:
         return _compress(options, dry_run=dry_run)
 
 
-def _compress(options: Options, *, dry_run: bool) -> int:
+def _compress(options: CompressOptions, *, dry_run: bool) -> int:
     start = time.perf_counter()
     choose_device(options.device)
     source = read_source(options.model, options.folds, options.checkpoint)
-    places = Places(options.output.absolute(), source)
+    places = Places(options.output.absolute(), source, choose_teaching(source, options))
     made_with = _made_with(source, options)
     record = places.folder / f"{_WORK}.json"
     inventory = None
@@ -85,7 +88,7 @@ def _compress(options: Options, *, dry_run: bool) -> int:
     return len({**read_record(Inventory, places.inventory).failed, **read_record(Taught, places.taught).failed})
 
 
-def compress_steps(options: Options) -> list[Step]:
+def compress_steps(options: CompressOptions) -> list[Step]:
     """All steps, in order; a zip of models is unpacked first.
 
     Raises:
@@ -93,10 +96,10 @@ def compress_steps(options: Options) -> list[Step]:
     """
     with with_model_folder(options, dry_run=False) as options:
         source = read_source(options.model, options.folds, options.checkpoint)
-    return Steps(options, Places(options.output.absolute(), source)).all()
+    return Steps(options, Places(options.output.absolute(), source, choose_teaching(source, options))).all()
 
 
-def _say_what_comes(source: Source, options: Options, inventory: Inventory) -> None:
+def _say_what_comes(source: Source, options: CompressOptions, inventory: Inventory) -> None:
     """Print how many images there are, what is wrong with them, and how long the work takes."""
     divided = divide(inventory.images.keys(), options.held_out, labelled=inventory.labels.keys(), own=inventory.own)
     print(
@@ -108,9 +111,9 @@ def _say_what_comes(source: Source, options: Options, inventory: Inventory) -> N
         print(f"WARNING: {warning}", flush=True)
 
 
-def _made_with(source: Source, options: Options) -> dict[str, Any]:
+def _made_with(source: Source, options: CompressOptions) -> dict[str, Any]:
     """What decides the result: a folder that was made with something else is not gone on with."""
-    decide = {name: getattr(options, name) for name in _DECIDE}
+    decide = {name: value for name in _DECIDE if (value := getattr(options, name)) is not None}
     made_with = {
         "version": version("nnunetv2_hlfd"),
         "teacher": {fold: sha256(source.file(fold)) for fold in source.folds},

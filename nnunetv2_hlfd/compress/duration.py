@@ -6,12 +6,13 @@ from math import prod
 
 import torch
 from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunetv2_hlfd.compress.held_out import divide
 from nnunetv2_hlfd.compress.inventory import Inventory
-from nnunetv2_hlfd.compress.options import Options
-from nnunetv2_hlfd.compress.plans import resolve_student
+from nnunetv2_hlfd.compress.options import CompressOptions
+from nnunetv2_hlfd.compress.plans import resolve_student, student_configuration
 from nnunetv2_hlfd.compress.teacher import STEP_SIZE, load_predictor
 from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.models.folder import ModelFolder
@@ -56,7 +57,7 @@ class Duration:
         )
 
 
-def estimate(source: Source, options: Options, inventory: Inventory) -> Duration:
+def estimate(source: Source, options: CompressOptions, inventory: Inventory) -> Duration:
     """Measure a patch of the teacher and a few training steps of the student, and count.
 
     Raises:
@@ -64,48 +65,52 @@ def estimate(source: Source, options: Options, inventory: Inventory) -> Duration
     """
     model = source.model
     predictor = load_predictor(source, options)
-    grids = {case: grid(model, inventory.shapes[case], inventory.spacings[case]) for case in inventory.images}
-    tiles = {case: number_of_tiles(model, shape) for case, shape in grids.items()}
-    image = torch.zeros(model.input_shape[0], *_timed_shape(model))
+    configuration = student_configuration(model, options)
+    teachers, students = (
+        {case: grid(model, spacing, inventory.shapes[case], inventory.spacings[case]) for case in inventory.images}
+        for spacing in (model.configuration_manager.spacing, configuration.spacing)
+    )
+    patch, own_patch = model.configuration_manager.patch_size, configuration.patch_size
+    image = torch.zeros(model.input_shape[0], *_timed_shape(patch))
     [seconds] = seconds_of_each(
         lambda: predictor.predict_logits_from_preprocessed_data(image), 1, choose_device(options.device)
     )
-    per_tile = float(seconds) / number_of_tiles(model, _timed_shape(model))
+    per_tile = float(seconds) / number_of_tiles(patch, _timed_shape(patch))
     student = resolve_student(source, options)
-    network = _build(model, student)
-    step, tile = _seconds_of_student(network, model, options)
+    step, tile = _seconds_of_student(_build(model, configuration, student), model, configuration, options)
     held_out = divide(inventory.images.keys(), options.held_out, labelled=inventory.labels.keys(), own=inventory.own)
     copies = 2 ** len(model.mirror_axes or ())
     channels = model.input_shape[0] * _FLOAT_BYTES + len(_heads(model))
     return Duration(
-        images=len(grids),
+        images=len(students),
         student=student,
-        teacher=sum(tiles.values()) * per_tile,
+        teacher=sum(number_of_tiles(patch, shape) for shape in teachers.values()) * per_tile,
         steps=options.steps,
         training=options.steps * step * _STORED_MAPS * (2 if options.control else 1),
-        prediction=sum(tiles[case] for case in held_out.held_out) * tile * copies,
-        disk_bytes=sum(prod(shape) for shape in grids.values()) * channels,
+        prediction=sum(number_of_tiles(own_patch, students[case]) for case in held_out.held_out) * tile * copies,
+        disk_bytes=sum(prod(shape) for shape in students.values()) * channels,
     )
 
 
-def grid(model: ModelFolder, shape: Sequence[int], spacing: Sequence[float]) -> list[int]:
+def grid(model: ModelFolder, target: Sequence[float], shape: Sequence[int], spacing: Sequence[float]) -> list[int]:
     """Shape of a preprocessed image, on the axes of the network, if nothing is cropped.
 
     Args:
-        model: Tells spacing and axes.
+        model: Tells the order of the axes.
+        target: Spacing of the network.
         shape: Of nnU-Net's array of the image.
         spacing: Of it.
     """
     axes = model.plans.transpose_forward
-    target = [float(extent) for extent in model.configuration_manager.spacing]
+    target = [float(extent) for extent in target]
     shape, spacing = [shape[axis] for axis in axes], [spacing[axis] for axis in axes]
     whole = [spacing[0], *target] if len(target) < len(shape) else target
     return [round(extent * own / wanted) for extent, own, wanted in zip(shape, spacing, whole, strict=True)]
 
 
-def number_of_tiles(model: ModelFolder, shape: Sequence[int]) -> int:
+def number_of_tiles(patch_size: Sequence[int], shape: Sequence[int]) -> int:
     """How many patches nnU-Net's sliding window takes of a preprocessed image."""
-    patch = [int(extent) for extent in model.configuration_manager.patch_size]
+    patch = [int(extent) for extent in patch_size]
     slices, inside = prod(shape[: -len(patch)]), shape[-len(patch) :]
     padded = tuple(max(extent, least) for extent, least in zip(inside, patch, strict=True))
     return slices * prod(map(len, compute_steps_for_sliding_window(padded, tuple(patch), STEP_SIZE)))
@@ -119,26 +124,27 @@ def in_words(seconds: float) -> str:
     return f"{seconds:.2g} s"
 
 
-def _timed_shape(model: ModelFolder) -> list[int]:
-    patch = list(model.input_shape[1:])
-    return patch if len(patch) == 3 else [_TIMED_SLICES, *patch]
+def _timed_shape(patch_size: Sequence[int]) -> list[int]:
+    return list(patch_size) if len(patch_size) == 3 else [_TIMED_SLICES, *patch_size]
 
 
 def _heads(model: ModelFolder) -> range:
     return range(model.plans.get_label_manager(model.dataset_json).num_segmentation_heads)
 
 
-def _build(model: ModelFolder, student: str) -> nn.Module:
-    block = STUDENTS[student](model.configuration_manager.configuration["architecture"])
+def _build(model: ModelFolder, configuration: ConfigurationManager, student: str) -> nn.Module:
+    block = STUDENTS[student](configuration.configuration["architecture"])
     return build_network(block, model.input_shape[0], len(_heads(model)))
 
 
-def _seconds_of_student(network: nn.Module, model: ModelFolder, options: Options) -> tuple[float, float]:
+def _seconds_of_student(
+    network: nn.Module, model: ModelFolder, configuration: ConfigurationManager, options: CompressOptions
+) -> tuple[float, float]:
     """Seconds of a training step, and of the prediction of one patch."""
     device = choose_device(options.device)
     network = network.to(device)
-    batch = options.settings.get("batch_size") or model.configuration_manager.batch_size
-    data = torch.randn(batch, *model.input_shape, device=device)
+    batch = options.settings.get("batch_size") or configuration.batch_size
+    data = torch.randn(batch, model.input_shape[0], *configuration.patch_size, device=device)
     optimizer = torch.optim.Adam(network.parameters())
 
     def step() -> None:

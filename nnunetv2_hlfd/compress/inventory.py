@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from nnunetv2_hlfd.compress.options import Options
+from nnunetv2_hlfd.compress.options import CompressOptions
 from nnunetv2_hlfd.deploy.case import as_named
 from nnunetv2_hlfd.deploy.runtime.images import find_cases
 from nnunetv2_hlfd.deploy.runtime.nifti_file import check_complete
@@ -52,7 +52,7 @@ class Inventory:
         return asdict(self)
 
 
-def take_inventory(source: Source, options: Options) -> Inventory:
+def take_inventory(source: Source, options: CompressOptions) -> Inventory:
     """Read all images and labels, and refuse what cannot be compressed, or not with these images.
 
     Raises:

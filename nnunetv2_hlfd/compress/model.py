@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from nnunetv2_hlfd.compress.options import Options
+from nnunetv2_hlfd.compress.options import CompressOptions
 from nnunetv2_hlfd.datasets.locations import find_dataset, results_folder
 from nnunetv2_hlfd.models.model_archive import find_models, unpack_models
 from nnunetv2_hlfd.utilities.atomic import scratch_folder
@@ -15,7 +15,7 @@ UNPACKED = "model_*"
 
 
 @contextmanager
-def with_model_folder(options: Options, *, dry_run: bool) -> Iterator[Options]:
+def with_model_folder(options: CompressOptions, *, dry_run: bool) -> Iterator[CompressOptions]:
     """Hand out the options with the folder of the only model that is meant.
 
     A zip is unpacked into the folder of the compression; for a dry run into one for temporary files, which goes.
@@ -30,7 +30,7 @@ def with_model_folder(options: Options, *, dry_run: bool) -> Iterator[Options]:
         yield replace(options, model=_find(options))
 
 
-def _find(options: Options) -> Path:
+def _find(options: CompressOptions) -> Path:
     model = options.model
     if model.is_file():
         return _choose(unpack_models(model, options.output), options)
@@ -55,7 +55,7 @@ def _known_to_nnunet(name: Path) -> Path:
     return folder
 
 
-def _choose(folder: Path, options: Options) -> Path:
+def _choose(folder: Path, options: CompressOptions) -> Path:
     """The only model below a folder that has the trainer, the plans and the configuration."""
     wanted = (options.trainer, options.plans, options.configuration)
     models = [model for model in find_models(folder) if _has(model.name.split("__"), wanted)]
@@ -72,6 +72,6 @@ def _has(parts: Sequence[str], wanted: Sequence[str | None]) -> bool:
     return len(parts) == len(wanted) and all(name in (None, part) for part, name in zip(parts, wanted, strict=True))
 
 
-def _names(options: Options) -> list[str]:
+def _names(options: CompressOptions) -> list[str]:
     given = {"-tr": options.trainer, "-p": options.plans, "-c": options.configuration}
     return [name for name, value in given.items() if value is not None]

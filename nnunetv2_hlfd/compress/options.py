@@ -19,7 +19,7 @@ _HELD_OUT = Rule(text="share of the images", kinds=(float,), above=0, most=0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class CompressOptions:
     """One compression.
 
     Attributes:
@@ -34,6 +34,8 @@ class Options:
         folds: Of the teacher, which predict together; unset: all that are trained.
         checkpoint: File in the folder of a fold.
         student: Name of the student, or `auto`.
+        spacing: Of the student in mm, coarser than the teacher's: one number, which no axis is finer than, or one for
+            each axis of plans.json. Unset: the teacher's.
         steps: Of the training.
         seed: Of the training.
         settings: Other settings of the training.
@@ -56,6 +58,7 @@ class Options:
     folds: Sequence[str] | None = None
     checkpoint: str = FINAL
     student: str = "auto"
+    spacing: Sequence[float] | None = None
     steps: int = STEPS
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -79,6 +82,8 @@ class Options:
             raise UserError(f"Expected a --margin from 0 to below 1, got {self.margin}.")
         if own := sorted(set(self.settings) & set(_OWN)):
             raise UserError(f"The setting {own[0]} is chosen by compress. Use -student, -steps or -seed.")
+        if self.spacing is not None and self.settings.get("initial_weights") == "teacher":
+            raise UserError("A student with a -spacing of its own cannot start with the teacher's weights.")
         if not isinstance(self.held_out, Path):
             _HELD_OUT.check("-held_out", self.held_out)
         Settings.from_dict({**self.settings, "student": self.student, "seed": self.seed})

@@ -1,10 +1,12 @@
 """Where a compression keeps what: nnU-Net's three folders and the results, all below one."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from nnunetv2_hlfd.compress.options import CompressOptions
+from nnunetv2_hlfd.compress.teaching import Teaching
 from nnunetv2_hlfd.deploy.card import CARD_FILE
 from nnunetv2_hlfd.deploy.package import SUFFIX
 from nnunetv2_hlfd.deploy.source import Source
@@ -24,10 +26,21 @@ class Places:
     Args:
         folder: That it works in.
         source: The teacher.
+        teaching: How it teaches.
     """
 
     folder: Path
     source: Source
+    teaching: Teaching = field(default_factory=Teaching)
+
+    @property
+    def trainer(self) -> str:
+        """The trainer of the student."""
+        return CONTROL if self.teaching.kind == "labels" else TRAINER
+
+    def has_control(self, options: CompressOptions) -> bool:
+        """Whether a student on the label maps alone is trained beside another one."""
+        return options.control and self.trainer != CONTROL
 
     @property
     def model(self) -> ModelFolder:
@@ -105,11 +118,11 @@ class Places:
         """NnU-Net's results of the data set."""
         return self.folder / "results" / self.dataset
 
-    def student(self, trainer: str = TRAINER) -> Path:
-        """The model folder of the student of a trainer."""
-        return self.results / f"{trainer}__{self.plans}__{self.model.configuration}"
+    def student(self, trainer: str | None = None) -> Path:
+        """The model folder of the student, or of that of another trainer."""
+        return self.results / f"{trainer or self.trainer}__{self.plans}__{self.model.configuration}"
 
-    def fold(self, trainer: str = TRAINER) -> FoldFolder:
+    def fold(self, trainer: str) -> FoldFolder:
         """The only fold of the student of a trainer."""
         return FoldFolder(self.student(trainer) / "fold_0")
 

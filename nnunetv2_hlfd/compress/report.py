@@ -7,7 +7,7 @@ import pandas as pd
 from nnunetv2_hlfd.compress.data import division
 from nnunetv2_hlfd.compress.exports import find_program, read_outcome
 from nnunetv2_hlfd.compress.inventory import Inventory, warnings
-from nnunetv2_hlfd.compress.options import Options
+from nnunetv2_hlfd.compress.options import CompressOptions
 from nnunetv2_hlfd.compress.places import Places
 from nnunetv2_hlfd.compress.scores import TEACHER, TRUTH, behind_teacher, mean_of, of_cases, score
 from nnunetv2_hlfd.compress.sections import (
@@ -23,6 +23,7 @@ from nnunetv2_hlfd.compress.sections import (
 )
 from nnunetv2_hlfd.compress.speed import Speed
 from nnunetv2_hlfd.compress.teacher import Taught, foreground
+from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.report.page import Page, to_html, to_markdown, to_png
 from nnunetv2_hlfd.utilities.atomic import write_files
 from nnunetv2_hlfd.utilities.json_file import read_record
@@ -31,10 +32,14 @@ from nnunetv2_hlfd.utilities.text import some_names
 _RARE = 3
 
 
-def write_report(places: Places, options: Options) -> None:
+def write_report(places: Places, options: CompressOptions) -> None:
     """Compare, and write report.md, report.html, agreement.png and cases.csv."""
     inventory, divided = read_record(Inventory, places.inventory), division(places, options)
-    students = [STUDENT, *([SMALL] if find_program(places) else []), *([CONTROL] if options.control else [])]
+    students = [
+        STUDENT,
+        *([SMALL] if find_program(places) else []),
+        *([CONTROL] if places.has_control(options) else []),
+    ]
     known = [case for case in divided.held_out if case in inventory.labels]
     scores = score(
         places.model,
@@ -51,7 +56,9 @@ def write_report(places: Places, options: Options) -> None:
             agreement(scores, students, len(divided.training)),
             *truth(scores, students, names, options.margin),
             labels(scores, names),
-            costs(speed, read_outcome(places)),
+            costs(
+                speed, read_outcome(places), {"teacher": places.model, "student": ModelFolder.open(places.student())}
+            ),
         ],
     )
     files = {picture.name: to_png(picture.figure) for picture in page.pictures}
@@ -77,7 +84,7 @@ def verdict(scores: pd.DataFrame, speed: Speed, margin: float) -> str:
 
 def _warnings(places: Places, inventory: Inventory, training: Sequence[str], held_out: Sequence[str]) -> list[str]:
     taught = read_record(Taught, places.taught)
-    found = warnings(inventory)
+    found = [*warnings(inventory), *([places.teaching.reason] if places.teaching.reason else [])]
     if known := set(held_out) & set(inventory.own):
         found.append(
             f"{len(known)} of the held-out images are the teacher's own training cases: agreement on them is too good."

@@ -8,6 +8,7 @@ import pandas as pd
 from nnunetv2_hlfd.compress.picture import draw_agreement
 from nnunetv2_hlfd.compress.scores import TEACHER, TRUTH, behind_teacher, mean_of, of_cases
 from nnunetv2_hlfd.compress.speed import Speed
+from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.report.bootstrap import Interval
 from nnunetv2_hlfd.report.formatting import format_interval, format_number
 from nnunetv2_hlfd.report.page import Picture, Section, Table
@@ -107,8 +108,14 @@ def labels(scores: pd.DataFrame, names: Sequence[str]) -> Section:
     )
 
 
-def costs(speed: Speed, outcome: Mapping[str, Any]) -> Section:
-    """Size and seconds of teacher, student and the export without torch."""
+def costs(speed: Speed, outcome: Mapping[str, Any], models: Mapping[str, ModelFolder]) -> Section:
+    """Size and seconds of teacher, student and the export without torch.
+
+    Args:
+        speed: What was measured.
+        outcome: Of the export without torch.
+        models: Whose spacing and patch are told.
+    """
     teacher = [
         f"{speed.networks} x {speed.teacher_parameters / 1e6:.3g} M",
         f"{speed.networks} x {speed.teacher_macs / 1e9:.3g}",
@@ -126,6 +133,7 @@ def costs(speed: Speed, outcome: Mapping[str, Any]) -> Section:
         small = ["", "", f"{speed.small:.3g}", f"{speed.small_bytes / 1e6:.2f} MB"]
         rows.append([f"student, predict.pyz, {outcome['precision']}", *small])
     content: list[Table | str] = [Table(head=["", "Parameters", "GMAC per patch", "s per image", "zip"], rows=rows)]
+    content.append(f"{'; '.join(_grid(name, model) for name, model in models.items())}.")
     if outcome["reason"]:
         content.append(f"Not in 8 bits: {outcome['reason']}")
     return Section(
@@ -135,6 +143,12 @@ def costs(speed: Speed, outcome: Mapping[str, Any]) -> Section:
         f"out; teacher and student by the same code on the same device ({speed.machine}), predict.pyz on the "
         f"processor.",
     )
+
+
+def _grid(name: str, model: ModelFolder) -> str:
+    configuration = model.configuration_manager
+    spacing = " x ".join(f"{extent:.3g}" for extent in configuration.spacing)
+    return f"The {name} works at {spacing} mm, in patches of {' x '.join(map(str, configuration.patch_size))}"
 
 
 def format_mean(interval: Interval | None) -> str:

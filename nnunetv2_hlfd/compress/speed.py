@@ -9,7 +9,7 @@ import torch
 
 from nnunetv2_hlfd.benchmark.rung import Rung, Timing, run_rung
 from nnunetv2_hlfd.compress.exports import find_program
-from nnunetv2_hlfd.compress.options import Options
+from nnunetv2_hlfd.compress.options import CompressOptions
 from nnunetv2_hlfd.compress.places import Places
 from nnunetv2_hlfd.compress.plans import teacher_size
 from nnunetv2_hlfd.deploy.runtime.images import find_cases
@@ -72,7 +72,7 @@ class Speed:
         return self.teacher / self.student
 
 
-def measure_speed(places: Places, options: Options) -> None:
+def measure_speed(places: Places, options: CompressOptions) -> None:
     """Predict a few held-out images one after the other, each way in a process of its own, and write speed.json."""
     cases = dict(list(find_cases(places.images_held_out, places.model.file_ending).items())[:_MOST_CASES])
     teacher = Rung(

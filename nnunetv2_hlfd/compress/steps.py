@@ -3,20 +3,17 @@
 import os
 import shutil
 from collections.abc import Sequence
-from typing import Any
 
 from nnunetv2_hlfd.compress.cards import write_cards
-from nnunetv2_hlfd.compress.data import adopt_maps, fingerprint_file, write_failed, write_raw
+from nnunetv2_hlfd.compress.data import divide_images, fingerprint_file, write_failed, write_raw
 from nnunetv2_hlfd.compress.exports import export_for_nnunet, export_for_openvino, find_program
 from nnunetv2_hlfd.compress.inventory import Inventory
-from nnunetv2_hlfd.compress.options import Options
-from nnunetv2_hlfd.compress.places import CONTROL, TRAINER, VARIANT, Places
-from nnunetv2_hlfd.compress.plans import resolve_student
+from nnunetv2_hlfd.compress.options import CompressOptions
+from nnunetv2_hlfd.compress.places import CONTROL, Places
 from nnunetv2_hlfd.compress.report import write_report
 from nnunetv2_hlfd.compress.speed import measure_speed
-from nnunetv2_hlfd.compress.teacher import Taught, foreground, predict_all
-from nnunetv2_hlfd.models.fold import FINAL
-from nnunetv2_hlfd.settings.settings import TEACHER_VARIABLE
+from nnunetv2_hlfd.compress.teacher import Taught, predict_all
+from nnunetv2_hlfd.compress.training import plan_command, training_step
 from nnunetv2_hlfd.utilities.json_file import read_record
 from nnunetv2_hlfd.utilities.steps import Step
 
@@ -31,14 +28,21 @@ class Steps:
         places: Where everything is.
     """
 
-    def __init__(self, options: Options, places: Places) -> None:
+    def __init__(self, options: CompressOptions, places: Places) -> None:
         self.options, self.places = options, places
 
     def all(self) -> list[Step]:
         """All steps, in order."""
-        steps = [*self._data(), *self._training(TRAINER, "Train the student on the teacher's maps")]
-        if self.options.control:
-            steps += self._training(CONTROL, "Train the same student on the label maps alone")
+        options, places = self.options, self.places
+        learns_from = {
+            "stored": "the teacher's maps",
+            "live": "the live teacher",
+            "labels": "the teacher's label maps",
+        }[places.teaching.kind]
+        steps = [*self._data(), training_step(places, options, places.trainer, f"Train the student on {learns_from}")]
+        if places.has_control(options):
+            title = "Train the same student on the label maps alone"
+            steps.append(training_step(places, options, CONTROL, title))
         return [*steps, *self._exports(), *self._proof()]
 
     def _data(self) -> list[Step]:
@@ -68,15 +72,15 @@ class Steps:
             ),
             Step(
                 name="maps",
-                title="Put the teacher's final maps beside the images",
+                title="Divide the images, and put the teacher's final maps beside those to learn from",
                 product=places.splits,
-                command=lambda: adopt_maps(places, options),
+                command=lambda: divide_images(places, options),
             ),
             Step(
                 name="plan",
                 title="Write the student's plans",
                 product=places.preprocessed / f"{places.plans}.json",
-                command=self._plan,
+                command=lambda: plan_command(places, options),
             ),
         ]
         if not (places.model.path / fingerprint_file(places).name).is_file():
@@ -84,58 +88,25 @@ class Steps:
                 name="fingerprint",
                 title="Extract the fingerprint, which the teacher's folder lacks",
                 product=fingerprint_file(places),
-                command=lambda: ("nnUNetv2_extract_fingerprint", "-d", dataset, "-np", processes),
+                command=lambda: self._extract_fingerprint(dataset, processes),
                 environment={"nnUNet_n_proc_DA": "2"},  # nnU-Net divides by it
             )
             steps.insert(2, fingerprint)
         return steps
 
+    def _extract_fingerprint(self, dataset: str, processes: str) -> Sequence[str]:
+        fingerprint_file(self.places).unlink(missing_ok=True)  # nnU-Net would keep half of one, of a killed run
+        return ("nnUNetv2_extract_fingerprint", "-d", dataset, "-np", processes)
+
     def _predict_by_teacher(self) -> None:
         places = self.places
         inventory = read_record(Inventory, places.inventory)
         places.teacher.mkdir(exist_ok=True)
-        places.fresh_maps.mkdir(exist_ok=True)
-        predict_all(places.source, self.options, inventory, places.teacher, places.fresh_maps, places.taught)
+        maps = places.fresh_maps if places.teaching.kind == "stored" else None
+        if maps:
+            maps.mkdir(exist_ok=True)
+        predict_all(places.source, self.options, inventory, places.teacher, maps, places.taught)
         write_failed(places.failed, {**inventory.failed, **read_record(Taught, places.taught).failed})
-
-    def _plan(self) -> Sequence[str]:
-        options, places = self.options, self.places
-        settings: dict[str, Any] = {
-            "student": resolve_student(places.source, options),
-            "teacher_maps": "stored",
-            "teacher_checkpoint": options.checkpoint,
-            "seed": options.seed,
-            **options.schedule,
-        }
-        if places.model.mirror_axes is None:
-            settings["mirroring"] = "none"  # of the control, too
-        settings |= options.settings
-        words = [word for name, value in settings.items() for word in (f"-{name}", _in_words(value))]
-        names = ("-d", places.dataset, "-p", places.base_plans, "-name", VARIANT)
-        return ("nnUNetv2_hlfd", "plan", *names, *words, "--overwrite")
-
-    def _training(self, trainer: str, title: str) -> list[Step]:
-        options, places = self.options, self.places
-        fold = places.fold(trainer)
-        folds = [str(places.model.fold(name).path.absolute()) for name in places.source.folds]
-
-        def command() -> Sequence[str]:
-            flags = fold.continuation()
-            if not flags:
-                shutil.rmtree(fold.path, ignore_errors=True)
-            which = (places.dataset, places.model.configuration, "0", "-tr", trainer, "-p", places.plans)
-            return ("nnUNetv2_hlfd", "train", *which, "-device", options.device, *flags)
-
-        step = Step(
-            name=f"train_{trainer.removeprefix('nnUNetTrainer')}",
-            title=title,
-            product=fold.file(FINAL),
-            command=command,
-            total=options.epochs,
-            labels=list(foreground(places.model)),
-            environment={TEACHER_VARIABLE: os.pathsep.join(folds)},
-        )
-        return [step]
 
     def _exports(self) -> list[Step]:
         options, places = self.options, self.places
@@ -164,7 +135,7 @@ class Steps:
         options, places = self.options, self.places
         exported = places.exported_name.split("__")
         steps = [self._prediction("student", "the exported student", exported)]
-        if options.control:
+        if places.has_control(options):
             control = places.student(CONTROL).name.split("__")
             steps.append(self._prediction("control", "the student of the label maps", control))
         return [
@@ -201,13 +172,18 @@ class Steps:
         command = (
             *("nnUNetv2_predict", "-d", self.places.dataset, "-c", configuration, "-f", "0", "-tr", trainer),
             *("-p", plans, "-i", str(self.places.images_held_out), "-o", str(output)),
-            *("-device", self.options.device, "--continue_prediction"),
+            *("-device", self.options.device),
         )
+
+        def start() -> Sequence[str]:
+            shutil.rmtree(output, ignore_errors=True)  # nnU-Net does not write a file whole or not at all
+            return command
+
         return Step(
             name=name,
             title=f"Predict the held-out images with stock nnU-Net: {title}",
             product=output,
-            command=lambda: command,
+            command=start,
         )
 
     def _predict_small(self) -> Sequence[str] | None:
@@ -216,12 +192,3 @@ class Steps:
         if program is None:
             return None
         return ("python", str(program), "-i", str(self.places.images_held_out), "-o", str(output))
-
-
-def _in_words(value: Any) -> str:
-    """A setting's value as `nnUNetv2_hlfd plan` reads it."""
-    if isinstance(value, dict):
-        return ",".join(f"{name}={number}" for name, number in value.items())
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from nnunetv2_hlfd.compress.inventory import Inventory
-from nnunetv2_hlfd.compress.options import Options
+from nnunetv2_hlfd.compress.options import CompressOptions
 from nnunetv2_hlfd.deploy.predict import Work, predict_cases
 from nnunetv2_hlfd.deploy.predictor import Predictor
 from nnunetv2_hlfd.deploy.source import Source
@@ -45,7 +45,7 @@ class Taught:
         return Counter(name for names in self.found.values() for name in names)
 
 
-def load_predictor(source: Source, options: Options) -> Predictor:
+def load_predictor(source: Source, options: CompressOptions) -> Predictor:
     """Load the teacher as its users have it.
 
     Raises:
@@ -63,7 +63,7 @@ def load_predictor(source: Source, options: Options) -> Predictor:
 
 
 def predict_all(
-    source: Source, options: Options, inventory: Inventory, labels: Path, maps: Path | None, result: Path
+    source: Source, options: CompressOptions, inventory: Inventory, labels: Path, maps: Path | None, result: Path
 ) -> None:
     """Predict what is not predicted yet, and write `result`, the file of `Taught`.
 

@@ -35,6 +35,7 @@ SETTINGS = {
     "save_every": "2",
     "seed": "1",
 }
+_NEXT = "To make your own model small: nnUNetv2_hlfd compress -m MODEL_FOLDER -i IMAGES -o FOLDER (no labels needed)"
 MODELS = (
     Model("teacher", "nnUNetTrainerTeacher", "Teacher (nnU-Net)"),
     Model("student", "nnUNetTrainerStudent", "Student alone"),
@@ -62,7 +63,7 @@ def run_demo(folder: Path, device: str | None = None) -> str:
     steps = demo_steps(workspace.folder, device)
     run_steps(workspace, steps)
     report = write_report(workspace.folder, DATASET, PLANS, MODELS, workspace.seconds)
-    print(f"Finished in {time.perf_counter() - start:.0f} s\n\n{report}", flush=True)
+    print(f"Finished in {time.perf_counter() - start:.0f} s\n\n{report}\n{_NEXT}", flush=True)
     return report
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from nnunetv2_hlfd.settings.settings import PLANS_KEY, given_settings
+from nnunetv2_hlfd.settings.settings import PLANS_KEY, TRUST_IMPORTS_VARIABLE, given_settings, trusted_imports
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
@@ -110,29 +110,31 @@ def _is_count(value: object) -> bool:
 
 
 def check_imports(architecture: Mapping[str, Any], source: Path) -> None:
-    """Refuse plans that would import anything but network building blocks.
+    """Refuse plans that would import anything but network building blocks, or those of packages that the user trusts.
 
     Raises:
         UserError: naming the offending entry.
     """
+    allowed = (*_ALLOWED_IMPORTS, *(f"{package}." for package in trusted_imports()))
     kwargs = architecture["arch_kwargs"]
     names = [architecture["network_class_name"], *(kwargs.get(key) for key in architecture["_kw_requires_import"])]
     for name in names:
-        if name is not None and not _is_network_block(name):
+        if name is not None and not _is_network_block(name, allowed):
             raise UserError(
-                f"{source} asks to import '{name}'. Expected only names of {' and '.join(_ALLOWED_IMPORTS)}: plans of "
-                f"unknown origin could otherwise run code."
+                f"{source} asks to import '{name}'. Expected only networks of {' and '.join(allowed)}: plans of "
+                f"unknown origin could otherwise run code. If you trust the package of that network: "
+                f"{TRUST_IMPORTS_VARIABLE}={str(name).partition('.')[0]} in the environment."
             )
 
 
-def _is_network_block(name: object) -> bool:
-    """Return whether a name leads to a class of the allowed packages, or (renamed since) nowhere.
+def _is_network_block(name: object, allowed: tuple[str, ...]) -> bool:
+    """Return whether a name leads to a network class of the allowed packages, or (renamed since) nowhere.
 
     The start of a name says nothing: torch.nn.functional.torch.os.system is walked attribute by attribute.
     """
-    if not isinstance(name, str) or not name.startswith(_ALLOWED_IMPORTS):
+    if not isinstance(name, str) or not name.startswith(allowed):
         return False
     found = pydoc.locate(name)
     if found is None:
         return True
-    return isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith(_ALLOWED_IMPORTS)
+    return isinstance(found, type) and issubclass(found, nn.Module) and f"{found.__module__}.".startswith(allowed)

@@ -1,7 +1,7 @@
 """Every setting, its default and its check.
 
 Settings come from a trainer's class defaults and from the `hlfd` block of the plans; the environment holds facts of
-the machine only (`nnUNet_hlfd_teacher`, `nnUNet_hlfd_trust_checkpoint`).
+the machine only (`nnUNet_hlfd_teacher`, `nnUNet_hlfd_trust_checkpoint`, `nnUNet_hlfd_trust_imports`).
 """
 
 import os
@@ -17,6 +17,7 @@ from nnunetv2_hlfd.utilities.errors import UserError
 PLANS_KEY = "hlfd"
 TEACHER_VARIABLE = "nnUNet_hlfd_teacher"
 TRUST_VARIABLE = "nnUNet_hlfd_trust_checkpoint"
+TRUST_IMPORTS_VARIABLE = "nnUNet_hlfd_trust_imports"
 OVERWRITE_VARIABLE = "nnUNet_hlfd_overwrite"
 
 RECIPES = ("paper", "nnunet")
@@ -223,6 +224,11 @@ def teacher_folders_from_environment() -> list[Path]:
 def trust_checkpoints() -> bool:
     """Return whether the user has opted in to loading legacy checkpoints, which can run code."""
     return _is_set(TRUST_VARIABLE)
+
+
+def trusted_imports() -> list[str]:
+    """Return the packages whose classes plans may name as networks, although importing them runs their code."""
+    return [name.strip() for name in os.environ.get(TRUST_IMPORTS_VARIABLE, "").split(",") if name.strip()]
 
 
 def overwrite_runs() -> bool:

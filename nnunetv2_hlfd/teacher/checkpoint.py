@@ -34,14 +34,20 @@ class TeacherCheckpoint:
     origin: Mapping[str, Any]
 
 
-def find_checkpoints(student: StudentSide, settings: Settings) -> list[TeacherCheckpoint]:
+def find_checkpoints(student: StudentSide, settings: Settings, *, same_spacing: bool = True) -> list[TeacherCheckpoint]:
     """Find and check the teacher of a student.
+
+    Args:
+        student: what the teacher is checked against.
+        settings: of the training.
+        same_spacing: whether the teacher has to be of the student's spacing.
 
     Raises:
         UserError: where none is found or it does not fit; the message says what to do.
     """
     same_fold = settings.teacher_fold is None and settings.teacher_maps != "crossfit" and student.fold != "all"
-    return [_read(file, student, same_fold=same_fold) for file in find_teacher(student, settings)]
+    files = find_teacher(student, settings)
+    return [_read(file, student, same_fold=same_fold, same_spacing=same_spacing) for file in files]
 
 
 def check_same_teacher(found: Sequence[Mapping[str, Any]], recorded: Sequence[Mapping[str, Any]]) -> None:
@@ -67,7 +73,7 @@ def place(origin: Mapping[str, Any]) -> str:
     return f"{origin['folder']}/{origin['checkpoint']}"
 
 
-def _read(file: Path, student: StudentSide, *, same_fold: bool) -> TeacherCheckpoint:
+def _read(file: Path, student: StudentSide, *, same_fold: bool, same_spacing: bool) -> TeacherCheckpoint:
     """Read and check one fold of a teacher, which has to be that of the student where `same_fold`."""
     folder = file.parent.parent
     model = ModelFolder.open(folder, file)
@@ -78,6 +84,7 @@ def _read(file: Path, student: StudentSide, *, same_fold: bool) -> TeacherCheckp
             (student.configuration, model.configuration),
             (student.dataset_json, model.dataset_json),
             folder,
+            same_spacing=same_spacing,
         )
     if same_fold and not is_named(file.parent):
         check_validation_cases(student.validation_cases, file.parent, model.file_ending)

@@ -12,6 +12,8 @@ from nnunetv2_hlfd.models.split import validated_cases
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.text import some_names
 
+_SPACING = "spacing"
+
 
 def check_compatible(
     student_plans: PlansManager,
@@ -19,6 +21,8 @@ def check_compatible(
     configurations: tuple[str, str],
     dataset_jsons: tuple[Mapping[str, Any], Mapping[str, Any]],
     teacher_folder: Path,
+    *,
+    same_spacing: bool = True,
 ) -> None:
     """Compare what student and teacher must share: both see the same batch and their outputs are compared.
 
@@ -28,6 +32,8 @@ def check_compatible(
         configurations: the student's and the teacher's.
         dataset_jsons: the student's and the teacher's.
         teacher_folder: named in messages.
+        same_spacing: whether the teacher's network sees the student's images. Stored maps lie on the student's grid,
+            whatever the teacher's was.
 
     Raises:
         UserError: listing everything that differs.
@@ -41,7 +47,7 @@ def check_compatible(
     differences = [
         f"{name}: the student has {_text(student.get(name))}, the teacher {_text(teacher.get(name))}"
         for name in {**student, **teacher}
-        if not _agree(student.get(name), teacher.get(name))
+        if (same_spacing or name != _SPACING) and not _agree(student.get(name), teacher.get(name))
     ]
     if differences:
         raise UserError(
@@ -139,7 +145,7 @@ def _contract(plans: PlansManager, configuration: str, dataset_json: Mapping[str
         "channel_names": dict(dataset_json.get("channel_names", dataset_json.get("modality", {}))),
         "dimension": f"{len(config.patch_size)}d",
         "input of a previous stage (cascade)": config.previous_stage_name is not None,
-        "spacing": np.array(config.spacing, float),
+        _SPACING: np.array(config.spacing, float),
         "transpose_forward": list(plans.transpose_forward),
         "normalization_schemes": list(config.normalization_schemes),
         "use_mask_for_norm": list(config.use_mask_for_norm),

@@ -1,8 +1,10 @@
 """`nnUNetv2_hlfd compress` on a teacher whose data set is gone, from the images to the report."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import zipfile
 from contextlib import redirect_stdout
@@ -12,10 +14,13 @@ from pathlib import Path
 import pytest
 import SimpleITK
 import torch
-from commands_of_steps import run_in_forks
+from commands_of_steps import CALIBRATION_PATCHES, main_killed, run_in_forks
 from phantom_data import DATASET
+from processes import Process
 
 from nnunetv2_hlfd.cli.main import main
+from nnunetv2_hlfd.compress.command import compress_steps
+from nnunetv2_hlfd.compress.options import CompressOptions
 from nnunetv2_hlfd.deploy import quantize
 from nnunetv2_hlfd.teacher.stored.folder import MapsFolder
 from nnunetv2_hlfd.utilities import steps
@@ -41,8 +46,12 @@ def teacher(teacher_2d, tmp_path_factory):
     return shutil.copytree(teacher_2d.parent, tmp_path_factory.mktemp("download") / "model")
 
 
+def arguments(teacher, images, folder, *more):
+    return ["compress", "-m", str(teacher), "-i", str(images), "-o", str(folder), *SHORT, *more]
+
+
 def compress(teacher, images, folder, *more):
-    return main(["compress", "-m", str(teacher), "-i", str(images), "-o", str(folder), *SHORT, *more])
+    return main(arguments(teacher, images, folder, *more))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +60,7 @@ def compressed(teacher, images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compressed") / "work"
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
         patch.setattr(steps, "_run", run_in_forks)
-        patch.setattr(quantize, "CALIBRATION_PATCHES", 4)
+        patch.setattr(quantize, "CALIBRATION_PATCHES", CALIBRATION_PATCHES)
         patch.setenv("nnUNet_raw", "/nowhere")
         assert compress(teacher, images, folder) == 0
     return folder, printed.getvalue()
@@ -67,6 +76,7 @@ def test_a_teacher_and_images_become_a_student_with_its_proof(compressed, nnunet
     )
     assert verdict in printed
     assert (folder / "agreement.png").stat().st_size > 10_000
+    assert "mm, in patches of" in (folder / "report.md").read_text()
     [split] = json.loads((folder / "preprocessed" / DATASET / "splits_final.json").read_text())
     assert len(split["train"]) == 5
     assert len(split["val"]) == 2
@@ -128,6 +138,55 @@ def test_a_folder_made_from_other_images_or_choices_is_refused(compressed, teach
     assert "{'seed': 0} there, {'seed': 7} here" in capsys.readouterr().err
 
 
+# Killed at any moment, it goes on
+
+
+def kill(folder, *call):
+    """Start the command, and let it be killed in a step."""
+    with Process(main_killed, call, os.environ, folder) as process:
+        assert process.wait() == -signal.SIGKILL, process.stdout + process.stderr
+
+
+def label_maps(folder):
+    return {
+        file.name: SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file))).tobytes()
+        for file in folder.glob("*.nii.gz")
+    }
+
+
+def test_killed_in_the_teachers_pass_it_goes_on_with_the_next_image(teacher, images, tmp_path):
+    whole, folder = tmp_path / "whole", tmp_path / "work"
+    kill(tmp_path / "printed", arguments(teacher, images, whole), "teacher", float("inf"))
+    kill(tmp_path / "printed", arguments(teacher, images, folder), "teacher", 0, "*.b2nd")
+    maps = {file: file.stat().st_mtime_ns for file in (folder / "maps").glob("*.b2nd")}
+    done = {file: time for file, time in maps.items() if (folder / "teacher" / f"{file.stem}.nii.gz").exists()}
+    assert len(maps) == 1
+    [step, *_] = compress_steps(CompressOptions(model=teacher, images=images, output=folder, device="cpu"))
+    step.command()
+    assert label_maps(folder / "teacher") == label_maps(whole / "teacher")
+    assert {file: file.stat().st_mtime_ns for file in done} == done
+    assert len(list((folder / "maps").glob("*.b2nd"))) == 7
+
+
+@pytest.mark.slow
+def test_killed_in_every_step_it_comes_to_the_same_result(compressed, teacher, images, tmp_path, monkeypatch):
+    whole, _ = compressed
+    folder = tmp_path / "work"
+    again = arguments(teacher, images, folder)
+    names = [*json.loads((whole / "compress.json").read_text())["seconds"]]
+    assert len(names) == 14
+    for name in names:
+        for moment in (0.5, float("inf")):
+            kill(tmp_path / f"{name}_{moment}", again, name, moment)
+    monkeypatch.setattr(steps, "_run", run_in_forks)
+    monkeypatch.setattr(quantize, "CALIBRATION_PATCHES", CALIBRATION_PATCHES)
+    assert main(again) == 0
+    for part in ("teacher", "student", "student_small"):
+        assert label_maps(folder / part) == label_maps(whole / part)
+    for file in ("cases.csv", "failed.csv"):
+        assert (folder / file).read_text() == (whole / file).read_text()
+
+
 # What is refused, or said, before anything is written
 
 
@@ -151,6 +210,17 @@ def test_the_dry_run_says_how_long_it_takes_and_writes_nothing(teacher, images, 
     assert "7 images, 0 with labels: 5 to learn from, 2 held out" in printed
     assert re.search(r"Teacher, 7 images: about [\d.]+ s\. Training resnet18_w8, 2 steps: about [\d.]+ ", printed)
     assert "7 images are few" in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_python_api_does_what_its_page_says(teacher, images, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs/reference/python-api.md").read_text()
+    [example] = re.findall(r"^## Compress a model.*?^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(example.replace("MODEL_FOLDER", str(teacher)).replace("IMAGES", str(images)), found)
+    assert found["left_out"] == 0
+    assert "7 images, 0 with labels" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 

@@ -237,7 +237,9 @@ def test_run_demo_runs_the_steps_and_reports(finished_demo, monkeypatch, capsys)
     monkeypatch.setattr(demo, "run_steps", finish)
     (folder / "demo.json").write_text(json.dumps({"made_with": demo.made_with("cpu"), "seconds": {}}))
     text = demo.run_demo(folder, "cpu")
-    assert text in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert text in printed
+    assert "nnUNetv2_hlfd compress -m MODEL_FOLDER -i IMAGES" in printed.splitlines()[-1]
     assert "4.00" in text  # 8 s for 2 cases
 
 

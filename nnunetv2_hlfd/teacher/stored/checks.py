@@ -10,7 +10,7 @@ from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.text import some_names
 
 STORABLE = frozenset({FINAL, HEADS, ATTENTION})
-_LIMIT = 2**30  # bytes of maps in a process of the augmentation
+LIMIT = 2**30  # bytes of maps in a process of the augmentation
 
 
 def check_needs(needs: Mapping[str, frozenset[str]]) -> None:
@@ -30,23 +30,34 @@ def check_needs(needs: Mapping[str, frozenset[str]]) -> None:
             )
 
 
-def check_memory(channels: int, initial_patch: Sequence[int]) -> None:
-    """Maps are cut and warped as float32, in every process of the augmentation.
+def too_large(channels: int, initial_patch: Sequence[int]) -> str | None:
+    """Say what maps would need in every process of the augmentation, where they are cut and warped as float32.
 
     Args:
         channels: of the maps.
         initial_patch: what nnU-Net cuts before it rotates.
 
-    Raises:
-        UserError: where they need more than 1 GiB.
+    Returns:
+        None where they need at most 1 GiB.
     """
     extents = [int(extent) for extent in initial_patch]
     needed = channels * prod(extents) * 8
-    if needed > _LIMIT:
-        raise UserError(
-            f"{channels} map channels of {'x'.join(map(str, extents))} need {needed / _LIMIT:.1f} GiB in every "
-            f"augmentation process (limit 1). Set teacher_maps to live and teach_every to 4."
-        )
+    if needed <= LIMIT:
+        return None
+    return (
+        f"{channels} map channels of {'x'.join(map(str, extents))} need {needed / 2**30:.1f} GiB in every augmentation "
+        f"process (limit 1)"
+    )
+
+
+def check_memory(channels: int, initial_patch: Sequence[int]) -> None:
+    """Refuse maps that would fill the memory; the arguments are those of `too_large`.
+
+    Raises:
+        UserError: where they need more than 1 GiB.
+    """
+    if reason := too_large(channels, initial_patch):
+        raise UserError(f"{reason}. Set teacher_maps to live and teach_every to 4.")
 
 
 def check_cases(maps: MapsFolder, training: Any, command: str) -> None:

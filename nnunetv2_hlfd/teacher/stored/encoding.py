@@ -10,8 +10,14 @@ Probabilities are wrong by at most 0.024 at temperature 1 and less at higher one
 as L, which at temperature 4 is a probability of 0.0025 in place of less.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from nnunetv2_hlfd.losses.resize import resize
 
 FORMAT = "8-bit log probabilities"
 CODE_LIMIT = 24.0  # L
@@ -49,6 +55,23 @@ def decode(codes: Tensor, regions: bool) -> Tensor:
         return (2 * shares - 1) * CODE_LIMIT
     background, foreground = shares[:, :1], shares[:, 1:]
     return torch.cat([-background, foreground - 1], dim=1) * CODE_LIMIT
+
+
+def resize_codes(codes: NDArray[np.uint8], size: Sequence[int], regions: bool) -> NDArray[np.uint8]:
+    """Codes of the mean probabilities over the voxels of a coarser grid.
+
+    Args:
+        codes: (K, z, y, x) of an image.
+        size: extents of the other grid over the same image.
+        regions: as for `encode`.
+
+    Returns:
+        (K, *size).
+    """
+    logits = decode(torch.from_numpy(codes)[None].float(), regions)
+    if not regions:
+        return encode(resize(logits.softmax(dim=1), size)[0].log(), regions).numpy()
+    return encode(resize(logits.sigmoid(), size)[0].logit(), regions).numpy()
 
 
 def _encode_labels(logits: Tensor) -> Tensor:

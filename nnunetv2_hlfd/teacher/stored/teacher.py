@@ -122,7 +122,7 @@ def find_stored_teacher(
         UserError: for a method that needs what cannot be stored, a teacher that does not fit, or missing maps.
     """
     check_needs(needs)
-    origins = [checkpoint.origin for checkpoint in find_checkpoints(student, settings)]
+    origins = [checkpoint.origin for checkpoint in find_checkpoints(student, settings, same_spacing=False)]
     data = Path(training.source_folder)
     more = any(needed - {FINAL} for needed in needs.values())
     names = [student.plans.dataset_name, student.configuration, str(student.fold), "-p", student.plans_names[0]]

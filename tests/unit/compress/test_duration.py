@@ -9,20 +9,16 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2_hlfd.compress.duration import grid, in_words, number_of_tiles
 
 
-def model_of(spacing, patch, transpose=(0, 1, 2)):
-    return SimpleNamespace(
-        plans=SimpleNamespace(transpose_forward=list(transpose)),
-        configuration_manager=SimpleNamespace(spacing=spacing, patch_size=patch),
-    )
+def model_of(transpose):
+    return SimpleNamespace(plans=SimpleNamespace(transpose_forward=list(transpose)))
 
 
 def test_an_image_is_resampled_on_the_axes_of_the_network():
-    model = model_of([2.0, 1.0, 1.0], [8, 8, 8], transpose=(1, 0, 2))
-    assert grid(model, [30, 20, 10], [3.0, 4.0, 1.0]) == [40, 90, 10]
+    assert grid(model_of((1, 0, 2)), [2.0, 1.0, 1.0], [30, 20, 10], [3.0, 4.0, 1.0]) == [40, 90, 10]
 
 
 def test_slices_of_a_2d_network_stay_as_they_are():
-    assert grid(model_of([0.5, 0.5], [8, 8]), [30, 20, 10], [3.0, 1.0, 1.0]) == [30, 40, 20]
+    assert grid(model_of((0, 1, 2)), [0.5, 0.5], [30, 20, 10], [3.0, 1.0, 1.0]) == [30, 40, 20]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +36,7 @@ def test_tiles_are_those_of_nnunets_predictor(shape, patch):
     predictor.configuration_manager = SimpleNamespace(patch_size=list(patch))
     padded = [*shape[: -len(patch)], *map(max, shape[-len(patch) :], patch)]
     expected = len(predictor._internal_get_sliding_window_slicers(tuple(padded)))
-    assert number_of_tiles(model_of([1.0] * len(patch), list(patch)), shape) == expected
+    assert number_of_tiles(patch, shape) == expected
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(3.21, "3.2 s"), (90, "1.5 min"), (9000, "2.5 h"), (500_000, "139 h")])

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from nnunetv2_hlfd.compress.model import with_model_folder
-from nnunetv2_hlfd.compress.options import Options
+from nnunetv2_hlfd.compress.options import CompressOptions
 from nnunetv2_hlfd.models.model_archive import unpack_models
 from nnunetv2_hlfd.utilities.errors import UserError
 
@@ -42,7 +42,7 @@ def archive(results, tmp_path):
 
 
 def find(model, tmp_path, dry_run=False, **more):
-    options = Options(model=model, images=tmp_path, output=tmp_path / "work", **more)
+    options = CompressOptions(model=model, images=tmp_path, output=tmp_path / "work", **more)
     with with_model_folder(options, dry_run=dry_run) as found:
         assert (found.model / "plans.json").is_file()
         return found.model

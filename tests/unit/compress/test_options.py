@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_hlfd.compress.options import Options, parse_settings
+from nnunetv2_hlfd.compress.options import CompressOptions, parse_settings
 
 FOLDERS = {"model": Path("m"), "images": Path("i"), "output": Path("o")}
 
@@ -14,7 +14,7 @@ FOLDERS = {"model": Path("m"), "images": Path("i"), "output": Path("o")}
     [(30_000, 120, 250), (2_000, 10, 200), (10, 10, 1), (1, 1, 1), (250_000, 1000, 250)],
 )
 def test_steps_become_epochs_as_nnunet_has_them_and_not_too_few(steps, epochs, per_epoch):
-    schedule = Options(**FOLDERS, steps=steps).schedule
+    schedule = CompressOptions(**FOLDERS, steps=steps).schedule
     assert schedule["num_epochs"] == epochs
     assert schedule["num_iterations_per_epoch"] == per_epoch
     assert schedule["num_val_iterations_per_epoch"] >= 1
@@ -34,7 +34,7 @@ def test_steps_become_epochs_as_nnunet_has_them_and_not_too_few(steps, epochs, p
 )
 def test_a_choice_that_cannot_be_is_refused(choice, message):
     with pytest.raises(ValueError, match=message):
-        Options(**FOLDERS, **choice)
+        CompressOptions(**FOLDERS, **choice)
 
 
 def test_settings_are_those_of_the_reference():

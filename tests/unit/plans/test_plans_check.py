@@ -135,3 +135,30 @@ def test_errors_that_are_clear_already_and_those_of_the_file_system_pass():
         with pytest.raises(type(error)) as caught, refuse_damage("plans.json"):
             raise error
         assert caught.value is error
+
+
+CLASSES = """
+import os
+from torch import nn
+
+class Net(nn.Module):
+    pass
+"""
+
+
+def test_a_package_that_the_user_trusts_may_hold_networks_and_nothing_else(tmp_path, monkeypatch):
+    (tmp_path / "foreign_networks.py").write_text(CLASSES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    keys = ("configurations", "2d", "architecture", "network_class_name")
+    message = refusal(changed(keys, "foreign_networks.Net"))
+    assert "asks to import 'foreign_networks.Net'" in message
+    assert "nnUNet_hlfd_trust_imports=foreign_networks in the environment" in message
+    monkeypatch.setenv("nnUNet_hlfd_trust_imports", "another, foreign_networks")
+    check(changed(keys, "foreign_networks.Net"))
+    for name in (
+        "foreign_networks.os.system",
+        "foreign_networks.nn.functional.relu",
+        "os.system",
+        "foreign_networks2.Net",
+    ):
+        refusal(changed(keys, name))

@@ -1,10 +1,12 @@
 """Codes of final maps: how far decoded probabilities are from the teacher's, and what code 0 means."""
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from nnunetv2_hlfd.losses.divergence import probabilities
-from nnunetv2_hlfd.teacher.stored.encoding import CODE_LIMIT, decode, encode
+from nnunetv2_hlfd.teacher.stored.encoding import CODE_LIMIT, decode, encode, resize_codes
 
 
 def logits(channels, scale, size=(4, 24, 24)):
@@ -69,3 +71,18 @@ def test_what_interpolation_overshoots_is_no_other_map():
         assert torch.equal(
             decode(codes * 1.0000001 + torch.tensor([-1e-4, 1e-4]).view(1, 2, 1), regions), decode(codes, regions)
         )
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_on_a_coarser_grid_probabilities_are_means(regions):
+    maps = logits(3, 5.0, (4, 6, 6))
+    [expected] = functional.avg_pool3d(probabilities(maps[None], 1, regions), 2)
+    codes = resize_codes(encode(maps, regions).numpy(), (2, 3, 3), regions)
+    [got] = probabilities(decode(torch.from_numpy(codes)[None].float(), regions), 1, regions)
+    assert (got - expected).abs().max() < 0.04
+
+
+def test_background_for_certain_stays_so_on_a_coarser_grid():
+    codes = resize_codes(np.zeros((3, 4, 6, 6), np.uint8), (2, 3, 3), regions=False)
+    assert codes.shape == (3, 2, 3, 3)
+    assert not codes.any()
