@@ -71,7 +71,7 @@ def _compress(options: CompressOptions, *, dry_run: bool) -> int:
         _refuse_other_images(record, made_with["images"])
     if dry_run or not places.inventory.is_file():
         inventory = take_inventory(source, options)
-        _say_what_comes(source, options, inventory)
+        _say_what_comes(places, options, inventory)
     if dry_run:
         return len(inventory.failed) if inventory else 0
     folders = ("raw", "preprocessed", "results")
@@ -99,15 +99,15 @@ def compress_steps(options: CompressOptions) -> list[Step]:
     return Steps(options, Places(options.output.absolute(), source, choose_teaching(source, options))).all()
 
 
-def _say_what_comes(source: Source, options: CompressOptions, inventory: Inventory) -> None:
-    """Print how many images there are, what is wrong with them, and how long the work takes."""
+def _say_what_comes(places: Places, options: CompressOptions, inventory: Inventory) -> None:
+    """Print how many images there are, what is wrong with them, how they teach, and how long the work takes."""
     divided = divide(inventory.images.keys(), options.held_out, labelled=inventory.labels.keys(), own=inventory.own)
     print(
         f"{len(inventory.images)} images, {len(inventory.labels)} with labels: {len(divided.training)} to learn from, "
-        f"{len(divided.held_out)} held out\n{estimate(source, options, inventory)}",
+        f"{len(divided.held_out)} held out\n{estimate(places.source, options, inventory)}",
         flush=True,
     )
-    for warning in warnings(inventory):
+    for warning in (*warnings(inventory), *places.teaching.warnings):
         print(f"WARNING: {warning}", flush=True)
 
 

@@ -84,7 +84,7 @@ def verdict(scores: pd.DataFrame, speed: Speed, margin: float) -> str:
 
 def _warnings(places: Places, inventory: Inventory, training: Sequence[str], held_out: Sequence[str]) -> list[str]:
     taught = read_record(Taught, places.taught)
-    found = [*warnings(inventory), *([places.teaching.reason] if places.teaching.reason else [])]
+    found = [*warnings(inventory), *places.teaching.warnings]
     if known := set(held_out) & set(inventory.own):
         found.append(
             f"{len(known)} of the held-out images are the teacher's own training cases: agreement on them is too good."

@@ -31,6 +31,11 @@ class Teaching:
     reason: str = ""
 
     @property
+    def warnings(self) -> list[str]:
+        """What the user should know of it."""
+        return [self.reason] if self.reason else []
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Of the student's training."""
         settings: dict[str, dict[str, Any]] = {
@@ -60,13 +65,13 @@ def choose_teaching(source: Source, options: CompressOptions) -> Teaching:
             late_max_stride=None,
         )
     except UserError as error:
-        return _by_labels(f"{reason}. {error}")
-    words = f"fold {source.folds[0]} of the teacher alone taught it live, in every {_TEACH_EVERY}th step"
-    return Teaching(kind="live", reason=f"The student did not learn from stored maps: {reason}. Instead, {words}.")
+        return _by_labels(f"{reason}. {str(error).rstrip('.')}")
+    words = f"Fold {source.folds[0]} of the teacher teaches live and alone, in every {_TEACH_EVERY}th step"
+    return Teaching(kind="live", reason=f"{words}: stored maps would fill the memory ({reason}).")
 
 
 def _by_labels(reason: str) -> Teaching:
-    return Teaching(kind="labels", reason=f"The student learned from the teacher's label maps alone: {reason}.")
+    return Teaching(kind="labels", reason=f"The student learns from the teacher's label maps alone: {reason}.")
 
 
 def _initial_patch(configuration: ConfigurationManager) -> list[int]:

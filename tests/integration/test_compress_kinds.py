@@ -169,10 +169,10 @@ def test_a_teacher_whose_maps_would_fill_the_memory_teaches_otherwise(nnunet, tm
     text = (folder / "report.md").read_text()
     assert not list(folder.glob("preprocessed/*/*_teacher_*"))
     if more:
-        assert "**Warning:** The student learned from the teacher's label maps alone: 3 map channels of" in text
+        assert "**Warning:** The student learns from the teacher's label maps alone: 3 map channels" in text
         assert student_of(folder, "nnUNetTrainerStudent")
     else:
-        assert "fold 0 of the teacher alone taught it live, in every 4th step" in text
+        assert "**Warning:** Fold 0 of the teacher teaches live and alone, in every 4th step" in text
         _, students, record = student_of(folder)
         assert students["hlfd"]["settings"]["teach_every"] == 4
         assert len(record["teacher"]["networks"]) == 1
