@@ -23,13 +23,15 @@ def draw_agreement(scores: pd.DataFrame) -> Figure:
     images.set(xlabel="held-out image, the worst first", ylabel="Dice of student and teacher", ylim=(-0.03, 1.03))
     few = len(order) <= _MOST_NAMES
     images.set_xticks(np.arange(len(order)) if few else [], order.index if few else [], rotation=30, ha="right")
+    colors = colormaps["tab10" if scores["label"].nunique() <= _MOST_NAMES else "tab20"]
     for index, (label, rows) in enumerate(scores.groupby("label", sort=False)):
-        color = colormaps["tab20"](index % 20)
+        color = colors(index % colors.N)
         positions = [order.index.get_loc(case) for case in rows["case"]]
         images.plot(positions, rows["dice"], ".", color=color, alpha=0.7)
         sizes.plot(rows["reference_voxels"], rows["dice"], "o", color=color, alpha=0.7, markersize=4, label=label)
-    sizes.set_xscale("symlog", linthresh=1)
-    sizes.set(xlabel="voxels of the label, by the teacher", xlim=(-0.2, None))
+    sizes.set(xlabel="voxels of the label, by the teacher", xscale="log")
+    if (scores["reference_voxels"] == 0).any():  # labels that the student alone finds, or neither
+        sizes.set_xscale("symlog", linthresh=1)
     for axis in (images, sizes):
         axis.grid(alpha=0.3)
     if scores["label"].nunique() <= _MOST_NAMES:

@@ -1,6 +1,7 @@
 """Dice on the held-out images: of the students against the teacher, and of all against the truth where it is known."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,19 @@ def of_cases(
     return rows.groupby("case")[measure].mean()
 
 
-def mean_of(values: "pd.Series[float]") -> Interval | None:
-    """Mean over the cases with its interval; None without a case."""
-    return Bootstrap(len(values)).mean(values.to_numpy(float)) if len(values) else None
+def mean_of(values: "pd.Series[float]", lowest: float = 0.0) -> Interval | None:
+    """Mean over the cases with its interval; None without a case.
+
+    Args:
+        values: Of each case.
+        lowest: What no mean is below; none is above 1.
+    """
+    if not len(values):
+        return None
+    interval = Bootstrap(len(values)).mean(values.to_numpy(float))
+    return replace(interval, low=max(interval.low, lowest), high=min(interval.high, 1.0))
 
 
 def behind_teacher(scores: pd.DataFrame, model: str, label: str | None = None) -> Interval | None:
     """A student's Dice against the truth less the teacher's, over the cases with a truth; None where there are none."""
-    return mean_of(of_cases(scores, model, TRUTH, label) - of_cases(scores, TEACHER, TRUTH, label))
+    return mean_of(of_cases(scores, model, TRUTH, label) - of_cases(scores, TEACHER, TRUTH, label), lowest=-1.0)

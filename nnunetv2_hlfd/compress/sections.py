@@ -133,7 +133,7 @@ def costs(speed: Speed, outcome: Mapping[str, Any], models: Mapping[str, ModelFo
         small = ["", "", f"{speed.small:.3g}", f"{speed.small_bytes / 1e6:.2f} MB"]
         rows.append([f"student, predict.pyz, {outcome['precision']}", *small])
     content: list[Table | str] = [Table(head=["", "Parameters", "GMAC per patch", "s per image", "zip"], rows=rows)]
-    content.append(f"{'; '.join(_grid(name, model) for name, model in models.items())}.")
+    content.append(f"Grid: {'; '.join(_grid(name, model) for name, model in models.items())}.")
     if outcome["reason"]:
         content.append(f"Not in 8 bits: {outcome['reason']}")
     return Section(
@@ -148,7 +148,7 @@ def costs(speed: Speed, outcome: Mapping[str, Any], models: Mapping[str, ModelFo
 def _grid(name: str, model: ModelFolder) -> str:
     configuration = model.configuration_manager
     spacing = " x ".join(f"{extent:.3g}" for extent in configuration.spacing)
-    return f"The {name} works at {spacing} mm, in patches of {' x '.join(map(str, configuration.patch_size))}"
+    return f"the {name} works at {spacing} mm, in patches of {' x '.join(map(str, configuration.patch_size))}"
 
 
 def format_mean(interval: Interval | None) -> str:

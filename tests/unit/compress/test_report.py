@@ -59,6 +59,13 @@ def test_a_label_that_is_rightly_not_found_counts(scores):
     assert behind_teacher(scores, STUDENT).value == pytest.approx((-0.05 + 0.02 + 1) / 3)
 
 
+def test_no_interval_of_dice_leaves_its_range():
+    few = pd.Series([0.02, 0.4, 0.99])
+    assert mean_of(few).low == 0
+    assert mean_of(few).high == 1
+    assert mean_of(-few, lowest=-1.0).low == -1
+
+
 def test_the_difference_is_that_of_the_means(scores):
     means = [mean_of(of_cases(scores, name, TRUTH)).value for name in (STUDENT, TEACHER)]
     assert behind_teacher(scores, STUDENT).value == pytest.approx(means[0] - means[1])
