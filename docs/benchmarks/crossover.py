@@ -1,0 +1,89 @@
+"""Raw results and tables of lgg_crossover.sh: every patient's Dice in every arm, and what protocol.md compares.
+
+python docs/benchmarks/crossover.py NNUNET_RESULTS OUTPUT
+
+OUTPUT gets cases.csv, runs.csv and, in runs/, curve and record of every finished run. Without NNUNET_RESULTS the
+tables are printed from OUTPUT as it is. Only patients that every arm has judged are compared.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+from collect_runs import _write_curve, _write_record
+
+from nnunetv2_hlfd.report.bootstrap import Bootstrap
+from nnunetv2_hlfd.report.formatting import format_interval, format_p
+from nnunetv2_hlfd.report.statistics import holm, wilcoxon_p
+from nnunetv2_hlfd.utilities.json_file import read_json
+from nnunetv2_hlfd.utilities.markdown import markdown_table
+
+# arm: data set, trainer, plans, folds
+ARMS = {
+    "teacher": ("Dataset112_LGGFlair", "nnUNetTrainerStudent", "halfteacher", (0, 1)),
+    "true labels": ("Dataset112_LGGFlair", "nnUNetTrainerStudent", "w8.s1", (2, 3, 4, 5)),
+    "6 true labels": ("Dataset112_LGGFlair", "nnUNetTrainerStudent", "w8.s1", (6, 7, 8, 9)),
+    "hard labels": ("Dataset212_LGGHard", "nnUNetTrainerStudent", "w8.s1", (2, 3, 4, 5)),
+    "soft labels": ("Dataset212_LGGHard", "nnUNetTrainerSoftLabel", "soft.s1.t*", (2, 3, 4, 5)),
+    "HLFD balanced": ("Dataset212_LGGHard", "nnUNetTrainerHLFD_balanced", "soft.s1.t*", (2, 3, 4, 5)),
+}
+FAMILY = ("hard labels", "soft labels", "HLFD balanced")  # against the true labels of the same images
+OTHERS = (("soft labels", "6 true labels"), ("soft labels", "hard labels"), ("true labels", "6 true labels"))
+
+
+def collect(results: Path, output: Path) -> None:
+    """Write what is finished."""
+    (output / "runs").mkdir(parents=True, exist_ok=True)
+    cases, runs = [], []
+    for arm, (dataset, trainer, plans, folds) in ARMS.items():
+        for fold in folds:
+            found = list(results.glob(f"{dataset}/{trainer}__nnUNetPlans_{plans}__2d/fold_{fold}"))
+            for folder in (one for one in found if (one / "validation/summary.json").is_file()):
+                name = f"{arm.replace(' ', '_')}__fold_{fold}"
+                curve = _write_curve(folder, output / "runs" / f"{name}_epochs.csv")
+                _write_record(folder, output / "runs" / f"{name}_record.json")
+                summary = read_json(folder / "validation/summary.json")
+                cases += [
+                    {"arm": arm, "fold": fold, "case": Path(case["reference_file"]).name.split(".")[0]}
+                    | {key: case["metrics"]["1"][key] for key in ("Dice", "n_ref", "n_pred")}
+                    for case in summary["metric_per_case"]
+                ]
+                runs.append({"arm": arm, "fold": fold, "training_seconds": round(sum(curve["seconds"]))})
+    pd.DataFrame(cases).to_csv(output / "cases.csv", index=False)
+    pd.DataFrame(runs).to_csv(output / "runs.csv", index=False)
+
+
+def tables(output: Path) -> None:
+    """Print the page's tables."""
+    dice = pd.read_csv(output / "cases.csv").pivot_table(index="case", columns="arm", values="Dice")
+    dice = dice[[arm for arm in ARMS if arm in dice]].dropna()
+    bootstrap = Bootstrap(len(dice))
+
+    def difference(first: str, second: str) -> str:
+        return format_interval(bootstrap.mean((dice[first] - dice[second]).to_numpy()).cut(1))
+
+    family = [arm for arm in FAMILY if arm in dice]
+    p_values = [wilcoxon_p((dice[arm] - dice["true labels"]).to_numpy()) for arm in family]
+    adjusted = dict(zip(family, holm(p_values), strict=True))
+    rows = [
+        [
+            arm,
+            f"{dice[arm].mean():.3f}",
+            difference(arm, "true labels") if arm != "true labels" else "-",
+            format_p(adjusted[arm]) if arm in adjusted else "-",
+            difference(arm, "teacher") if arm != "teacher" else "-",
+        ]
+        for arm in dice
+    ]
+    print(f"{len(dice)} patients\n")
+    print(markdown_table(["Arm", "Dice", "To the true labels", "Holm p", "To the teacher"], rows))
+    for first, second in OTHERS:
+        if {first, second} <= set(dice):
+            print(f"{first} minus {second}: {difference(first, second)}")
+
+
+if __name__ == "__main__":
+    *sources, target = map(Path, sys.argv[1:])
+    for source in sources:
+        collect(source, target)
+    tables(target)
