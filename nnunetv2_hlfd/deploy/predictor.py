@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -61,14 +62,15 @@ class Predictor(nnUNetPredictor):
         Raises:
             UserError: for a folder that is no model, a missing package, or choices that do not go together.
         """
-        super().__init__(
-            tile_step_size=step_size,
-            use_mirroring=mirroring,
-            device=device,
-            verbose=verbose,
-            allow_tqdm=False,
-            perform_everything_on_device=on_device and device.type == "cuda",
-        )
+        with redirect_stdout(StringIO()):  # nnU-Net says that a processor is no GPU, whatever was asked for
+            super().__init__(
+                tile_step_size=step_size,
+                use_mirroring=mirroring,
+                device=device,
+                verbose=verbose,
+                allow_tqdm=False,
+                perform_everything_on_device=on_device and device.type == "cuda",
+            )
         exported = not any(model.glob(f"fold_*/{checkpoint}")) and any(model.glob("fold_*/network.*"))
         if exported and backend == "torch":
             raise UserError(f"{model} holds no torch networks. Choose -backend onnxruntime or openvino, as exported.")
