@@ -5,23 +5,26 @@ The teachers are untrained: that their maps mean nothing does not matter to what
 
 import csv
 import json
+import os
 import shutil
+import signal
 from copy import deepcopy
 
 import pytest
 import SimpleITK
-from commands_of_steps import CALIBRATION_PATCHES, run_in_forks
+from commands_of_steps import CALIBRATION_PATCHES, main_killed, run_in_forks
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from phantom_data import DATASET, DATASETS
 from plain_trainer import write_trainers
+from processes import Process
 from untrained_models import write_model
 
 from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.deploy import quantize
 from nnunetv2_hlfd.teacher.stored import checks
+from nnunetv2_hlfd.teacher.stored.folder import MapsFolder
 from nnunetv2_hlfd.utilities import steps
 from nnunetv2_hlfd.utilities.json_file import read_json
-
-pytestmark = pytest.mark.slow
 
 PACKAGE = '''
 from torch import nn
@@ -90,6 +93,59 @@ def is_proved(folder):
     return (folder / "report.md").read_text().startswith("# ")
 
 
+def with_two_channels(plans, dataset_json, configuration):
+    dataset_json["channel_names"] = {"0": "CT", "1": "MRI"}
+    properties = plans["foreground_intensity_properties_per_channel"]
+    properties["1"] = properties["0"]
+    plans["configurations"][configuration] |= {
+        "normalization_schemes": ["CTNormalization", "ZScoreNormalization"],
+        "use_mask_for_norm": [False, False],
+    }
+
+
+@pytest.fixture
+def foreign_network(tmp_path, monkeypatch):
+    """An `architecture` block that names a network of a package."""
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages/foreign_networks.py").write_text(PACKAGE)
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    return {
+        "network_class_name": "foreign_networks.Net",
+        "arch_kwargs": {"dimension": 3, "width": 4},
+        "_kw_requires_import": [],
+    }
+
+
+def test_maps_of_every_kind_of_teacher_lie_on_the_students_grid(nnunet, tmp_path, foreign_network, monkeypatch):
+    """Regions, two channels, two folds, no mirroring, a foreign network and another spacing, up to the training."""
+    dataset = DATASETS["regions"]
+    plans, dataset_json = described(nnunet, dataset)
+    with_two_channels(plans, dataset_json, "3d_fullres")
+    plans["configurations"]["3d_fullres"]["architecture"] = foreign_network
+    monkeypatch.setenv("nnUNet_hlfd_trust_imports", "foreign_networks")
+    model = write_model(tmp_path / "model", plans, dataset_json, "3d_fullres", folds=(0, 3), mirror_axes=None)
+    shutil.copy(nnunet / "preprocessed" / dataset / "dataset_fingerprint.json", model)
+    images = images_of(nnunet, dataset, tmp_path / "images", channels=2)
+    folder = tmp_path / "work"
+    arguments = ["compress", "-m", str(model), "-i", str(images), "-o", str(folder), "-spacing", "11", "-device", "cpu"]
+    call = ([*arguments, "-student", "resnet18_w8"], "plan", float("inf"))
+    with Process(main_killed, call, os.environ, tmp_path / "printed") as process:
+        assert process.wait() == -signal.SIGKILL, process.stdout + process.stderr
+    data = folder / "preprocessed" / dataset
+    students = read_json(data / "nnUNetPlans_compress.json")
+    assert students["hlfd"]["settings"]["mirroring"] == "none"
+    assert students["configurations"]["3d_fullres"]["spacing"] == [11, 11, 11]
+    [maps] = data.glob("*_teacher_*")
+    found = MapsFolder.read(maps)
+    assert found.description.regions
+    assert len(found.description.networks) == 2
+    arrays = nnUNetDatasetBlosc2(str(data / students["configurations"]["3d_fullres"]["data_identifier"]))
+    for case, entry in found.cases.items():
+        assert entry["shape"] == list(arrays.load_case(case)[0].shape[1:])
+        assert max(entry["shape"]) < 48
+
+
+@pytest.mark.slow
 def test_two_folds_of_an_anisotropic_3d_teacher_without_mirroring_and_some_labels(nnunet, tmp_path, work):
     plans, dataset_json = described(nnunet, DATASET)
     model = write_model(tmp_path / "model", plans, dataset_json, "3d_fullres", folds=(0, 3), mirror_axes=None)
@@ -111,17 +167,11 @@ def test_two_folds_of_an_anisotropic_3d_teacher_without_mirroring_and_some_label
     assert set(held_out(folder)) <= {"case_000", "case_001", "case_002"}
 
 
+@pytest.mark.slow
 def test_regions_of_two_channels_by_a_trainer_from_elsewhere(nnunet, tmp_path, work, monkeypatch):
     dataset = DATASETS["regions"]
     plans, dataset_json = described(nnunet, dataset)
-    dataset_json["channel_names"] = {"0": "CT", "1": "MRI"}
-    plans["foreground_intensity_properties_per_channel"]["1"] = plans["foreground_intensity_properties_per_channel"][
-        "0"
-    ]
-    plans["configurations"]["2d"] |= {
-        "normalization_schemes": ["CTNormalization", "ZScoreNormalization"],
-        "use_mask_for_norm": [False, False],
-    }
+    with_two_channels(plans, dataset_json, "2d")
     trainers = write_trainers(tmp_path, monkeypatch)
     model = write_model(tmp_path / "model", plans, dataset_json, "2d", trainer=trainers.nnUNetTrainerListing)
     folder = work(model, images_of(nnunet, dataset, tmp_path / "images", channels=2))
@@ -133,16 +183,12 @@ def test_regions_of_two_channels_by_a_trainer_from_elsewhere(nnunet, tmp_path, w
     assert all(f"| {label} " in text for label in labels)
 
 
-def test_a_network_of_a_package_that_is_trusted_teaches_at_its_own_spacing(nnunet, tmp_path, work, monkeypatch, capsys):
-    (tmp_path / "packages").mkdir()
-    (tmp_path / "packages/foreign_networks.py").write_text(PACKAGE)
-    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+@pytest.mark.slow
+def test_a_network_of_a_package_that_is_trusted_teaches_at_its_own_spacing(
+    nnunet, tmp_path, work, foreign_network, monkeypatch, capsys
+):
     plans, dataset_json = described(nnunet, DATASET)
-    plans["configurations"]["3d_fullres"]["architecture"] = {
-        "network_class_name": "foreign_networks.Net",
-        "arch_kwargs": {"dimension": 3, "width": 4},
-        "_kw_requires_import": [],
-    }
+    plans["configurations"]["3d_fullres"]["architecture"] = foreign_network
     model = write_model(tmp_path / "model", plans, dataset_json, "3d_fullres")
     images = images_of(nnunet, DATASET, tmp_path / "images")
     refused = ["compress", "-m", str(model), "-i", str(images), "-o", str(tmp_path / "work"), "-device", "cpu"]
@@ -159,6 +205,7 @@ def test_a_network_of_a_package_that_is_trusted_teaches_at_its_own_spacing(nnune
     assert all(max(case["shape"]) < 48 for case in json.loads(maps.read_text())["cases"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("-spacing", "12")], ids=["live", "labels"])
 def test_a_teacher_whose_maps_would_fill_the_memory_teaches_otherwise(nnunet, tmp_path, work, monkeypatch, more):
     plans, dataset_json = described(nnunet, DATASET)
