@@ -18,6 +18,7 @@ from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.networks.size import build_network
 from nnunetv2_hlfd.networks.students import STUDENTS
+from nnunetv2_hlfd.training.cost import checkpoint_bytes, forward_pass, in_words, memory_in_words, training_step
 from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.timing import seconds_of_each
 
@@ -37,7 +38,8 @@ class Duration:
         steps: Of the training.
         training: Seconds of the training.
         prediction: Seconds of the held-out images' predictions by the student.
-        disk_bytes: At most, of maps and preprocessed images, which are stored compressed.
+        memory: Of this process so far, in words.
+        disk_bytes: At most, of maps and preprocessed images, which are stored compressed, and of checkpoints.
     """
 
     images: int
@@ -46,6 +48,7 @@ class Duration:
     steps: int
     training: float
     prediction: float
+    memory: str
     disk_bytes: int
 
     def __str__(self) -> str:
@@ -53,7 +56,7 @@ class Duration:
         return (
             f"Teacher, {self.images} images: about {in_words(self.teacher)}. Training {self.student}, {self.steps} "
             f"steps: about {in_words(self.training)}, reading and augmentation apart. Prediction of held-out images: "
-            f"about {in_words(self.prediction)}. Disk: at most {self.disk_bytes / 1e9:.2g} GB."
+            f"about {in_words(self.prediction)}. {self.memory}. Disk: at most {self.disk_bytes / 1e9:.2g} GB."
         )
 
 
@@ -88,7 +91,8 @@ def estimate(source: Source, options: CompressOptions, inventory: Inventory) -> 
         steps=options.steps,
         training=options.steps * step * _STORED_MAPS * (2 if options.control else 1),
         prediction=sum(number_of_tiles(own_patch, students[case]) for case in held_out.held_out) * tile * copies,
-        disk_bytes=sum(prod(shape) for shape in students.values()) * channels,
+        memory=memory_in_words(choose_device(options.device)),
+        disk_bytes=sum(prod(shape) for shape in students.values()) * channels + checkpoint_bytes(network),
     )
 
 
@@ -116,14 +120,6 @@ def number_of_tiles(patch_size: Sequence[int], shape: Sequence[int]) -> int:
     return slices * prod(map(len, compute_steps_for_sliding_window(padded, tuple(patch), STEP_SIZE)))
 
 
-def in_words(seconds: float) -> str:
-    """Seconds in the unit that fits, as in 2.5 h."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.2g} {unit}" if seconds < 100 * size else f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.2g} s"
-
-
 def _timed_shape(patch_size: Sequence[int]) -> list[int]:
     return list(patch_size) if len(patch_size) == 3 else [_TIMED_SLICES, *patch_size]
 
@@ -145,19 +141,5 @@ def _seconds_of_student(
     network = network.to(device)
     batch = options.settings.get("batch_size") or configuration.batch_size
     data = torch.randn(batch, model.input_shape[0], *configuration.patch_size, device=device)
-    optimizer = torch.optim.Adam(network.parameters())
-
-    def step() -> None:
-        optimizer.zero_grad()
-        with torch.autocast(device.type, enabled=device.type == "cuda"):
-            loss = sum((output.float() ** 2).mean() for output in network(data))
-        assert isinstance(loss, torch.Tensor)
-        loss.backward()
-        optimizer.step()
-
-    @torch.inference_mode()
-    def predict() -> None:
-        network(data)
-
-    steps = float(seconds_of_each(step, 2, device).mean())
-    return steps, float(seconds_of_each(predict, 1, device).mean()) / batch
+    steps = float(seconds_of_each(training_step(network, data), 2, device).mean())
+    return steps, float(seconds_of_each(forward_pass(network, data), 1, device).mean()) / batch

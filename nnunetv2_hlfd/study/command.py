@@ -9,18 +9,28 @@ import torch
 
 from nnunetv2_hlfd.study.checks import check_teachers_were_blind
 from nnunetv2_hlfd.study.cost import Estimator
-from nnunetv2_hlfd.study.plan import plan_runs, study_folder, teacher_folder, write_plans
+from nnunetv2_hlfd.study.outline import HEAD, outline
+from nnunetv2_hlfd.study.phantom import make_phantom
+from nnunetv2_hlfd.study.plan import locate, plan_runs, study_folder, teacher_folder, write_plans
 from nnunetv2_hlfd.study.runner import Runner, default_parallel
 from nnunetv2_hlfd.study.runs import Run
 from nnunetv2_hlfd.study.spec import Study, read_study
 from nnunetv2_hlfd.study.teachings import Job, find_teachings
+from nnunetv2_hlfd.training.cost import memory_in_words
+from nnunetv2_hlfd.utilities.device import choose_device
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.lock import locked
 from nnunetv2_hlfd.utilities.markdown import markdown_table
 
 
 def show(file: Path, device: str, parallel: int | None) -> None:
-    """Print the runs and an estimate of what they take. Writes nothing."""
+    """Print the runs and an estimate of what they take; the runs alone where there is no data set. Writes nothing."""
     study = read_study(file)
+    try:
+        locate(study)
+    except UserError as error:
+        _show_outline(study, error)
+        return
     runs = plan_runs(study)
     parallel = parallel or default_parallel(device)
     if device == "cpu":
@@ -43,16 +53,30 @@ def show(file: Path, device: str, parallel: int | None) -> None:
         for run in runs
     ]
     print(markdown_table(head, rows))
+    disk = sum(estimator.disk_bytes(run) for run in runs)
     print(
         f"\n{len(runs)} runs, {sum(run.is_finished for run in runs)} finished. About {sum(hours.values()):.1f} h of "
         f"steps, {sum(hours.values()) / parallel:.1f} h with {parallel} at a time: step times measured now on this "
-        f"machine, without augmentation and validation. Dry run: nothing was written."
+        f"machine, without augmentation and validation. {memory_in_words(choose_device(device))} for each training, "
+        f"augmentation apart. Disk: about {disk / 1e9:.2g} GB of checkpoints.\nDry run: nothing was written."
+    )
+
+
+def _show_outline(study: Study, error: UserError) -> None:
+    rows = outline(study)
+    print(markdown_table(HEAD, rows))
+    how = "It is simulated, planned and preprocessed when the study starts." if study.phantom else str(error)
+    print(
+        f"\n{len(rows)} runs. The data set is not there yet, so that nothing can be measured. {how}\nDry run: nothing "
+        f"was written."
     )
 
 
 def print_commands(file: Path, device: str) -> None:
     """Write the plans variants; print a command for each run that is not finished, teachers of a fold first."""
-    runs = plan_runs(read_study(file))
+    study = read_study(file)
+    _make_data(study)
+    runs = plan_runs(study)
     write_plans(runs)
     print(
         "Wrote the plans. A fold's teachers have to be finished before its other runs start, and a teach command "
@@ -75,11 +99,17 @@ def _in_order(runs: Sequence[Run]) -> list[Job]:
 def run(file: Path, device: str, parallel: int | None) -> int:
     """Run what is not finished, then write the report of all complete models. Returns the exit code."""
     study = read_study(file)
+    _make_data(study)
     runs = plan_runs(study)
     folder = study_folder(study, runs)
     runner = Runner(runs, folder, device, parallel or default_parallel(device))
     with locked(folder, f"nnUNetv2_hlfd study {file.name}"):
         return _run(study, runs, runner)
+
+
+def _make_data(study: Study) -> None:
+    if study.phantom:
+        make_phantom(study.phantom, study.dataset, study.configuration)
 
 
 def _run(study: Study, runs: Sequence[Run], runner: Runner) -> int:

@@ -30,11 +30,8 @@ def plan_runs(study: Study) -> list[Run]:
         UserError: for a data set, plans, trainer or teacher that is not there, or folders with other settings.
     """
     extend_trainer_search()
-    results_folder()  # is set: rather now than in every run
-    dataset = find_dataset(study.dataset)
-    file = find_plans(dataset, study.plans)
+    dataset, file = locate(study)
     plans = read_json(file)
-    check_preprocessed(plans, study.configuration)
     for fold in study.folds:
         check_fold(dataset, fold)
     check_extras(study.report, read_json(file.parent / "dataset.json"))
@@ -44,6 +41,19 @@ def plan_runs(study: Study) -> list[Run]:
     return runs
 
 
+def locate(study: Study) -> tuple[str, Path]:
+    """Name of the data set and file of the plans.
+
+    Raises:
+        UserError: where the data set is not planned and preprocessed.
+    """
+    results_folder()  # is set: rather now than in every run
+    dataset = find_dataset(study.dataset)
+    file = find_plans(dataset, study.plans)
+    check_preprocessed(read_json(file), study.configuration)
+    return dataset, file
+
+
 class _Planner:
     """What the runs of one study have in common."""
 
@@ -51,7 +61,7 @@ class _Planner:
         self.study, self.dataset = study, dataset
         self.given = given  # plans that are a variant themselves hand their settings on
         self.arms = [(arm, _trainer(arm.trainer, nnUNetTrainerStudent, f"arms: {arm.name}")) for arm in study.arms]
-        used = {arm.teacher for arm, trainer in self.arms if self._has_teacher(arm, trainer)}
+        used = {arm.teacher for arm, trainer in self.arms if has_teacher(trainer, {**given, **arm.settings})}
         self.save_probabilities = bool({"paper_evaluation", "calibration"} & study.report.keys())
         first = study.teachers[0]
         self.teachers = [teacher for teacher in study.teachers if teacher is first or teacher.name in used]
@@ -78,14 +88,10 @@ class _Planner:
     def _arm_run(
         self, arm: ArmSpec, trainer: type[ScheduledTrainer], seed: int, fold: int, teachers: Mapping[str, Path]
     ) -> Run:
-        taught_by = teachers[arm.teacher] if self._has_teacher(arm, trainer) else None
+        given = {**self.given, **arm.settings}
+        taught_by = teachers[arm.teacher] if has_teacher(trainer, given) else None
         variant = f"{self.study.study}_{arm.name}.s{seed}"
         return self._run(arm.name, trainer, variant, fold, {**arm.settings, "seed": seed}, teacher=taught_by)
-
-    def _has_teacher(self, arm: ArmSpec, trainer: type[ScheduledTrainer]) -> bool:
-        """Whether an arm learns from a teacher or starts with its weights."""
-        settings = Settings.from_dict({**trainer.defaults, **self.given, **arm.settings})
-        return issubclass(trainer, DistillationTrainer) or settings.initial_weights == "teacher"
 
     def _run(
         self, arm: str, trainer: type[ScheduledTrainer], variant: str, fold: int, given: Mapping[str, Any], **more: Any
@@ -102,6 +108,17 @@ class _Planner:
             save_probabilities=self.save_probabilities,
             **more,
         )
+
+
+def has_teacher(trainer: Any, given: Mapping[str, Any]) -> bool:
+    """Whether an arm learns from a teacher or starts with its weights.
+
+    Args:
+        trainer: its class.
+        given: its settings, where they differ from the trainer's own.
+    """
+    settings = Settings.from_dict({**trainer.defaults, **given})
+    return issubclass(trainer, DistillationTrainer) or settings.initial_weights == "teacher"
 
 
 def teacher_folder(study: Study, runs: Sequence[Run]) -> Path:

@@ -18,6 +18,7 @@ from nnunetv2_hlfd.study.entries import (
     read_numbers,
     read_yaml,
 )
+from nnunetv2_hlfd.study.phantom import Phantom, read_phantom
 from nnunetv2_hlfd.study.report_entry import read_extras, read_margin
 from nnunetv2_hlfd.utilities.errors import UserError
 
@@ -53,6 +54,7 @@ class Study:
         settings: of every run; those of a teacher or an arm come on top.
         report: extras of the report -> the label they look at, "" for the last of dataset.json; surfaces -> mm;
             calibration -> true.
+        phantom: what the data set is simulated with where it is missing; None for a data set that has to be there.
         margin: of non-inferiority in the report's verdict, in Dice.
     """
 
@@ -66,6 +68,7 @@ class Study:
     teachers: Sequence[TeacherSpec]
     arms: Sequence[ArmSpec]
     report: Mapping[str, Any]
+    phantom: Phantom | None
     margin: float
 
 
@@ -100,6 +103,7 @@ def read_study(file: Path) -> Study:
         settings=settings,
         teachers=teachers,
         arms=read,
+        phantom=read_phantom(content["phantom"], str(content["dataset"])) if "phantom" in content else None,
         report=read_extras(content.get("report") or {}),
         margin=read_margin(content.get("report") or {}),
     )

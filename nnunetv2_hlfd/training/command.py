@@ -15,6 +15,7 @@ from nnunetv2_hlfd.datasets.locations import results_folder
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint, wrapper_hint
 from nnunetv2_hlfd.models.fold import FINAL
 from nnunetv2_hlfd.settings.settings import OVERWRITE_VARIABLE
+from nnunetv2_hlfd.training.cost import checkpoint_bytes, in_words, memory_in_words
 from nnunetv2_hlfd.training.start import check_arguments
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 from nnunetv2_hlfd.utilities.errors import UserError
@@ -134,10 +135,12 @@ def _dry_run(options: argparse.Namespace) -> None:
         trainer.check_start()
         maybe_load_checkpoint(trainer, False, False, options.pretrained_weights)
         seconds = _seconds_per_step(trainer)
+        needs = f"{memory_in_words(trainer.device)}. Disk: about {checkpoint_bytes(trainer.network) / 1e6:.0f} MB"
     steps = trainer.num_epochs * trainer.num_iterations_per_epoch
     print(
         f"{seconds:.3g} s per training step (batch {trainer.batch_size}, {options.device}); {steps} steps: about "
-        f"{seconds * steps / 3600:.2g} h, validation apart. Dry run: nothing was trained or written."
+        f"{in_words(seconds * steps)}, augmentation and validation apart. {needs} of checkpoints.\nDry run: nothing "
+        f"was trained or written."
     )
 
 

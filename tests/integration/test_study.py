@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -163,6 +164,7 @@ def test_a_dry_run_shows_every_run_and_an_estimate_and_writes_nothing(study, nnu
     ]
     assert "8 runs, 0 finished. About " in output
     assert " h with 2 at a time" in output
+    assert re.search(r"Memory: about [\d.]+ GB for each training, .* Disk: about [\d.e-]+ GB of checkpoints.", output)
 
 
 # What is refused before anything is written
@@ -172,8 +174,8 @@ def test_a_dry_run_shows_every_run_and_an_estimate_and_writes_nothing(study, nnu
     ("change", "message"),
     [
         ({"dataset": 899}, "899"),
-        ({"plans": "nnUNetOtherPlans"}, "Expected plans nnUNetOtherPlans of Dataset901_Phantom, found none."),
-        ({"arms": {"a": {"trainer": "nnUNetTrainerHLDF"}}}, "arms: a: unknown trainer nnUNetTrainerHLDF."),
+        ({"plans": "nnUNetOtherPlans"}, "nnUNetOtherPlans.json, found none. Did you mean 'nnUNetPlans'?"),
+        ({"arms": {"a": {"trainer": "nnUNetTrainerHLDF"}}}, "arms: a: No trainer is called 'nnUNetTrainerHLDF'."),
         (
             {"arms": {"a": {"trainer": "nnUNetTrainer"}}},
             "expected a trainer of this package that is a nnUNetTrainerStude",
@@ -446,6 +448,28 @@ def test_a_study_stores_maps_and_hands_on_weights(study, nnunet, teacher_2d):
 
 
 # The paper's
+
+
+@pytest.mark.slow
+def test_the_papers_grid_runs_from_nothing_but_its_study_file(tmp_path, monkeypatch):
+    """studies/phantom.yaml as it is, but for a smaller phantom and one step a run."""
+    for name in ("raw", "preprocessed", "results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    content = yaml.safe_load((STUDIES / "phantom.yaml").read_text())
+    content["phantom"].update(cases=5, size=[8, 48, 48], spacing=[10, 7.5, 7.5])
+    content["settings"].update(
+        student="resnet18_w8", num_epochs=1, num_iterations_per_epoch=1, num_val_iterations_per_epoch=1, batch_size=2
+    )
+    file = tmp_path / "phantom.yaml"
+    file.write_text(yaml.safe_dump(content))
+    process = run_study(file)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output[-2000:]
+    report = tmp_path / "results" / content["dataset"] / "study_paper/report"
+    with (report / "arms.csv").open() as rows:
+        assert {row["arm"] for row in csv.DictReader(rows)} >= content["arms"].keys()
+    assert "## As the paper evaluates: tumor" in (report / "report.md").read_text()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -98,6 +99,7 @@ def test_a_dry_run_prints_taps_sizes_and_seconds_and_leaves_nothing_behind(
     sizes = [line for line in output.splitlines() if line.endswith("GMAC per patch")]
     assert [line.split(":")[0] for line in sizes] == ["Student", "Teacher"]
     assert "s per training step (batch 2, cpu); 77 steps: about " in output
+    assert re.search(r"augmentation and validation apart. Memory: about [\d.]+ GB. Disk: about \d+ MB of check", output)
     assert output.rstrip().endswith("Dry run: nothing was trained or written.")
     assert tree(nnunet) == before
 

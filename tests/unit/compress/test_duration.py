@@ -6,7 +6,7 @@ import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from nnunetv2_hlfd.compress.duration import grid, in_words, number_of_tiles
+from nnunetv2_hlfd.compress.duration import grid, number_of_tiles
 
 
 def model_of(transpose):
@@ -37,8 +37,3 @@ def test_tiles_are_those_of_nnunets_predictor(shape, patch):
     padded = [*shape[: -len(patch)], *map(max, shape[-len(patch) :], patch)]
     expected = len(predictor._internal_get_sliding_window_slicers(tuple(padded)))
     assert number_of_tiles(patch, shape) == expected
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(3.21, "3.2 s"), (90, "1.5 min"), (9000, "2.5 h"), (500_000, "139 h")])
-def test_durations_have_the_unit_that_fits(seconds, words):
-    assert in_words(seconds) == words

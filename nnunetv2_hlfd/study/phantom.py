@@ -1,0 +1,115 @@
+"""A study on the built-in phantom makes its own data set: simulated, planned and preprocessed."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_hlfd.datasets.locations import preprocessed_folder, raw_folder
+from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
+from nnunetv2_hlfd.study.entries import check_keys, read_mapping
+from nnunetv2_hlfd.utilities.atomic import write_json
+from nnunetv2_hlfd.utilities.child_process import executable, last_lines
+from nnunetv2_hlfd.utilities.errors import UserError
+from nnunetv2_hlfd.utilities.json_file import read_json
+
+_KEY = "hlfd_phantom"  # of dataset.json: what the cases were made with
+_PROCESSES = "2"  # each imports torch; the cases are few and small
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phantom:
+    """What decides the cases: their number, voxels and mm along (z, y, x), and a seed."""
+
+    cases: int = 15
+    size: tuple[int, ...] = (20, 80, 80)
+    spacing: tuple[float, ...] = (7.0, 4.3, 4.3)
+    seed: int = 1
+
+
+def read_phantom(value: Any, dataset: str) -> Phantom:
+    """Read the entry of a study file.
+
+    Raises:
+        UserError: for unknown keys, or a data set without a full name.
+    """
+    entry = read_mapping(value or {}, "phantom")
+    check_keys(entry, [field.name for field in fields(Phantom)], "phantom")
+    if not dataset.startswith("Dataset"):
+        raise UserError(
+            f"phantom: expected the full name of the data set, such as Dataset900_Phantom, got '{dataset}'."
+        )
+    tuples = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
+    return Phantom(**{**entry, **tuples})
+
+
+def make_phantom(phantom: Phantom, dataset: str, configuration: str) -> None:
+    """Simulate, plan and preprocess the data set, as far as it is not there.
+
+    Raises:
+        UserError: for a data set of that name or ID which is another one, numbers that make no phantom, or where
+            nnU-Net fails.
+    """
+    preprocessed, number = preprocessed_folder(), dataset[7:10]
+    for folder in (raw_folder(), preprocessed):
+        if others := [path.name for path in folder.glob(f"Dataset{number}_*") if path.name != dataset]:
+            raise UserError(
+                f"{folder / others[0]} has the ID {number} of the phantom {dataset}. Choose another 'dataset'."
+            )
+    raw = raw_folder() / dataset
+    if raw.is_dir():
+        _check_same(phantom, raw)
+    else:
+        _simulate(phantom, raw)
+    if not (preprocessed / dataset / f"nnUNetPlans_{configuration}").is_dir():
+        _plan_and_preprocess(dataset, configuration, preprocessed)
+
+
+def _check_same(phantom: Phantom, raw: Path) -> None:
+    there = read_json(raw / "dataset.json").get(_KEY)
+    if there != _described(phantom):
+        raise UserError(
+            f"{raw} was made with other numbers than this study's phantom ({there} there, {_described(phantom)} here). "
+            f"Choose another 'dataset', or remove that folder and its namesakes in nnUNet_preprocessed and "
+            f"nnUNet_results."
+        )
+
+
+def _described(phantom: Phantom) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(phantom).items()}
+
+
+def _simulate(phantom: Phantom, raw: Path) -> None:
+    """Make all cases beside the folder, then rename: a stop in between leaves no data set."""
+    with tempfile.TemporaryDirectory(dir=raw.parent, prefix=".phantom_") as scratch:
+        made = Path(scratch) / raw.name
+        try:
+            write_phantom_dataset(
+                made, num_training=phantom.cases, size=phantom.size, spacing=phantom.spacing, seed=phantom.seed
+            )
+        except (TypeError, ValueError) as error:
+            raise UserError(f"phantom: {error}") from error
+        description = read_json(made / "dataset.json")
+        write_json(made / "dataset.json", {**description, _KEY: _described(phantom)})
+        made.rename(raw)
+
+
+def _plan_and_preprocess(dataset: str, configuration: str, preprocessed: Path) -> None:
+    log = preprocessed / f"{dataset}_planning.log"
+    print(f"Planning and preprocessing {dataset}, log {log}", flush=True)
+    command = [executable("nnUNetv2_plan_and_preprocess"), "-d", dataset[7:10], "-c", configuration]
+    environment: Mapping[str, str] = {**os.environ, "nnUNet_n_proc_DA": _PROCESSES}  # planning divides by it
+    with log.open("w", encoding="utf-8") as output:
+        code = subprocess.run(  # noqa: S603 (nnU-Net's own command)
+            [*command, "-npfp", _PROCESSES, "-np", _PROCESSES],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            check=False,
+        ).returncode
+    if code:
+        raise UserError(f"nnUNetv2_plan_and_preprocess failed with exit code {code}:\n{last_lines(log)}")
+    log.unlink()
