@@ -174,6 +174,11 @@ def _flush_folder(folder: Path) -> None:
                 os.close(descriptor)
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether a file or folder is of a write that is under way, or was ended by a kill."""
+    return path.name.startswith(f"{_PREFIX}-")
+
+
 def _remove_leftovers(folder: Path) -> None:
     for leftover in folder.glob(f"{_PREFIX}-*-*-*"):
         if _is_abandoned(leftover):

@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_hlfd.utilities.atomic import write_json
+from nnunetv2_hlfd.utilities.atomic import is_leftover, write_json
 from nnunetv2_hlfd.utilities.child_process import executable, last_lines
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
@@ -96,11 +96,14 @@ class Workspace:
             raise UserError(f"Expected a folder for the {work}, {folder} is a file. Choose another with -o.")
         if self._file.is_file():
             self._read()
-        elif folder.is_dir() and not all(fnmatch(file.name, there_before) for file in folder.iterdir()):
+        elif folder.is_dir() and not all(
+            fnmatch(file.name, there_before) or is_leftover(file) for file in folder.iterdir()
+        ):
             raise UserError(f"{folder} holds something else than this {work}. Choose a new folder with -o.")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write()  # first: without it, what a killed start left would be something else
         for name in (*folders, LOGS):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        self._write()
+            (folder / name).mkdir(exist_ok=True)
 
     def _read(self) -> None:
         content = read_json(self._file)

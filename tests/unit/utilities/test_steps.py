@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_hlfd.utilities import process_groups
+from nnunetv2_hlfd.utilities import process_groups, steps
 from nnunetv2_hlfd.utilities.steps import Step, StepFailedError, Workspace, nnunet_environment, run_steps
 
 MADE_WITH = {"settings": {"seed": "1"}, "size": (1, 2, 3)}
@@ -79,6 +79,21 @@ def test_folder_with_other_contents_is_refused(tmp_path):
         workspace_of(tmp_path)
     with pytest.raises(ValueError, match="is a file"):
         workspace_of(tmp_path / "thesis.txt")
+
+
+def test_a_start_that_was_killed_at_once_leaves_nothing_else(tmp_path, monkeypatch):
+    folder = tmp_path / "work"
+
+    def die(_file, _content):
+        (folder / ".partial-1234abcd-77-0123").mkdir()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "write_json", die)
+        with pytest.raises(KeyboardInterrupt):
+            workspace_of(folder)
+    workspace_of(folder)
+    assert (folder / "raw").is_dir()
 
 
 def test_a_folder_that_was_made_otherwise_is_refused_by_what_differs(tmp_path):
