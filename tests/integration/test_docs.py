@@ -58,6 +58,9 @@ NOT_RUN = (
     "venv\\Scripts\\python ",
     "CUDA_VISIBLE_DEVICES=",
     ".venv/bin/pytest ",
+    "mkdir -p nnunet/raw ",
+    "export nnUNet_raw=$PWD",
+    "nnUNetv2_hlfd study studies/phantom.yaml",
     SEVERAL_GPUS,
     PAPERS_STUDY,
 )
