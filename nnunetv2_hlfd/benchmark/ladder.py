@@ -1,6 +1,8 @@
 """The prediction benchmark's table, raw numbers and plot."""
 
 import csv
+import io
+import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_hlfd.benchmark.rung import STAGES, Timing
-from nnunetv2_hlfd.utilities.atomic import atomic_path, write_json, write_text
+from nnunetv2_hlfd.utilities.atomic import write_files
 from nnunetv2_hlfd.utilities.device import processor_name
 from nnunetv2_hlfd.utilities.markdown import markdown_table
 
@@ -40,18 +42,20 @@ def write_ladder(
             for name, timing in timings.items()
         },
     }
-    write_json(output / "ladder.json", about)
-    with atomic_path(output / "ladder.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["rung", "case", *STAGES])
-        for name, timing in timings.items():
-            for case, seconds in timing.cases.items():
-                writer.writerow([name, case, *(f"{seconds[stage]:.5f}" for stage in STAGES)])
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(["rung", "case", *STAGES])
+    for name, timing in timings.items():
+        for case, seconds in timing.cases.items():
+            writer.writerow([name, case, *(f"{seconds[stage]:.5f}" for stage in STAGES)])
     text = _markdown(about, timings, dice)
     print(text)
-    write_text(output / "ladder.md", text)
-    with atomic_path(output / "ladder.png") as temporary:
-        _plot(temporary, timings)
+    contents = {
+        "ladder.json": json.dumps(about, indent=4) + "\n",
+        "ladder.csv": table.getvalue(),
+        "ladder.md": text,
+    }
+    write_files(output, {"ladder.png": _plot(timings), **{name: words.encode() for name, words in contents.items()}})
     return output / "ladder.md"
 
 
@@ -123,7 +127,7 @@ def _mean(timing: Timing, stage: str) -> float:
     return float(np.mean([seconds[stage] for seconds in timing.cases.values()]))
 
 
-def _plot(file: Path, timings: Mapping[str, Timing]) -> None:
+def _plot(timings: Mapping[str, Timing]) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 0.45 * len(timings) + 2.5), layout="constrained")
@@ -139,4 +143,6 @@ def _plot(file: Path, timings: Mapping[str, Timing]) -> None:
     axes.invert_yaxis()
     axes.set(xlabel="seconds per case", xlim=(0, left.max() * 1.12))
     axes.legend(loc="lower right")
-    figure.savefig(file, dpi=150)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    return content.getvalue()

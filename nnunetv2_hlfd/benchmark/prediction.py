@@ -1,6 +1,5 @@
 """`nnUNetv2_hlfd benchmark`: prediction from image file to segmentation file, rung by rung, in one run."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from nnunetv2_hlfd.deploy.runtime.images import find_cases
 from nnunetv2_hlfd.deploy.runtime.network import compile_openvino
 from nnunetv2_hlfd.deploy.source import Source, read_source
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
+from nnunetv2_hlfd.utilities.atomic import scratch_folder
 from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.dice import dice
 from nnunetv2_hlfd.utilities.errors import UserError
@@ -64,16 +64,14 @@ def benchmark_prediction(
     timings: dict[str, Timing] = {}
     scores: dict[str, float] = {}
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as temporary:
+    with scratch_folder() as temporary:
         small = {
-            name: export_openvino(
-                source, Path(temporary) / name, Options(int8=True, max_dice_drop=max_dice_drop)
-            ).folder
+            name: export_openvino(source, temporary / name, Options(int8=True, max_dice_drop=max_dice_drop)).folder
             for name, source in sources.items()
         }
         rungs = _rungs(teacher, student, small)
         for rung in tqdm(rungs, desc="Rungs"):
-            folder = Path(temporary) / f"{len(timings)}"
+            folder = temporary / f"{len(timings)}"
             timings[rung.name] = _in_process(rung, cases, folder, fold, device, threads)
             if truth:
                 scores[rung.name] = _mean_dice(folder, truth, sources["teacher"])

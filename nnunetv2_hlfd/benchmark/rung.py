@@ -1,12 +1,12 @@
 """One rung of the prediction benchmark: all cases by one network and one way to run it, in a process of its own."""
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunetv2_hlfd.utilities.atomic import scratch_folder
 from nnunetv2_hlfd.utilities.memory import peak_memory
 
 STAGES = ("read", "preprocess", "network", "resample", "write")
@@ -74,8 +74,8 @@ def run_rung(
     start = time.perf_counter()
     output.mkdir(parents=True)
     step = (_program if rung.how == "program" else _with_nnunet)(rung, folds, device, threads)
-    with tempfile.TemporaryDirectory() as warm_up:
-        step(next(iter(cases.values())), Path(warm_up) / "case", _Clock())
+    with scratch_folder() as warm_up:
+        step(next(iter(cases.values())), warm_up / "case", _Clock())
     timing = Timing(start_up=time.perf_counter() - start)
     for case, files in cases.items():
         clock = _Clock()

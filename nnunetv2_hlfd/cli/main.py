@@ -15,7 +15,7 @@ from nnunetv2_hlfd.cli.predict import PREDICT
 from nnunetv2_hlfd.cli.report import REPORT
 from nnunetv2_hlfd.cli.study import STUDY
 from nnunetv2_hlfd.cli.subcommand import Subcommand
-from nnunetv2_hlfd.cli.system_errors import BROKEN_PIPE, describe, stop_printing
+from nnunetv2_hlfd.cli.system_errors import BROKEN_PIPE, describe, drop_output, flush_output, stop_printing
 from nnunetv2_hlfd.cli.teach import TEACH
 from nnunetv2_hlfd.cli.train import TRAIN
 from nnunetv2_hlfd.cli.trainers import TRAINERS
@@ -76,28 +76,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with a word and 130, as other requests to end with their own code. Any other exception is a fault of the program and
     keeps its traceback.
     """
-    options = _parse(sys.argv[1:] if arguments is None else arguments)
-    subcommand = SUBCOMMANDS[options.command]
+    words = sys.argv[1:] if arguments is None else arguments
+    command = words[0] if words and words[0] in SUBCOMMANDS else ""
     try:
-        with signals_interrupt():
-            code = subcommand.run(options)
-        sys.stdout.flush()  # here, where a closed pipe is no fault
+        return _run(words)
     except (UserError, RuntimeUserError) as error:
-        return _end(options, str(error), 2)
+        return _end(command, str(error), 2)
     except InterruptedBySignalError as error:
-        return _end(options, subcommand.interrupted, error.exit_code)
+        return _end(command, _interrupted(command), error.exit_code)
     except KeyboardInterrupt:
-        return _end(options, subcommand.interrupted, 130)
+        return _end(command, _interrupted(command), 130)
     except BrokenPipeError:
         if not stop_printing():
             raise
         return BROKEN_PIPE
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         message = describe(error)
         if message is None:
             raise
-        return _end(options, message, 2)
-    return code
+        return _end(command, message, 2)
+
+
+def _run(words: Sequence[str]) -> int:
+    try:
+        options = _parse(words)
+        with signals_interrupt():
+            return SUBCOMMANDS[options.command].run(options)
+    finally:
+        flush_output()  # here, where a closed pipe is no fault; of the help, too
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -107,8 +113,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _end(options: argparse.Namespace, message: str, code: int) -> int:
-    print(f"nnUNetv2_hlfd {options.command}: {message}", file=sys.stderr)
+def _interrupted(command: str) -> str:
+    return SUBCOMMANDS[command].interrupted if command else "interrupted."
+
+
+def _end(command: str, message: str, code: int) -> int:
+    print(f"{f'nnUNetv2_hlfd {command}'.strip()}: {message}", file=sys.stderr)
+    drop_output()
     return code
 
 

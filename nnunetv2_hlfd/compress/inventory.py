@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from nnunetv2_hlfd.compress.options import CompressOptions
 from nnunetv2_hlfd.deploy.case import as_named
+from nnunetv2_hlfd.deploy.runtime.checks import check_complete, check_image
+from nnunetv2_hlfd.deploy.runtime.errors import last_line
 from nnunetv2_hlfd.deploy.runtime.images import find_cases
-from nnunetv2_hlfd.deploy.runtime.nifti_file import check_complete
 from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.models.labels import channel_names
@@ -143,18 +144,12 @@ def _read_images(model: ModelFolder, cases: Mapping[str, Sequence[Path]]) -> tup
         names = ", ".join(f"{number}: {name}" for number, name in enumerate(channels))
         case, reason = next(iter(errors.items()))
         raise UserError(f"The teacher expects {len(channels)} channels per case ({names}). {case}: {reason}.")
-    return found, {case: _reason(error) for case, error in errors.items()}
-
-
-def _reason(error: Exception) -> str:
-    """The last line of a message, which says most."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else repr(error)
+    return found, {case: last_line(error) for case, error in errors.items()}
 
 
 def _read_image(model: ModelFolder, files: Sequence[Path], channels: int) -> Found:
     for file in files:
-        check_complete(file)
+        check_image(file)
     with as_named(files) as names:
         data, properties = model.plans.image_reader_writer_class().read_images(names)
     if len(data) != channels:  # one file may hold several (RGB)

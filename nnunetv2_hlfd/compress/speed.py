@@ -1,6 +1,5 @@
 """What a case costs, by the teacher and by the student, on this machine."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from nnunetv2_hlfd.deploy.runtime.images import find_cases
 from nnunetv2_hlfd.deploy.source import read_source
 from nnunetv2_hlfd.models.fold import FINAL
 from nnunetv2_hlfd.networks.size import Size, measure_network
-from nnunetv2_hlfd.utilities.atomic import write_json
+from nnunetv2_hlfd.utilities.atomic import scratch_folder, write_json
 from nnunetv2_hlfd.utilities.device import processor_name
 from nnunetv2_hlfd.utilities.orphans import process_pool
 
@@ -119,8 +118,8 @@ def measure_speed(places: Places, options: CompressOptions) -> None:
 
 
 def _time(rung: Rung, cases: Mapping[str, Sequence[Path]], folds: Sequence[str], device: str) -> Timing:
-    with tempfile.TemporaryDirectory() as folder, process_pool(1) as pool:
-        work = pool.submit(run_rung, rung, cases, Path(folder) / "cases", folds, device, torch.get_num_threads())
+    with scratch_folder() as folder, process_pool(1) as pool:
+        work = pool.submit(run_rung, rung, cases, folder / "cases", folds, device, torch.get_num_threads())
         return work.result()
 
 

@@ -17,7 +17,7 @@ from nnunetv2_hlfd.deploy.predictor import Predictor
 from nnunetv2_hlfd.deploy.source import Source
 from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.models.labels import foreground_labels
-from nnunetv2_hlfd.teacher.stored.dataset import maps_file, write_maps
+from nnunetv2_hlfd.teacher.stored.dataset import maps_file, open_maps, write_maps
 from nnunetv2_hlfd.teacher.stored.encoding import encode
 from nnunetv2_hlfd.training.trainers_path import extend_trainer_search
 from nnunetv2_hlfd.utilities.atomic import atomic_path, write_json
@@ -62,6 +62,33 @@ def load_predictor(source: Source, options: CompressOptions) -> Predictor:
     )
 
 
+class FinalMaps:
+    """Keeps the codes of the teacher's final map of each case.
+
+    Args:
+        folder: For the files.
+        predictor: The teacher.
+    """
+
+    def __init__(self, folder: Path, predictor: Predictor) -> None:
+        self.folder, self.regions = folder, predictor.label_manager.has_regions
+        self.patch_size = predictor.configuration_manager.patch_size
+
+    def keep(self, case: str, logits: NDArray[np.floating]) -> None:
+        """Write the map of a case."""
+        codes = encode(torch.from_numpy(logits), self.regions)
+        with atomic_path(maps_file(self.folder, case), library_errors=(RuntimeError,)) as temporary:
+            write_maps(temporary, codes.numpy(), self.patch_size)
+
+    def has(self, case: str) -> bool:
+        """Whether the map of a case can be read."""
+        try:
+            open_maps(maps_file(self.folder, case))[:]
+        except Exception:  # blosc2 raises many kinds
+            return False
+        return True
+
+
 def predict_all(
     source: Source, options: CompressOptions, inventory: Inventory, labels: Path, maps: Path | None, result: Path
 ) -> None:
@@ -79,16 +106,10 @@ def predict_all(
         UserError: where more than half of the images fail, or none of the labels is found in any of them.
     """
     predictor = load_predictor(source, options)
-    regions = predictor.label_manager.has_regions
-
-    def keep(case: str, logits: NDArray[np.floating]) -> None:
-        assert maps is not None
-        codes = encode(torch.from_numpy(logits), regions)
-        with atomic_path(maps_file(maps, case), library_errors=(RuntimeError,)) as temporary:
-            write_maps(temporary, codes.numpy(), predictor.configuration_manager.patch_size)
-
     work = Work(images=options.images, output=labels, continue_prediction=True)
-    failed = predict_cases(predictor, work, only=inventory.images.keys(), keep=keep if maps else None)
+    failed = predict_cases(
+        predictor, work, only=inventory.images.keys(), keeper=FinalMaps(maps, predictor) if maps else None
+    )
     _refuse_failures(failed, len(inventory.images))
     found = {case: find_labels(source.model, labels, case) for case in inventory.images if case not in failed}
     if not any(found.values()):

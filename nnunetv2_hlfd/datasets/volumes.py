@@ -2,18 +2,17 @@
 
 import itertools
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
 import pandas as pd
 import SimpleITK
-from numpy.typing import NDArray
 
-from nnunetv2_hlfd.deploy.runtime.nifti_file import content, is_nifti2
+from nnunetv2_hlfd.deploy.runtime.errors import last_line
+from nnunetv2_hlfd.deploy.runtime.nifti_file import content, is_nifti2, voxels
 from nnunetv2_hlfd.utilities.atomic import atomic_path
 from nnunetv2_hlfd.utilities.errors import UserError
 
@@ -32,7 +31,7 @@ def read_volume(file: Path) -> SimpleITK.Image:
         check_content(file)
         volume = SimpleITK.ReadImage(str(file))
     except Exception as error:  # a damaged file can raise anything in whoever reads it
-        raise UserError(f"{file.name} cannot be read: {_reason(error)}") from error
+        raise UserError(f"{file.name} cannot be read: {last_line(error)}") from error
     kind = SimpleITK.GetArrayViewFromImage(volume).dtype.kind
     if volume.GetDimension() != 3 or volume.GetNumberOfComponentsPerPixel() != 1 or kind not in "iuf":
         raise UserError(
@@ -55,24 +54,12 @@ def check_content(file: Path) -> None:
     image_class = nibabel.Nifti2Image if is_nifti2(beginning) else nibabel.Nifti1Image
     header = image_class.header_class.from_fileobj(BytesIO(beginning))
     dtype, missing = header.get_data_dtype(), math.prod(header.get_data_shape())
-    for voxels in _voxels(itertools.chain([beginning], blocks), header.get_data_offset(), dtype):
-        if dtype.kind == "f" and not np.isfinite(voxels[:missing]).all():
+    for values in voxels(itertools.chain([beginning], blocks), header.get_data_offset(), dtype):
+        if dtype.kind == "f" and not np.isfinite(values[:missing]).all():
             raise UserError("it has values that are no numbers")
-        missing -= len(voxels[:missing])
+        missing -= len(values[:missing])
     if missing:
         raise UserError(f"truncated, {missing} voxels are missing")
-
-
-def _voxels(blocks: Iterable[bytes], offset: int, dtype: "np.dtype[Any]") -> Iterator[NDArray[Any]]:
-    """Yield what lies behind the header, in whole voxels, up to the end of the file, where its checksum is."""
-    held = bytearray()
-    for block in blocks:
-        held += block
-        skipped = min(offset, len(held))
-        offset -= skipped
-        end = len(held) - (len(held) - skipped) % dtype.itemsize
-        yield np.frombuffer(bytes(held[skipped:end]), dtype)
-        del held[:end]
 
 
 def write_volume(volume: SimpleITK.Image, target: Path) -> None:
@@ -85,11 +72,6 @@ def write_volume(volume: SimpleITK.Image, target: Path) -> None:
     with atomic_path(target, library_errors=(Exception,)) as temporary:  # see check_content
         SimpleITK.WriteImage(volume, str(temporary), useCompression=True)
         check_content(temporary)  # SimpleITK writes half of a file onto a full disk and says nothing
-
-
-def _reason(error: Exception) -> str:
-    """Return the last line: SimpleITK puts its own source code's place before it."""
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def compare_grids(image: SimpleITK.Image, label: SimpleITK.Image) -> str:

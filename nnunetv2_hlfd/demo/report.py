@@ -1,5 +1,6 @@
 """The demo's result: a table of scores and sizes, and a picture of held-out slices."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from nnunetv2_hlfd.models.fold import FINAL, FoldFolder
-from nnunetv2_hlfd.utilities.atomic import atomic_path, write_text
+from nnunetv2_hlfd.utilities.atomic import write_files
 from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.markdown import markdown_table
 
@@ -78,10 +79,10 @@ def write_report(folder: Path, dataset: str, plans: str, models: Sequence[Model]
         f"whole command nnUNetv2_predict, program start and mirroring included, divided by {num_cases} cases.\n\n"
         f"![Held-out slices](result.png)\n"
     )
-    write_text(folder / "result.md", text)
     rows = read_rows(folder / "raw" / dataset, [folder / "predictions" / model.name for model in models], results)
-    with atomic_path(folder / "result.png") as temporary:
-        draw_picture(rows, [model.title for model in models]).savefig(temporary, dpi=100)
+    picture = io.BytesIO()
+    draw_picture(rows, [model.title for model in models]).savefig(picture, format="png", dpi=100)
+    write_files(folder, {"result.png": picture.getvalue(), "result.md": text.encode()})
     return text
 
 

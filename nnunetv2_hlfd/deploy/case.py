@@ -2,19 +2,22 @@
 
 import gzip
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+from numpy.typing import NDArray
 from torch import Tensor
 
-from nnunetv2_hlfd.deploy.runtime.nifti_file import check_complete, is_compressed
+from nnunetv2_hlfd.deploy.runtime.checks import check_image
+from nnunetv2_hlfd.deploy.runtime.nifti_file import is_compressed
+from nnunetv2_hlfd.utilities.atomic import scratch_folder, writing
 from nnunetv2_hlfd.utilities.errors import UserError
 
 
@@ -29,28 +32,16 @@ def prepare_case(
         previous: prediction of the previous stage, whose labels become channels.
 
     Raises:
-        UserError: for damaged files, too few or too many channels, or values that are not finite.
+        UserError: for damaged files, too few or too many channels, or values that are not finite or become so.
         Exception: of any kind, where nnU-Net cannot read a file.
     """
     for file in files:
-        check_complete(file)
-    preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
-    with as_named(files) as names:
-        try:
-            data, segmentation, properties = preprocessor.run_case(
-                names,
-                None if previous is None else str(previous),
-                predictor.plans_manager,
-                predictor.configuration_manager,
-                predictor.dataset_json,
-            )
-        except Exception as error:
-            if not str(error):  # nnU-Net prints it
-                raise UserError(f"nnU-Net refuses {_listed(files)}; what differs is printed above") from error
-            _check_channels(predictor, names)
-            raise
-        if len(data) != _expected_channels(predictor):
-            _check_channels(predictor, names)
+        check_image(file)
+    try:
+        with as_named(files) as names, np.errstate(over="raise"):  # an infinite deviation would make all values 0
+            data, segmentation, properties = _preprocess(predictor, names, previous)
+    except FloatingPointError as error:
+        raise UserError(f"{_listed(files)}: the values overflow when they are scaled ({error})") from error
     if not np.isfinite(data).all():
         raise UserError(f"{_listed(files)}: NaN or infinite values after normalization")
     if previous is not None:
@@ -59,18 +50,46 @@ def prepare_case(
     return torch.from_numpy(np.ascontiguousarray(data, np.float32)), properties
 
 
+def _preprocess(
+    predictor: nnUNetPredictor, names: Sequence[str], previous: Path | None
+) -> tuple[NDArray[np.floating], NDArray[Any], dict[str, Any]]:
+    """Read and preprocess as nnU-Net does, with a look at the image in between: clipping hides what is infinite."""
+    plans, configuration = predictor.plans_manager, predictor.configuration_manager
+    reader, preprocessor = plans.image_reader_writer_class(), configuration.preprocessor_class(verbose=False)
+    try:
+        image, properties = reader.read_images(names)
+    except Exception as error:
+        if not str(error):  # nnU-Net prints it
+            raise UserError(f"nnU-Net refuses {_listed(names)}; what differs is printed above") from error
+        raise
+    if len(image) != (expected := _expected_channels(predictor)):  # one file may hold several (RGB)
+        raise UserError(f"expected {expected} channels, got {len(image)}: {_listed(names)}")
+    if not np.isfinite(image).all():
+        raise UserError(f"{_listed(names)}: NaN, or values that are infinite in float32")
+    if type(preprocessor).run_case is not DefaultPreprocessor.run_case:
+        seg_file = None if previous is None else str(previous)
+        return preprocessor.run_case(list(names), seg_file, plans, configuration, predictor.dataset_json)
+    labels = None if previous is None else reader.read_seg(str(previous))[0]
+    return preprocessor.run_case_npy(image, labels, properties, plans, configuration, predictor.dataset_json)
+
+
 @contextmanager
 def as_named(files: Sequence[Path]) -> Iterator[list[str]]:
     """Name the files for nnU-Net; of a `.nii.gz` that is not compressed, which nibabel refuses, name a copy that is."""
-    with tempfile.TemporaryDirectory() as temporary:
-        names = [str(file) for file in files]
-        for number, file in enumerate(files):
-            if file.name.endswith(".nii.gz") and not is_compressed(file):
-                copy = Path(temporary) / file.name
-                with file.open("rb") as source, gzip.open(copy, "wb", compresslevel=1) as target:
-                    shutil.copyfileobj(source, target)
-                names[number] = str(copy)
-        yield names
+    with ExitStack() as stack:
+        yield [
+            str(_compressed_copy(file, stack.enter_context(scratch_folder())))
+            if file.name.endswith(".nii.gz") and not is_compressed(file)
+            else str(file)
+            for file in files
+        ]
+
+
+def _compressed_copy(file: Path, folder: Path) -> Path:
+    copy = folder / file.name
+    with writing(copy), file.open("rb") as source, gzip.open(copy, "wb", compresslevel=1) as target:
+        shutil.copyfileobj(source, target)
+    return copy
 
 
 def _expected_channels(predictor: nnUNetPredictor) -> int:
@@ -78,13 +97,5 @@ def _expected_channels(predictor: nnUNetPredictor) -> int:
     return len(dataset_json.get("channel_names") or dataset_json["modality"])
 
 
-def _check_channels(predictor: nnUNetPredictor, names: Sequence[str]) -> None:
-    """Say so where a case has too few or too many channels. Only the reader knows: one file may hold several (RGB)."""
-    found = len(predictor.plans_manager.image_reader_writer_class().read_images(names)[0])
-    expected = _expected_channels(predictor)
-    if found != expected:
-        raise UserError(f"expected {expected} channels, got {found}: {_listed([Path(name) for name in names])}")
-
-
-def _listed(files: Sequence[Path]) -> str:
-    return ", ".join(file.name for file in files)
+def _listed(files: Iterable[Path | str]) -> str:
+    return ", ".join(Path(file).name for file in files)

@@ -1,5 +1,6 @@
 """A torch network as an ONNX or OpenVINO network, checked against itself."""
 
+import itertools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,12 +41,20 @@ def write_onnx(network: nn.Module, shape: Sequence[int], file: Path, description
     if not dynamic:
         _export(network, shape, file, {0: torch.export.Dim("batch", min=1)})
     model = onnx.load(file)
-    for part in (model.graph, *model.graph.node, *model.graph.value_info):
-        part.ClearField("metadata_props")  # torch's stack traces, with the paths of this machine
+    _forget_source(model)
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, description
     onnx.save(model, file)
     return dynamic
+
+
+def _forget_source(model: Any) -> None:
+    """Take out of an ONNX model where its source code lay on this machine, which torch writes beside every node."""
+    graph = model.graph
+    parts = (graph.node, graph.input, graph.output, graph.value_info, graph.initializer)
+    for entry in (graph, *itertools.chain(*parts), *itertools.chain(*(function.node for function in model.functions))):
+        entry.ClearField("metadata_props")
+        entry.ClearField("doc_string")
 
 
 def _try_dynamic(network: nn.Module, shape: Sequence[int], file: Path) -> bool:

@@ -10,9 +10,10 @@ from torch import Tensor
 from nnunetv2_hlfd.deploy.package import Exported, write_package
 from nnunetv2_hlfd.deploy.provenance import Licenses
 from nnunetv2_hlfd.deploy.source import Source
-from nnunetv2_hlfd.models.checkpoints import read_checkpoint, write_checkpoint
+from nnunetv2_hlfd.models.checkpoints import check_finite_weights, read_checkpoint, write_checkpoint
 from nnunetv2_hlfd.settings.settings import PLANS_KEY
 from nnunetv2_hlfd.utilities.errors import UserError
+from nnunetv2_hlfd.utilities.text import without_folders
 
 
 def export_nnunet(
@@ -30,7 +31,7 @@ def export_nnunet(
         licenses: for the model card; unset: not stated.
 
     Raises:
-        UserError: for weights that float16 cannot hold, or an export that is there already.
+        UserError: for weights that are not finite or that float16 cannot hold, or an export that is there already.
     """
 
     def fill(folder: Path) -> None:
@@ -52,6 +53,7 @@ def needs_trainer(source: Source) -> str | None:
 def _prediction_content(source: Source, fold: str, *, half: bool, mirroring: bool) -> dict[str, Any]:
     """Pick what nnU-Net's predictor reads, and the settings of the training where this package made it."""
     content = read_checkpoint(source.file(fold), optional=(PLANS_KEY,))
+    check_finite_weights(content["network_weights"], source.file(fold))
     extras = content.get(PLANS_KEY)
     exported = {
         "network_weights": _halved(content["network_weights"]) if half else content["network_weights"],
@@ -60,7 +62,7 @@ def _prediction_content(source: Source, fold: str, *, half: bool, mirroring: boo
         "inference_allowed_mirroring_axes": source.model.mirror_axes if mirroring else None,
     }
     if isinstance(extras, Mapping):
-        exported[PLANS_KEY] = {key: extras[key] for key in ("trainer", "settings") if key in extras}
+        exported[PLANS_KEY] = without_folders({key: extras[key] for key in ("trainer", "settings") if key in extras})
     return exported
 
 

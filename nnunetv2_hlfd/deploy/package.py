@@ -19,6 +19,7 @@ from nnunetv2_hlfd.utilities.atomic import atomic_path, partial_folder, publish,
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.lock import LOCK_FILE, locked
+from nnunetv2_hlfd.utilities.text import without_folders
 
 SUFFIX = "HLFD"
 _FILE_LISTS = ("dataset", "training", "validation", "test")  # of a dataset.json: names of cases, and paths
@@ -66,10 +67,9 @@ def write_package(
                 raise UserError(f"{existing} is there already. Remove it, or choose another folder with -o.")
         folder = temporary / target.name
         folder.mkdir()
-        write_json(folder / "plans.json", {**model.plans.plans, "plans_name": plans_name})
-        write_json(
-            folder / "dataset.json", {key: value for key, value in model.dataset_json.items() if key not in _FILE_LISTS}
-        )
+        write_json(folder / "plans.json", without_folders({**model.plans.plans, "plans_name": plans_name}))
+        description = {key: value for key, value in model.dataset_json.items() if key not in _FILE_LISTS}
+        write_json(folder / "dataset.json", without_folders(description))
         _copy_fingerprint(source, folder)
         fill(folder)
         write_json(folder / PROVENANCE_FILE, provenance_of(source, choices, dependencies, licenses))

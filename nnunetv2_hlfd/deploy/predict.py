@@ -1,26 +1,24 @@
 """`nnUNetv2_hlfd predict`: nnUNetv2_predict's files, by a faster predictor that no single case can stop."""
 
-import zipfile
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from nnunetv2_hlfd.deploy.case import prepare_case
 from nnunetv2_hlfd.deploy.predictor import Predictor
-from nnunetv2_hlfd.deploy.runtime.errors import UserError as RuntimeUserError
+from nnunetv2_hlfd.deploy.runtime.errors import last_line
 from nnunetv2_hlfd.deploy.runtime.images import find_cases
-from nnunetv2_hlfd.deploy.runtime.nifti_file import check_complete, is_complete
-from nnunetv2_hlfd.utilities.atomic import partial_folder, publish, write_json, writing
+from nnunetv2_hlfd.deploy.segmentation import is_finished, write_case
+from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.lock import LOCK_FILE, locked
 
@@ -45,11 +43,23 @@ class Work:
     progress_bar: bool = True
 
 
-Keep = Callable[[str, NDArray[np.floating]], None]
+class Keeper(Protocol):
+    """Keeps something of each case beside its segmentation."""
+
+    def keep(self, case: str, logits: NDArray[np.floating]) -> None:
+        """Keep it; called before the segmentation appears.
+
+        Args:
+            case: its name.
+            logits: (K, z, y, x) on the grid of the preprocessed image.
+        """
+
+    def has(self, case: str) -> bool:
+        """Whether it is there and whole."""
 
 
 def predict_cases(
-    predictor: Predictor, work: Work, *, only: Collection[str] | None = None, keep: Keep | None = None
+    predictor: Predictor, work: Work, *, only: Collection[str] | None = None, keeper: Keeper | None = None
 ) -> dict[str, str]:
     """Predict every case; returns those that failed with the reason.
 
@@ -59,8 +69,7 @@ def predict_cases(
         predictor: of the model.
         work: what to predict.
         only: names of the cases; unset: all of the folder.
-        keep: is handed the name and the logits (K, z, y, x) of each case before its segmentation appears, on the grid
-            of the preprocessed image.
+        keeper: of something else that is made of each case.
 
     Raises:
         UserError: for an empty folder, a cascade without predictions of the previous stage, or an output that another
@@ -69,11 +78,11 @@ def predict_cases(
     _check_input(predictor, work)
     part = f".part{work.part_id}of{work.num_parts}" if work.num_parts > 1 else ""
     with locked(work.output, "nnUNetv2_hlfd predict", name=f"{part}{LOCK_FILE}"):
-        return _predict(predictor, work, _cases(predictor, work, only), keep)
+        return _predict(predictor, work, _cases(predictor, work, only, keeper), keeper)
 
 
 def _predict(
-    predictor: Predictor, work: Work, cases: Mapping[str, Sequence[Path]], keep: Keep | None
+    predictor: Predictor, work: Work, cases: Mapping[str, Sequence[Path]], keeper: Keeper | None
 ) -> dict[str, str]:
     _write_what_was_asked(predictor, work)
     failed: dict[str, str] = {}
@@ -83,7 +92,7 @@ def _predict(
         while len(writing) > pending:
             case, future = writing.popleft()
             if error := future.exception():
-                failed[case] = _reason(error)
+                failed[case] = last_line(error)
 
     with (
         ThreadPoolExecutor(max(1, work.npp)) as readers,
@@ -97,9 +106,9 @@ def _predict(
                 data, properties = prepared.result()
                 logits = predictor.predict_logits_from_preprocessed_data(data).numpy()
             except Exception as error:  # one bad case must not cost the others
-                failed[case] = _reason(error)
+                failed[case] = last_line(error)
             else:
-                writing.append((case, writers.submit(_write, predictor, work, case, logits, properties, keep)))
+                writing.append((case, writers.submit(_write, predictor, work, case, logits, properties, keeper)))
                 collect(max(1, work.nps))
             bar.update()
         collect(0)
@@ -116,18 +125,22 @@ def _check_input(predictor: Predictor, work: Work) -> None:
         )
 
 
-def _cases(predictor: Predictor, work: Work, only: Collection[str] | None) -> Mapping[str, Sequence[Path]]:
+def _cases(
+    predictor: Predictor, work: Work, only: Collection[str] | None, keeper: Keeper | None
+) -> Mapping[str, Sequence[Path]]:
     ending = predictor.dataset_json["file_ending"]
     found = find_cases(work.images, ending)
     cases = [item for item in found.items() if only is None or item[0] in only][work.part_id :: work.num_parts]
     if work.continue_prediction:
-        cases = [(case, files) for case, files in cases if not _is_finished(work, case, ending)]
+        cases = [(case, files) for case, files in cases if not _is_finished(predictor, work, case, keeper)]
     return dict(cases)
 
 
-def _is_finished(work: Work, case: str, ending: str) -> bool:
-    files = [work.output / f"{case}{ending}", *([work.output / f"{case}.npz"] if work.save_probabilities else [])]
-    return all(zipfile.is_zipfile(file) if file.suffix == ".npz" else is_complete(file) for file in files)
+def _is_finished(predictor: Predictor, work: Work, case: str, keeper: Keeper | None) -> bool:
+    if keeper is not None and not keeper.has(case):
+        return False
+    target = work.output / f"{case}{predictor.dataset_json['file_ending']}"
+    return is_finished(predictor, target, with_probabilities=work.save_probabilities)
 
 
 def _prepared(
@@ -155,26 +168,12 @@ def _write(
     case: str,
     logits: NDArray[np.floating],
     properties: dict[str, Any],
-    keep: Keep | None,
+    keeper: Keeper | None,
 ) -> None:
-    """Write by nnU-Net's export, whole or not at all; the segmentation, which marks a finished case, comes last."""
-    if keep is not None:
-        keep(case, logits)
+    if keeper is not None:
+        keeper.keep(case, logits)
     target = work.output / f"{case}{predictor.dataset_json['file_ending']}"
-    with partial_folder(target) as folder:
-        export_prediction_from_logits(
-            logits,
-            properties,
-            predictor.configuration_manager,
-            predictor.plans_manager,
-            predictor.dataset_json,
-            str(folder / case),
-            work.save_probabilities,
-        )
-        with writing(target, library_errors=(RuntimeUserError,)):
-            check_complete(folder / target.name)  # SimpleITK writes half of a file onto a full disk and says nothing
-        for file in sorted(folder.iterdir(), key=lambda file: file.name == target.name):
-            publish(file, work.output / file.name)
+    write_case(predictor, logits, properties, target, save_probabilities=work.save_probabilities)
 
 
 def _write_what_was_asked(predictor: Predictor, work: Work) -> None:
@@ -183,9 +182,3 @@ def _write_what_was_asked(predictor: Predictor, work: Work) -> None:
     write_json(work.output / "predict_from_raw_data_args.json", asked)
     write_json(work.output / "dataset.json", predictor.dataset_json)
     write_json(work.output / "plans.json", predictor.plans_manager.plans)
-
-
-def _reason(error: BaseException) -> str:
-    """Return the line that says most: SimpleITK's and nnU-Net's messages end with it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else repr(error)

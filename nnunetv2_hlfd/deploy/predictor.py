@@ -155,7 +155,7 @@ class Predictor(nnUNetPredictor):
                 library=torch,
             )
         if not logits.isfinite().all():
-            raise RuntimeError("the network's output is not finite")
+            raise UserError("the network's output is not finite")
         return logits
 
     def _precision(self) -> AbstractContextManager[object]:

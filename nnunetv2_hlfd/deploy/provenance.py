@@ -1,6 +1,5 @@
 """Where an export comes from, for export.json."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,9 +12,7 @@ from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.models.fold import SUMMARY
 from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
-from nnunetv2_hlfd.utilities.text import file_name
-
-_ABSOLUTE = re.compile(r"(/|\\\\|[A-Za-z]:[\\/])[^\n]*")
+from nnunetv2_hlfd.utilities.text import without_folders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +41,7 @@ def provenance_of(
         "orientations": training_orientations(model),
         "validation": {fold: figures for fold, figures in validations.items() if figures},
         "versions": {name: version(name) for name in ("nnunetv2_hlfd", "nnunetv2", "torch", *dependencies)},
-        "records": {fold: _without_folders(record) for fold, record in records.items() if record},
+        "records": {fold: without_folders(record) for fold, record in records.items() if record},
     }
 
 
@@ -57,13 +54,3 @@ def _validation(model: ModelFolder, fold: str) -> dict[str, Any] | None:
         content = read_json(summary)
         dice = float(content["foreground_mean"]["Dice"])
         return {"dice": dice, "cases": len(content["metric_per_case"])} if isfinite(dice) else None
-
-
-def _without_folders(recorded: Any) -> Any:
-    """Shorten every absolute path to its last part."""
-    if isinstance(recorded, Mapping):
-        return {key: _without_folders(value) for key, value in recorded.items()}
-    if isinstance(recorded, list):
-        return [_without_folders(value) for value in recorded]
-    is_path = isinstance(recorded, str) and _ABSOLUTE.fullmatch(recorded)
-    return file_name(recorded) if is_path else recorded

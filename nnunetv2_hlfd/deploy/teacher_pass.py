@@ -22,6 +22,7 @@ from nnunetv2_hlfd.teacher.stored.coarse import encode_coarse
 from nnunetv2_hlfd.teacher.stored.description import Description
 from nnunetv2_hlfd.teacher.stored.encoding import encode
 from nnunetv2_hlfd.teacher.stored.folder import MapsFolder
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.timing import seconds_of_each
 
 _TIMED_SLICES = 8  # of a 2d teacher
@@ -119,10 +120,17 @@ class TeacherPass:
         )
 
     def run(self) -> None:
-        """Make the maps that are missing; stopped at any moment, it goes on from there."""
+        """Make the maps that are missing; stopped at any moment, it goes on from there.
+
+        Raises:
+            UserError: for a case whose image, or the teacher's output on it, is not finite.
+        """
         for case in tqdm(self.missing, desc="Teaching", unit="case", disable=None):
             networks = self.student.networks(case)
-            final, *coarse = self._codes(case, networks)
+            try:
+                final, *coarse = self._codes(case, networks)
+            except UserError as error:
+                raise UserError(f"The teacher cannot predict {case}: {error}.") from error
             self.maps.add(
                 case,
                 final,
@@ -149,11 +157,14 @@ class TeacherPass:
 
     def _whole_image(self, case: str) -> NDArray[np.float32]:
         """A preprocessed image, in a cascade with the labels of the previous stage."""
-        image, _, previous, _ = self.student.dataset.load_case(case)
+        stored, _, previous, _ = self.student.dataset.load_case(case)
+        image = np.array(stored[:], np.float32)
+        if not np.isfinite(image).all():
+            raise UserError("its preprocessed image has NaN or infinite values")
         if previous is None:
-            return np.array(image[:], np.float32)
+            return image
         labels = convert_labelmap_to_one_hot(previous[:], self.student.labels.foreground_labels, np.float32)
-        return np.vstack([image[:], labels]).astype(np.float32, copy=False)
+        return np.vstack([image, labels]).astype(np.float32, copy=False)
 
     def _tiles(self, shape: Sequence[int]) -> int:
         patch = self.predictors[0].configuration_manager.patch_size

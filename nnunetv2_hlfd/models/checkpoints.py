@@ -63,6 +63,20 @@ def read_checkpoint(
     return content
 
 
+def check_finite_weights(weights: Mapping[str, Any], path: Path) -> None:
+    """Refuse weights whose network would say nothing but background, or NaN.
+
+    Raises:
+        UserError: naming the file and the first weight with values that are not finite.
+    """
+    for name, weight in weights.items():
+        if isinstance(weight, torch.Tensor) and weight.is_floating_point() and not weight.isfinite().all():
+            raise UserError(
+                f"{path} is of no use: the weight {name} has NaN or infinite values. Its training went wrong; take "
+                f"another checkpoint, or train again."
+            )
+
+
 def wrapper_hint(weights: Mapping[str, Any]) -> str:
     """Say what mends weights that were saved from inside a wrapper of torch; empty for others.
 

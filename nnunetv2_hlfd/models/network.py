@@ -15,7 +15,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
-from nnunetv2_hlfd.models.checkpoints import wrapper_hint
+from nnunetv2_hlfd.models.checkpoints import check_finite_weights, wrapper_hint
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
@@ -41,9 +41,10 @@ def restore_network(
     supervision it returns the logits in full resolution alone, whatever it is made of.
 
     Raises:
-        UserError: for a trainer that is not found or cannot be called, plans that no network fits, or weights that do
-            not fit it.
+        UserError: for a trainer that is not found or cannot be called, plans that no network fits, weights that do
+            not fit it, or that are not finite.
     """
+    check_finite_weights(checkpoint["network_weights"], file)
     trainer = _find_trainer(str(checkpoint["trainer_name"]), file)
     from_plans = trainer.build_network_architecture is nnUNetTrainer.build_network_architecture
     place = torch.device("meta") if from_plans else nullcontext()

@@ -1,6 +1,7 @@
 """Running a study: several trainings at a time, each a child process with its own log, failures isolated."""
 
 import csv
+import io
 import os
 import time
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ from nnunetv2_hlfd.study.children import Child, Children
 from nnunetv2_hlfd.study.progress import Progress
 from nnunetv2_hlfd.study.runs import Run, splits_file
 from nnunetv2_hlfd.study.teachings import Job, Teaching, find_teachings
+from nnunetv2_hlfd.utilities.atomic import write_text
 from nnunetv2_hlfd.utilities.child_process import last_lines
 from nnunetv2_hlfd.utilities.device import choose_device
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.process_groups import check_nothing_runs
 from nnunetv2_hlfd.utilities.signals import signals_interrupt
 
@@ -115,7 +118,7 @@ class Runner:
         code = child.process.returncode
         well = code == 0 and (isinstance(child.run, Teaching) or child.run.is_finished)
         result = "finished" if well else f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
-        self._record(child, seconds, result)
+        self._record(child, seconds, result, progress)
         if well:
             if isinstance(child.run, Teaching):
                 self._taught.add(child.run.name)
@@ -124,30 +127,30 @@ class Runner:
         self.failed[child.run.name] = f"{result}, log {child.log}"
         progress.say(f"FAILED {child.run.name}: {result}. The last lines of {child.log}:\n\n{last_lines(child.log)}\n")
 
-    def _record(self, child: Child, seconds: float, result: str) -> None:
-        """Add a line to runs.csv: what each start took."""
-        file = self.folder / "runs.csv"
-        new = not file.exists()
-        with file.open("a", newline="", encoding="utf-8") as opened:
-            writer = csv.writer(opened)
-            if new:
-                writer.writerow(_COLUMNS)
-            run = child.run
-            writer.writerow(
-                [
-                    run.name,
-                    run.arm,
-                    run.settings.seed,
-                    run.fold,
-                    result,
-                    round(seconds, 1),
-                    child.peak_bytes,
-                    self.parallel,
-                ]
-            )
+    def _record(self, child: Child, seconds: float, result: str, progress: Progress) -> None:
+        """Add a line to runs.csv: what each start took. Without it the trainings go on all the same."""
+        run = child.run
+        row = (run.name, run.arm, run.settings.seed, run.fold, result, round(seconds, 1), child.peak_bytes)
+        try:
+            _add_row(self.folder / "runs.csv", (*row, self.parallel))
+        except UserError as error:
+            progress.say(f"WARNING: {error}")
 
     def _log(self, run: Job) -> Path:
         return self.folder / f"{run.name}.log"
+
+
+def _add_row(file: Path, row: Sequence[object]) -> None:
+    """Write the table with a row more; half a row of a process that was killed is left out."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    if file.is_file():
+        whole, end, _ = file.read_bytes().decode(errors="replace").rpartition("\n")
+        text.write(whole + end)
+    else:
+        writer.writerow(_COLUMNS)
+    writer.writerow(row)
+    write_text(file, text.getvalue())
 
 
 def default_parallel(device: str) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nnunetv2_hlfd.datasets.locations import results_folder
-from nnunetv2_hlfd.models.checkpoints import read_checkpoint, wrapper_hint
+from nnunetv2_hlfd.models.checkpoints import check_finite_weights, read_checkpoint, wrapper_hint
 from nnunetv2_hlfd.models.fold import FINAL
 from nnunetv2_hlfd.settings.settings import OVERWRITE_VARIABLE
 from nnunetv2_hlfd.training.cost import checkpoint_bytes, in_words, memory_in_words
@@ -110,7 +110,9 @@ def _pretrained(file: str | None) -> Iterator[None]:
     """
     hint = ""
     if file is not None:
-        hint = wrapper_hint(read_checkpoint(Path(file), required=("network_weights",))["network_weights"])
+        weights = read_checkpoint(Path(file), required=("network_weights",))["network_weights"]
+        check_finite_weights(weights, Path(file))
+        hint = wrapper_hint(weights)
     try:
         yield
     except AssertionError as error:  # nnU-Net's, with a whole tensor in it

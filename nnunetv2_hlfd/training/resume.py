@@ -10,7 +10,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from torch import nn
 
-from nnunetv2_hlfd.models.checkpoints import read_checkpoint
+from nnunetv2_hlfd.models.checkpoints import check_finite_weights, read_checkpoint
 from nnunetv2_hlfd.utilities.errors import UserError
 
 
@@ -21,7 +21,9 @@ def read_checkpoint_of_run(path: Path) -> dict[str, Any]:
         UserError: naming them and what to do.
     """
     try:
-        return read_checkpoint(path)
+        content = read_checkpoint(path)
+        check_finite_weights(content["network_weights"], path)
+        return content
     except ValueError as error:
         raise UserError(f"{error}\n{_whole_checkpoints(path)}") from error
 

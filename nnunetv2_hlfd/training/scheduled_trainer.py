@@ -18,6 +18,7 @@ from nnunetv2_hlfd.plans.preprocessed import check_preprocessed
 from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings, overwrite_runs
 from nnunetv2_hlfd.training.cascade import check_previous_stage
 from nnunetv2_hlfd.training.configured_trainer import ConfiguredTrainer
+from nnunetv2_hlfd.training.finite_data import check_finite_data
 from nnunetv2_hlfd.training.replacement import Replacement
 from nnunetv2_hlfd.training.resume import check_network_fits, checkpoint_of, read_checkpoint_of_run, restore
 from nnunetv2_hlfd.training.start import nothing_left
@@ -87,6 +88,8 @@ class ScheduledTrainer(ConfiguredTrainer):
         check_previous_stage(self, [case for cases in self.do_split() for case in cases])
         if not self.was_initialized:
             self.initialize()
+        if not self.resumed and self.local_rank == 0:
+            check_finite_data(self)
         self._prepare_training()
 
     def _prepare_training(self) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from nnunetv2_hlfd.deploy.runtime.errors import last_line
 from nnunetv2_hlfd.utilities.errors import UserError
 
 _PREFIX = ".partial"
@@ -39,7 +40,9 @@ def writing(target: Path, library_errors: tuple[type[Exception], ...] = ()) -> I
     try:
         yield
     except errors as error:
-        raise UserError(f"Could not write {target}: {error}. The previous file, if any, is intact.") from error
+        raise UserError(
+            f"Could not write {target}: {last_line(error)}. The previous file, if any, is intact."
+        ) from error
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
 
 
 def some_names(cases: Iterable[str]) -> str:
@@ -22,3 +24,23 @@ def file_name(recorded: str) -> str:
 def one_line(text: object) -> str:
     """Return a text of somebody else with single spaces only, as for a cell of a table."""
     return " ".join(str(text).split())
+
+
+_FOLDERS = re.compile(r"""(?<![^\s'"(=,])(/|[A-Za-z]:[\\/]|\\\\)[^\s'"()]*[/\\]""")  # of a path inside a text
+
+
+def without_folders(content: Any) -> Any:
+    r"""Return JSON in which every absolute path, of whichever system, is its last part: what leaves the machine.
+
+    >>> without_folders({"folder": "/home/me/model one", "log": ["Reads 'C:\\me\\plans.json' and /me/b", "a / b", 1]})
+    {'folder': 'model one', 'log': ["Reads 'plans.json' and b", 'a / b', 1]}
+    """
+    if isinstance(content, dict):
+        return {key: without_folders(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [without_folders(value) for value in content]
+    if not isinstance(content, str):
+        return content
+    if PurePosixPath(content).is_absolute() or PureWindowsPath(content).is_absolute():
+        return file_name(content.rstrip("/\\"))
+    return _FOLDERS.sub("", content)

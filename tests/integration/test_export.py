@@ -11,6 +11,7 @@ import pytest
 import SimpleITK
 import torch
 from helpers import PREDICT, prediction, stock
+from machine_paths import machine_paths
 
 from nnunetv2_hlfd.cli.main import main
 
@@ -127,14 +128,32 @@ def test_the_checksums_and_the_provenance_stand_beside_it(student, tmp_path):
         provenance["records"]["0"]["teacher"]["networks"][0]["folder"] == "nnUNetTrainerTeacher__nnUNetPlans_short__2d"
     )
     [archive] = tmp_path.glob("*.zip")
-    for name in ("plans.json", "export.json"):
-        assert str(tmp_path.parent) not in (folder / name).read_text()
     with zipfile.ZipFile(archive) as file:
         assert {
             Path(each).relative_to(f"{DATASET}/{folder.name}").as_posix()
             for each in file.namelist()
             if not each.endswith("/")
         } == {*listed, "README.md", "SHA256SUMS"}
+
+
+def test_no_file_names_a_folder_of_the_machine_that_made_it(student, nnunet, tmp_path):
+    """The record names the teacher, stored maps and a previous stage; dataset.json may name the files of cases."""
+    model = shutil.copytree(student, tmp_path / "model")
+    record = json.loads((model / "fold_0/distillation.json").read_text())
+    record["previous_stage"] = str(nnunet / "results" / "stage" / "predicted_next_stage")
+    record["teacher"]["networks"][0]["maps"] = "D:\\me\\maps_teacher_1"
+    record["tap_table"].append(f"taught by {nnunet}/results/teacher")
+    (model / "fold_0/distillation.json").write_text(json.dumps(record))
+    dataset_json = json.loads((model / "dataset.json").read_text())
+    dataset_json["dataset"] = {"case": {"images": [f"{nnunet}/raw/case_0000.nii.gz"]}}
+    (model / "dataset.json").write_text(json.dumps(dataset_json))
+    assert export(model, tmp_path / "out") == 0
+    assert machine_paths(tmp_path / "out", [nnunet, tmp_path, Path("D:\\me")]) == []
+    [file] = (tmp_path / "out").rglob("export.json")
+    exported = json.loads(file.read_text())["records"]["0"]
+    assert exported["previous_stage"] == "predicted_next_stage"
+    assert exported["teacher"]["networks"][0]["maps"] == "maps_teacher_1"
+    assert exported["tap_table"][-1] == "taught by teacher"
 
 
 def test_a_model_of_stock_nnunet_is_exported_as_well(teacher_2d, tmp_path):

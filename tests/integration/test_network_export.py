@@ -11,6 +11,7 @@ import onnx
 import pytest
 import SimpleITK
 from helpers import PREDICT, prediction, stock, train_once
+from machine_paths import machine_paths
 from phantom_data import REGIONS_DATASET
 
 from nnunetv2_hlfd.cli.main import main
@@ -167,6 +168,11 @@ def test_eight_bits_cost_what_is_reported_and_the_limit_holds(model, as_openvino
     assert export(model, tmp_path / "none", "-to", "openvino", "--int8", "-max_dice_drop", "-2") == 2
     assert "is above the limit of -2.0 (-max_dice_drop); nothing was written" in capsys.readouterr().err
     assert not [each for each in (tmp_path / "none").rglob("*") if each.is_file()]
+
+
+def test_no_file_names_a_folder_of_the_machine_that_made_it(as_onnx, as_openvino, nnunet):
+    for export in (as_onnx, as_openvino):
+        assert machine_paths(export.parents[1], [nnunet, export.parents[1]]) == []
 
 
 def test_half_precision_halves_the_weights(model, as_openvino, tmp_path):

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK
@@ -22,6 +23,7 @@ from nnunetv2_hlfd.deploy.predictor import Predictor
 
 DATASET = "Dataset901_Phantom"
 CPU = ("-device", "cpu", "--disable_progress_bar")
+ENDINGS = (".nii.gz", ".npz", ".pkl")
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +146,25 @@ def test_a_bad_case_is_named_and_the_others_are_finished(model, images, tmp_path
     }
 
 
+def test_images_with_values_that_are_not_finite_are_refused_by_name(model, images, tmp_path, capsys):
+    """The model clips as for CT, which hides infinite values; SimpleITK reads NaN as 0."""
+    cases = tmp_path / "cases"
+    cases.mkdir()
+    source = sorted(images.glob("*.nii.gz"))[0]
+    shutil.copy(source, cases)
+    image = nibabel.load(source)
+    beyond = image.get_fdata() * 1e300
+    nan = image.get_fdata().astype(np.float32)
+    nan[5, 6, 3] = np.nan
+    for name, values in {"nan": nan, "beyond": beyond}.items():
+        nibabel.save(nibabel.Nifti1Image(values, image.affine), cases / f"{name}_0000.nii.gz")
+    assert predict(model, cases, tmp_path / "out") == 1
+    message = capsys.readouterr().err
+    assert "nan FAILED: nan_0000.nii.gz has NaN or infinite voxels" in message
+    assert "beyond FAILED: beyond_0000.nii.gz: " in message
+    assert [file.name for file in (tmp_path / "out").glob("*.nii.gz")] == [source.name.replace("_0000", "")]
+
+
 def test_after_a_kill_it_goes_on_with_what_is_missing(model, images, tmp_path, expected):
     cases, output = tmp_path / "cases", tmp_path / "out"
     cases.mkdir()
@@ -191,15 +212,21 @@ def test_on_a_full_disk_cases_fail_and_every_segmentation_that_is_there_is_whole
     assert not [file.name for file in copy.iterdir() if file.name.startswith(".")]
 
 
-def test_a_segmentation_that_is_not_whole_is_predicted_again(model, images, tmp_path):
-    """As nnUNetv2_predict leaves it on a full disk."""
-    assert predict(model, images, tmp_path) == 0
-    whole, cut = sorted(tmp_path.glob("*.nii.gz"))[:2]
-    intact = labels(cut)
-    cut.write_bytes(cut.read_bytes()[:-20])
+def test_a_case_whose_files_are_not_whole_is_predicted_again(model, images, tmp_path):
+    """As nnUNetv2_predict leaves them on a full disk."""
+    assert predict(model, images, tmp_path, "--save_probabilities") == 0
+    whole, *others = sorted(tmp_path.glob("*.nii.gz"))
+    damaged = [Path(str(file).replace(".nii.gz", ending)) for file, ending in zip(others, ENDINGS, strict=True)]
+    intact = [(labels(file), file.stat().st_mtime_ns) for file in others]
+    for file in damaged:
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2])
     before = whole.stat().st_mtime_ns
-    assert predict(model, images, tmp_path, "--continue_prediction") == 0
-    np.testing.assert_array_equal(labels(cut), intact)
+    assert predict(model, images, tmp_path, "--continue_prediction", "--save_probabilities") == 0
+    for file, (segmentation, modified) in zip(others, intact, strict=True):
+        np.testing.assert_array_equal(labels(file), segmentation)
+        assert file.stat().st_mtime_ns > modified
+        assert np.load(str(file).replace(".nii.gz", ".npz"))["probabilities"].shape[0] == 3
     assert whole.stat().st_mtime_ns == before
 
 

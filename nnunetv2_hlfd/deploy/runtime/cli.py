@@ -1,28 +1,39 @@
 """Command line of an exported model: `python predict.pyz -i INPUT -o OUTPUT`."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import UserError
-from .images import find_cases, read_image, write_segmentation
+from .errors import UserError, last_line
+from .images import find_cases, is_finished, read_image, write_segmentation
 from .network import find_networks, open_network
-from .nifti_file import is_complete
 from .predict import predict_labels
 from .readers import find_reader
 from .verify import find_damage
 
+_BROKEN_PIPE = 141  # exit code of a program that SIGPIPE ends
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Predict every case of a folder; the exit code is 1 where a case failed, 2 for a mistake in the arguments."""
+    """Predict every case of a folder; the exit code is 1 where a case failed, 2 for a mistake of the user or a disk."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.verify and None in (options.i, options.o):
         parser.error("expected -i and -o, or --verify")
     try:
         return _verify(options.m) if options.verify else _predict(options)
+    except BrokenPipeError:  # nobody reads what is printed, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except KeyboardInterrupt:
+        print("interrupted. Add --continue_prediction to go on.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"{error.strerror or error}: {error.filename or options.o}", file=sys.stderr)
+        return 2
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -73,7 +84,7 @@ def _predict(options: argparse.Namespace) -> int:
     failed = []
     for number, (case, files) in enumerate(cases.items(), start=1):
         file = options.o / f"{case}{model.file_ending}"
-        if options.continue_prediction and is_complete(file):
+        if options.continue_prediction and is_finished(file, model):
             continue
         start = time.perf_counter()
         try:
@@ -84,8 +95,7 @@ def _predict(options: argparse.Namespace) -> int:
             write_segmentation(labels, image, file, model)
         except Exception as error:  # one bad case must not cost the others
             failed.append(case)
-            reason = (str(error).strip() or repr(error)).splitlines()[-1]  # SimpleITK's last line says most
-            print(f"[{number}/{len(cases)}] {case} FAILED: {reason}", file=sys.stderr)
+            print(f"[{number}/{len(cases)}] {case} FAILED: {last_line(error)}", file=sys.stderr)
         else:
             print(f"[{number}/{len(cases)}] {case}: {time.perf_counter() - start:.1f} s", flush=True)
     if failed:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .checks import check_image, check_segmentation, is_whole
 from .description import Description
 from .errors import UserError
-from .nifti_file import check_complete
 from .readers import find_reader
 from .readers.reader import Image
 from .whole_file import whole_file
@@ -35,16 +35,19 @@ def read_image(files: Sequence[Path], model: Description) -> Image:
     """Read a case.
 
     Raises:
-        UserError: for missing channels, damaged files, or files of different shape or spacing.
+        UserError: for missing channels, damaged files, files of different shape or spacing, or voxels that are no
+            finite numbers.
         Exception: of any kind, for a file that the reader's library cannot read.
     """
     for file in files:
-        check_complete(file)
+        check_image(file)
     image = find_reader(model.reader).read(files)
     if len(image.data) != model.channels:
         raise UserError(
             f"expected {model.channels} channels, got {len(image.data)}: {', '.join(file.name for file in files)}"
         )
+    if not np.isfinite(image.data).all():
+        raise UserError(f"{', '.join(file.name for file in files)}: NaN, or values that are infinite in float32")
     return image
 
 
@@ -53,8 +56,18 @@ def write_segmentation(labels: NDArray[np.integer], image: Image, file: Path, mo
 
     Raises:
         UserError: where the file cannot be written.
-        Exception: where the reader's library says so.
     """
+    reader = find_reader(model.reader)
+
+    def compare(written: Path) -> None:
+        if not np.array_equal(reader.read([written]).data[0], labels):
+            raise UserError("what was written is read back as something else")
+
     with whole_file(file) as temporary:
-        find_reader(model.reader).write(labels, image.geometry, temporary)
-        check_complete(temporary)  # SimpleITK writes half of a NIfTI file onto a full disk and says nothing
+        reader.write(labels, image.geometry, temporary)
+        check_segmentation(temporary, compare)  # some libraries write half of a file onto a full disk and say nothing
+
+
+def is_finished(file: Path, model: Description) -> bool:
+    """Return whether a segmentation is there, whole, and can be read."""
+    return is_whole(file, lambda written: find_reader(model.reader).read([written]))

@@ -18,13 +18,13 @@ def predict_labels(
     """Predict the labels (z, y, x) of an image, by the mean of the networks' logits.
 
     Raises:
-        UserError: for an image that no network can take.
+        UserError: for an image whose values overflow, or an output that is not finite.
     """
     model = networks[0].description
     prepared = prepare(image, model)
-    if not np.isfinite(prepared.data).all():
-        raise UserError("the image has NaN or infinite values after normalization")
     logits = predict_logits(prepared.data, networks, step_size=step_size, mirroring=mirroring)
+    if not np.isfinite(logits).all():
+        raise UserError("the network's output is not finite")
     return to_labels(logits, prepared, model)
 
 

@@ -26,7 +26,11 @@ class Prepared:
 
 
 def prepare(image: Image, model: Description) -> Prepared:
-    """Transpose, crop to what is not zero, normalize, resample: nnU-Net's order."""
+    """Transpose, crop to what is not zero, normalize, resample: nnU-Net's order.
+
+    Raises:
+        UserError: for values that overflow when they are scaled, or are not those of the model's images.
+    """
     axes = model.transpose
     data = image.data.transpose([0, *(axis + 1 for axis in axes)])
     spacing = tuple(image.spacing[axis] for axis in axes)
@@ -35,10 +39,17 @@ def prepare(image: Image, model: Description) -> Prepared:
     box = _bounding_box(mask)
     data, inside = data[(slice(None), *box)], mask[box]
     channels = zip(data, model.normalization, strict=True)
-    data = np.stack([normalize(channel, inside, how) for channel, how in channels])
+    try:
+        with np.errstate(over="raise"):  # an infinite deviation would make all values 0
+            data = np.stack([normalize(channel, inside, how) for channel, how in channels])
+    except FloatingPointError as error:
+        raise UserError(f"the image's values overflow when they are scaled ({error})") from error
     shape = new_shape(data.shape[1:], spacing, target)
+    data = resample(data, shape, spacing, target, model.resample_image)
+    if not np.isfinite(data).all():
+        raise UserError("the image has NaN or infinite values after normalization")
     return Prepared(
-        data=resample(data, shape, spacing, target, model.resample_image),
+        data=data,
         spacing=spacing,
         target_spacing=target,
         full_shape=mask.shape,

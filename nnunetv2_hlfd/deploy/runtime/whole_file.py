@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import UserError
+from .errors import UserError, last_line
 
 _PREFIX = ".partial-"
 _ABANDONED_SECONDS = 3600  # no segmentation takes as long to write
@@ -24,7 +24,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     beside it, so no two processes share it; what processes that were killed have left there is removed after an hour.
 
     Raises:
-        UserError: where the file cannot be written, or a check in the block says so.
+        UserError: in place of any error in the block, naming the file.
     """
     try:
         for leftover in path.parent.glob(f"{_PREFIX}*"):
@@ -40,5 +40,5 @@ def whole_file(path: Path) -> Iterator[Path]:
                 part.replace(path.with_name(part.name))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    except (OSError, UserError) as error:
-        raise UserError(f"could not write {path}: {error}") from error
+    except Exception as error:  # the libraries that write have kinds of their own
+        raise UserError(f"could not write {path}: {last_line(error)}. The previous file, if any, is intact.") from error

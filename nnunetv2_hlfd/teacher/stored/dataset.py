@@ -75,7 +75,12 @@ def open_maps(file: Path) -> Any:
 
 
 def write_maps(file: Path, codes: NDArray[np.uint8], patch_size: Sequence[int]) -> None:
-    """Write the codes (K, z, y, x) of a case, compressed in blocks for reading patches of this size."""
+    """Write the codes (K, z, y, x) of a case, compressed in blocks for reading patches of this size.
+
+    Raises:
+        OSError: where what was written is read back as something else.
+        RuntimeError: where blosc2 cannot write.
+    """
     blocks, chunks = comp_blosc2_params(codes.shape, patch_size, bytes_per_pixel=codes.itemsize)
     blosc2.asarray(
         np.ascontiguousarray(codes),
@@ -84,3 +89,5 @@ def write_maps(file: Path, codes: NDArray[np.uint8], patch_size: Sequence[int]) 
         blocks=blocks,
         cparams={"codec": blosc2.Codec.LZ4HC, "clevel": 5, "filters": [blosc2.Filter.NOFILTER], "nthreads": 4},
     )
+    if not np.array_equal(open_maps(file)[:], codes):
+        raise OSError("what was written is read back as something else")

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from faults import run_on_disk
@@ -104,6 +105,33 @@ def test_a_disk_that_may_not_be_written_is_named_by_a_real_subcommand(tmp_path):
     assert process.stderr == f"nnUNetv2_hlfd demo: {message}"
 
 
+def test_a_full_disk_under_the_output_is_said_in_one_line():
+    """As after > LOG."""
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            [*PROGRAM, "trainers_path"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert process.returncode == 2
+    message = "No space left on device. Free some space, or choose another disk.\n"
+    assert process.stderr == f"nnUNetv2_hlfd trainers_path: {message}"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("unable to open shared memory object </torch_1>: Too many open files (24)"), "ulimit -n"),
+        (RuntimeError("in a source, line 5\n[enforce fail] No space left on device"), "Free some space"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp', '/x']"), "in TMPDIR."),
+        (OSError("Matplotlib requires access to a writable cache directory, but the default"), "in TMPDIR."),
+    ],
+)
+def test_what_libraries_say_of_a_disk_is_a_message(run, capsys, error, message):
+    assert run(fails(error)) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert message in printed
+
+
 # What is no fault
 
 
@@ -120,11 +148,12 @@ def test_what_goes_on_by_itself_says_so_after_ctrl_c(name):
 
 
 @pytest.mark.parametrize("buffering", ["", "1"])
-def test_a_reader_that_is_gone_ends_the_command_without_a_word(buffering):
+@pytest.mark.parametrize("arguments", [["trainers_path"], ["--help"], ["plan", "--help"]], ids=" ".join)
+def test_a_reader_that_is_gone_ends_the_command_without_a_word(buffering, arguments):
     reading, writing = os.pipe()
     os.close(reading)
     process = subprocess.run(
-        [*PROGRAM, "trainers_path"],
+        [*PROGRAM, *arguments],
         stdout=writing,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": buffering},

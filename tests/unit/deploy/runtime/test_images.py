@@ -11,8 +11,8 @@ import SimpleITK
 from descriptions import make_description
 from faults import run_on_disk
 
-from nnunetv2_hlfd.deploy.runtime.images import find_cases, read_image, write_segmentation
-from nnunetv2_hlfd.deploy.runtime.nifti_file import check_complete, is_complete
+from nnunetv2_hlfd.deploy.runtime.checks import check_complete
+from nnunetv2_hlfd.deploy.runtime.images import find_cases, is_finished, read_image, write_segmentation
 
 MODEL = make_description()
 TWO_CHANNELS = make_description(channels=2)
@@ -141,8 +141,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 from descriptions import make_description
-from nnunetv2_hlfd.deploy.runtime.images import write_segmentation
-from nnunetv2_hlfd.deploy.runtime.nifti_file import is_complete
+from nnunetv2_hlfd.deploy.runtime.images import is_finished, write_segmentation
 from nnunetv2_hlfd.deploy.runtime.readers.itk import Geometry
 from nnunetv2_hlfd.deploy.runtime.readers.reader import Image
 target = Path(sys.argv[1])
@@ -158,7 +157,7 @@ try:
     write(80)
 except (ValueError, RuntimeError) as error:
     print(str(error).splitlines()[-1])
-print(is_complete(target), SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(target))).max())
+print(is_finished(target, make_description()), SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(target))).max())
 print([file.name for file in target.parent.iterdir()])
 """
 
@@ -197,8 +196,8 @@ def test_what_a_killed_process_left_is_removed_after_an_hour(tmp_path):
 
 def test_a_result_is_complete_where_it_is_there_and_whole(tmp_path):
     file = write(tmp_path / "a.nii.gz")
-    assert is_complete(file)
-    assert not is_complete(tmp_path / "b.nii.gz")
-    assert not is_complete(tmp_path / "b.nrrd")
+    assert is_finished(file, MODEL)
+    assert not is_finished(tmp_path / "b.nii.gz", MODEL)
+    assert not is_finished(tmp_path / "b.nrrd", MODEL)
     file.write_bytes(file.read_bytes()[:-9])
-    assert not is_complete(file)
+    assert not is_finished(file, MODEL)
