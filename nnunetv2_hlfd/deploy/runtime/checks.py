@@ -82,7 +82,7 @@ def _is_whole_gipl(file: Path) -> bool:
 def _is_whole_nrrd(file: Path) -> bool:
     """Whether the voxels, if they are compressed by gzip, end with their checksum."""
     with file.open("rb") as opened:
-        header = b"".join(itertools.takewhile(bytes.strip, opened))
+        header = b"".join(itertools.takewhile(lambda line: bytes(line).strip(), opened))
         if b"\nencoding: gz" not in header or b"\ndata file:" in header:
             return True
         stream = zlib.decompressobj(wbits=31)
