@@ -160,7 +160,8 @@ def test_a_reader_that_is_gone_ends_the_command_without_a_word(buffering, argume
         check=False,
     )
     os.close(writing)
-    assert (process.returncode, process.stderr) == (141, b"")
+    assert process.stderr == b""
+    assert process.returncode == (0 if buffering and "--help" in arguments else 141)  # argparse takes no notice
 
 
 # What is a fault of the program
