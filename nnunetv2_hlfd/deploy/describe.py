@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nnunetv2_hlfd.deploy.runtime.description import Description, Normalization, Resampling
+from nnunetv2_hlfd.deploy.inputs import spacing_range, training_orientations
+from nnunetv2_hlfd.deploy.runtime.description import Description, Label, Normalization, Resampling, Training
 from nnunetv2_hlfd.deploy.runtime.readers import READERS
 from nnunetv2_hlfd.models.folder import ModelFolder
+from nnunetv2_hlfd.models.labels import channel_names, foreground_labels
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
@@ -48,6 +50,13 @@ def describe(model: ModelFolder, *, mirroring: bool) -> Description:
             heads=labels.num_segmentation_heads,
             regions_class_order=tuple(labels.regions_class_order) if labels.has_regions else None,
             mirror_axes=model.mirror_axes if mirroring else None,
+            channel_names=tuple(channel_names(model.dataset_json)),
+            labels=tuple(
+                Label(name=name, values=values) for name, values in foreground_labels(model.dataset_json).items()
+            ),
+            training=Training(
+                spacing=spacing_range(model.path, plans.plans), orientations=tuple(training_orientations(model))
+            ),
         )
 
 

@@ -48,6 +48,7 @@ class Step:
         total: number of epochs or cases to count, if any.
         labels: names of the labels whose pseudo Dice a training prints.
         environment: variables of the command beside those of the workspace.
+        succeeded: exit codes of the command that mean that it has done its work.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Step:
     total: int | None = None
     labels: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    succeeded: Collection[int] = (0,)
 
 
 class Workspace:
@@ -208,7 +210,7 @@ def _run(workspace: Workspace, step: Step, command: Sequence[str], watchdog: Wat
         finally:
             _end(child)
             watchdog.tell(child.pid)
-    if code != 0:
+    if code not in step.succeeded:
         raise StepFailedError(
             f"Step '{step.title}' failed with exit code {code}. The last lines of {log_file}:\n\n"
             f"{last_lines(log_file)}\n\nRun the same command again to continue from this step."

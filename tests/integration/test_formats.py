@@ -8,20 +8,24 @@ import shutil
 import imageio.v3
 import nibabel
 import numpy as np
-import onnx
 import pytest
 from color_model import FORMATS, SHEARED, by_nibabel, make_scene, rename_reader, write_model
 from helpers import load
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
-from predictions import assert_same_segmentations, exported_folder, predict, run_program, stock_predict
+from predictions import (
+    assert_same_segmentations,
+    describe_again,
+    exported_folder,
+    predict,
+    run_program,
+    stock_predict,
+)
 
 from nnunetv2_hlfd.cli.main import main
-from nnunetv2_hlfd.deploy.describe import describe
 from nnunetv2_hlfd.deploy.runtime.network import Network, open_network
 from nnunetv2_hlfd.deploy.runtime.predict import predict_labels
 from nnunetv2_hlfd.deploy.runtime.readers.reader import Image
 from nnunetv2_hlfd.models.checkpoints import write_checkpoint
-from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.utilities.dice import dice
 
 SLOW = pytest.mark.slow
@@ -43,15 +47,6 @@ def exported(model, tmp_path_factory):
     return exported_folder(output)
 
 
-def describe_again(exported, model):
-    """Write what an export of the model would say about its images."""
-    file = exported / "fold_0/network.onnx"
-    network = onnx.load(file)
-    [entry] = [entry for entry in network.metadata_props if entry.key == "nnunet"]
-    entry.value = describe(ModelFolder.open(model), mirroring=True).to_json()
-    onnx.save(network, file)
-
-
 QUICK = ("png", "3d tif", "sheared")
 
 
@@ -66,6 +61,39 @@ def test_every_format_is_predicted_as_by_stock_nnunet(model, exported, tmp_path,
     stock_predict(model, images, tmp_path / "stock")
     assert predict(model, images, tmp_path / "ours") == 0
     assert run_program(exported, images, tmp_path / "program") == 0
+    for folder in ("ours", "program"):
+        assert_same_segmentations(tmp_path / folder, tmp_path / "stock", reader, ending)
+
+
+NAMES = (
+    "1.2.840.1",
+    "p",
+    "p.1",
+    "a b (c) & d",
+    "Mu\u0308ller",
+    "a_0000",
+    "x.nii.gz",
+    "[1]*",
+    "-dash",
+    "$HOME 'x'",
+    "日本",
+)
+
+
+def test_cases_of_any_name_are_predicted_as_by_stock_nnunet(model, exported, tmp_path):
+    reader, ending, _, write = FORMATS["png"]
+    images = tmp_path / "images"
+    images.mkdir()
+    for seed, name in enumerate(NAMES):
+        write(make_scene((1, 48, 64), seed=seed)[0], images, name)
+    rename_reader(model, reader, ending)
+    describe_again(exported, model)
+    stock_predict(model, images, tmp_path / "stock")
+    assert predict(model, images, tmp_path / "ours") == 0
+    assert run_program(exported, images, tmp_path / "program") == 0
+    names = sorted(f"{name}.png" for name in NAMES)
+    for folder in ("stock", "ours", "program"):
+        assert sorted(file.name for file in (tmp_path / folder).glob("*.png")) == names
     for folder in ("ours", "program"):
         assert_same_segmentations(tmp_path / folder, tmp_path / "stock", reader, ending)
 

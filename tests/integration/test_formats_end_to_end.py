@@ -78,7 +78,7 @@ def test_a_data_set_teaches_is_exported_quantized_and_predicted_as_by_stock_nnun
         folder = "-".join([to, *more])
         arguments = ["export", "-m", teacher, "-o", tmp_path / folder, "-to", to, *more]
         assert main([str(argument) for argument in arguments]) == 0
-        assert run_program(exported_folder(tmp_path / folder), images, tmp_path / f"by {folder}") == 0
+        assert run_program(exported_folder(tmp_path / folder), images, tmp_path / f"by {folder}") in (0, 3)
         least = 0.95 if more else 0.999
         assert_same_segmentations(tmp_path / f"by {folder}", stocks, reader, ending, least=least)
     stock_predict(student, images, tmp_path / "stock student")

@@ -18,6 +18,7 @@ from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.deploy.runtime.network import find_networks, open_network
 
 DATASET = "Dataset901_Phantom"
+PREDICTED = (0, 3)  # 3: with warnings, since what a hardly trained network finds has other intensities
 WITHOUT = """
 import importlib.abc, runpy, sys
 class Missing(importlib.abc.MetaPathFinder):
@@ -95,7 +96,7 @@ def labels(file):
 
 def assert_program_predicts_as_nnunet(folder, model, images, tmp_path, *more):
     done = run_program(folder, images, tmp_path / "a")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in PREDICTED, done.stderr
     stock(PREDICT, *prediction(model, images, tmp_path / "b"), *more)
     [file] = (tmp_path / "b").glob("*.nii.gz")
     assert (labels(tmp_path / "a" / file.name) == labels(file)).mean() > 0.998
@@ -119,7 +120,7 @@ def test_3d_and_regions(to, regions_3d, nnunet, tmp_path):
     """Beside our own command: nnU-Net's float16 sums are 0 at a patch's corners, which is the threshold of a region."""
     assert export(regions_3d, tmp_path / "out", "-to", to) == 0
     images = nnunet / "raw" / REGIONS_DATASET / "imagesTs"
-    assert run_program(exported(tmp_path / "out"), images, tmp_path / "a").returncode == 0
+    assert run_program(exported(tmp_path / "out"), images, tmp_path / "a").returncode in PREDICTED
     assert main(["predict", "-m", str(regions_3d), "-i", str(images), "-o", str(tmp_path / "b"), "-device", "cpu"]) == 0
     [file] = (tmp_path / "b").glob("*.nii.gz")
     assert (labels(tmp_path / "a" / file.name) == labels(file)).mean() > 0.998
@@ -268,4 +269,4 @@ def test_unet_plus_plus_is_exported(train, variant, tmp_path, to, nnunet):
     assert export(fold.parent, tmp_path / "out", "-to", to) == 0
     images = nnunet / "raw" / DATASET / "imagesTs"
     done = run_program(exported(tmp_path / "out"), images, tmp_path / "a", "--disable_tta")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in PREDICTED, done.stderr

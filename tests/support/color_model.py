@@ -1,5 +1,6 @@
 """A model of three channels that finds blobs in any kind of file, and the files of its cases."""
 
+import gzip
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,6 +56,7 @@ def write_model(folder: Path, plans: dict[str, Any], **changes: Any) -> Path:
         "configurations": {"2d": configuration},
         "foreground_intensity_properties_per_channel": intensities,
     }
+    plans.pop("original_median_spacing_after_transp")  # the scenes have any spacing
     model = folder / "nnUNetTrainer__nnUNetPlans__2d"
     (model / "fold_0").mkdir(parents=True)
     dataset = {"channel_names": dict(zip("012", "RGB", strict=True)), "labels": LABELS, "numTraining": 1}
@@ -132,6 +134,28 @@ def in_3d_tif(image: Channels, folder: Path, case: str) -> None:
     (folder / f"{case}.json").write_text(json.dumps({"spacing": [2.0, 1.2, 0.9]}))
 
 
+def by_hand(order: str) -> Callable[[NDArray[Any], Path], None]:
+    """A gzipped nrrd file with axes of its own, in either byte order, as other programs than SimpleITK write it."""
+
+    def save(channel: NDArray[Any], file: Path) -> None:
+        sizes = " ".join(map(str, reversed(channel.shape)))
+        header = (
+            "NRRD0004\ntype: short\ndimension: 3\nspace: right-anterior-superior\nspace origin: (1,2,3)\n"
+            f"space directions: (0,0,2) (0.9,0,0) (0,-0.8,0)\nsizes: {sizes}\nencoding: gzip\n"
+            f"endian: {'big' if order == '>' else 'little'}\n\n"
+        )
+        file.write_bytes(header.encode() + gzip.compress(channel.astype(f"{order}i2").tobytes()))
+
+    return save
+
+
+def with_rounded_headers(image: Channels, folder: Path, case: str) -> None:
+    """2.5 mm in one channel, and what is left of it in single precision in another."""
+    for number, size in enumerate((2.5, 2.4999990463, 2.5)):
+        save = by_itk(**{**ROTATED, "Spacing": (0.8, 0.9, size)})
+        save(image[number].astype(np.int16), folder / f"{case}_{number:04d}.nii.gz")
+
+
 PERMUTED = {"Spacing": (0.8, 0.9, 2.5), "Origin": (-30.5, 12.25, 7), "Direction": (0, 0, 1, -1, 0, 0, 0, -1, 0)}
 ROTATED = {**PERMUTED, "Direction": (0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1)}
 SHEARED = ((-1, 0, 0, 3), (0, 1, 0.5, -4), (0, 0, 2, 5), (0, 0, 0, 1.0))
@@ -142,6 +166,10 @@ FORMATS = {  # nnU-Net's reader, file ending, extents, writer
     "3d tif": ("Tiff3DIO", ".tif", (2, 56, 72), in_3d_tif),
     "rotated": ("SimpleITKIO", ".nii.gz", (2, 56, 72), in_files(by_itk(**ROTATED), ".nii.gz")),
     "nrrd": ("SimpleITKIO", ".nrrd", (2, 56, 72), in_files(by_itk(**PERMUTED), ".nrrd")),
+    "big-endian nrrd": ("SimpleITKIO", ".nrrd", (2, 56, 72), in_files(by_hand(">"), ".nrrd")),
+    "gzipped nrrd, reoriented": ("SimpleITKIOWithReorient", ".nrrd", (56, 2, 72), in_files(by_hand("<"), ".nrrd")),
+    "gipl": ("SimpleITKIO", ".gipl", (2, 56, 72), in_files(by_itk(Spacing=(0.8, 0.9, 2.5)), ".gipl")),
+    "rounded headers": ("SimpleITKIO", ".nii.gz", (2, 56, 72), with_rounded_headers),
     "mha": ("SimpleITKIO", ".mha", (2, 56, 72), in_files(by_itk(**PERMUTED), ".mha")),
     "reoriented": ("SimpleITKIOWithReorient", ".nii.gz", (56, 2, 72), in_files(by_itk(**PERMUTED), ".nii.gz")),
     "sheared": ("NibabelIO", ".nii.gz", (2, 56, 72), in_files(by_nibabel(SHEARED), ".nii.gz")),

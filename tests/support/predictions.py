@@ -1,18 +1,30 @@
 """Predictions of any format, in this process: stock nnU-Net's, those of `predict` and of an export's predict.pyz."""
 
 import numpy as np
+import onnx
 import torch
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_hlfd.cli.main import main
+from nnunetv2_hlfd.deploy.describe import describe
 from nnunetv2_hlfd.deploy.runtime.cli import main as program
+from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.utilities.dice import dice
 
 
 def exported_folder(output):
     [folder] = output.glob("Dataset*/nnUNetTrainer*")
     return folder
+
+
+def describe_again(exported, model):
+    """Write into the network of an export what an export of the model would say about its images now."""
+    file = exported / "fold_0/network.onnx"
+    network = onnx.load(file)
+    [entry] = [entry for entry in network.metadata_props if entry.key == "nnunet"]
+    entry.value = describe(ModelFolder.open(model), mirroring=True).to_json()
+    onnx.save(network, file)
 
 
 def stock_predict(model, images, output):

@@ -22,7 +22,7 @@ HEIGHTS = {
     folder: -depth for depth, layer in enumerate(LAYERS.strip().splitlines()) for folder in re.findall(r"\w+", layer)
 }
 RUNTIME = "nnunetv2_hlfd.deploy.runtime"
-READERS = ("nibabel", "imageio", "tifffile")  # where a model's images need them
+OPTIONAL = ("nibabel", "imageio", "tifffile", "highdicom", "pydicom")  # where a model's images, or DICOM-SEG, need them
 FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if file.parent != PACKAGE]
 
 
@@ -51,7 +51,7 @@ def test_no_import_runs_upward():
 
 def test_the_program_for_machines_without_torch_imports_nothing_of_the_package_but_itself():
     """Nothing that exists on POSIX alone either, such as os.fork: `predict.pyz` runs on Windows as well."""
-    allowed = {*sys.stdlib_module_names, "numpy", "SimpleITK", "onnxruntime", "openvino", *READERS}
+    allowed = {*sys.stdlib_module_names, "numpy", "SimpleITK", "onnxruntime", "openvino", *OPTIONAL}
     allowed -= {"fcntl", "resource", "signal", "multiprocessing"}
     everywhere = {"fsync", "devnull", "open", "O_WRONLY", "dup2"}
     foreign = []

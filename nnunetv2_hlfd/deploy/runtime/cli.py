@@ -3,22 +3,27 @@
 import argparse
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import UserError, last_line
-from .images import find_cases, is_finished, read_image, write_segmentation
+from .cases import find_all
+from .dicom_seg import check_dicom_seg
+from .errors import UserError
 from .network import find_networks, open_network
-from .predict import predict_labels
 from .readers import find_reader
 from .verify import find_damage
+from .work import How, predict_cases
 
 _BROKEN_PIPE = 141  # exit code of a program that SIGPIPE ends
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Predict every case of a folder; the exit code is 1 where a case failed, 2 for a mistake of the user or a disk."""
+    """Predict every case of a folder.
+
+    Returns:
+        0: all is predicted; 1: a case failed, or an image matches no case; 2: a mistake of the user or a disk;
+        3: all is predicted, and there are warnings.
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.verify and None in (options.i, options.o):
@@ -44,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Segment images with an exported nnU-Net, without torch. Needs numpy, "
         "SimpleITK and onnxruntime or openvino."
     )
-    parser.add_argument("-i", type=Path, metavar="INPUT", help="folder with CASE_0000 images")
+    parser.add_argument(
+        "-i", type=Path, metavar="INPUT", help="folder with CASE_0000 images, or with folders of DICOM series"
+    )
     parser.add_argument("-o", type=Path, metavar="OUTPUT", help="folder for the segmentations")
     parser.add_argument(
         "-m",
@@ -58,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-threads", type=int, help="of the processor (default: all cores)")
     parser.add_argument("--disable_tta", action="store_true", help="no test-time mirroring: 4 (2d) or 8 times faster")
     parser.add_argument("--continue_prediction", action="store_true", help="leave out cases that are finished")
+    parser.add_argument("--dicom_seg", action="store_true", help="also write DICOM-SEG files; needs DICOM series")
     parser.add_argument("--verify", action="store_true", help="only compare the model's files with their checksums")
     return parser
 
@@ -79,25 +87,14 @@ def _predict(options: argparse.Namespace) -> int:
     networks = [open_network(file, options.threads) for file in find_networks(options.m, options.f)]
     model = networks[0].description
     find_reader(model.reader)
-    cases = find_cases(options.i, model.file_ending)
+    cases, left_over = find_all(options.i, model, options.o)
+    if options.dicom_seg:
+        check_dicom_seg(model, cases)
+    for file in left_over:
+        print(f"WARNING: {file.relative_to(options.i)} matches no case CASE_0000{model.file_ending}", file=sys.stderr)
     options.o.mkdir(parents=True, exist_ok=True)
-    failed = []
-    for number, (case, files) in enumerate(cases.items(), start=1):
-        file = options.o / f"{case}{model.file_ending}"
-        if options.continue_prediction and is_finished(file, model):
-            continue
-        start = time.perf_counter()
-        try:
-            image = read_image(files, model)
-            for warning in image.warnings:
-                print(f"[{number}/{len(cases)}] {case} WARNING: {warning}", file=sys.stderr)
-            labels = predict_labels(image, networks, step_size=options.step_size, mirroring=not options.disable_tta)
-            write_segmentation(labels, image, file, model)
-        except Exception as error:  # one bad case must not cost the others
-            failed.append(case)
-            print(f"[{number}/{len(cases)}] {case} FAILED: {last_line(error)}", file=sys.stderr)
-        else:
-            print(f"[{number}/{len(cases)}] {case}: {time.perf_counter() - start:.1f} s", flush=True)
-    if failed:
-        print(f"{len(failed)} of {len(cases)} cases failed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+    how = How(step_size=options.step_size, mirroring=not options.disable_tta, dicom_seg=options.dicom_seg)
+    outcome = predict_cases(cases, networks, options.o, how, only_missing=options.continue_prediction)
+    for line in outcome.summary(len(cases), len(left_over)):
+        print(line, file=sys.stderr)
+    return outcome.exit_code(len(left_over))

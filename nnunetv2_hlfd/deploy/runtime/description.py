@@ -33,6 +33,27 @@ class Normalization:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Label:
+    """A label or region: its name, and the values in a segmentation that belong to it."""
+
+    name: str
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What the training images were like.
+
+    Attributes:
+        spacing: least and largest in mm, for each axis (z, y, x); empty where it is not known.
+        orientations: of their voxel axes, such as LPS; empty where they are not known or do not matter.
+    """
+
+    spacing: tuple[tuple[float, float], ...]
+    orientations: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Description:
     """Preprocessing and labels of a model. Axes are those of nnU-Net's arrays, (z, y, x) before its transposition."""
 
@@ -48,11 +69,19 @@ class Description:
     heads: int
     regions_class_order: tuple[int, ...] | None
     mirror_axes: tuple[int, ...] | None
+    channel_names: tuple[str, ...] = ()  # these three are not in what was exported before 0.2
+    labels: tuple[Label, ...] = ()
+    training: Training | None = None
 
     @property
     def channels(self) -> int:
         """Number of channels of a case, whose files may hold several each."""
         return len(self.normalization)
+
+    def channel_name(self, number: int) -> str:
+        """For messages."""
+        known = number < len(self.channel_names)
+        return f"channel {number} ({self.channel_names[number]})" if known else f"channel {number}"
 
     def to_json(self) -> str:
         """Return the text that is stored in the network file."""
@@ -75,7 +104,15 @@ def read_description(text: str | None, source: object) -> Description:
         content["normalization"] = tuple(Normalization(**channel) for channel in content["normalization"])
         for key in ("resample_image", "resample_logits"):
             content[key] = Resampling(**content[key])
-        return Description(**{field.name: _tuple(content[field.name]) for field in fields(Description)})
+        content["labels"] = [
+            Label(name=label["name"], values=_tuple(label["values"])) for label in content.get("labels", ())
+        ]
+        if training := content.get("training"):
+            content["training"] = Training(
+                spacing=tuple(map(_tuple, training["spacing"])), orientations=_tuple(training["orientations"])
+            )
+        known = {field.name for field in fields(Description)}
+        return Description(**{name: _tuple(value) for name, value in content.items() if name in known})
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise UserError(f"The description of preprocessing in {source} is damaged: {error!r:.200}") from error
 

@@ -21,13 +21,19 @@ def find_cases(folder: Path, file_ending: str) -> dict[str, list[Path]]:
     Raises:
         UserError: where there is none.
     """
+    cases = match_files(folder, file_ending)
+    if not cases:
+        raise UserError(f"Expected images named CASE_0000{file_ending} in {folder}, found none.")
+    return cases
+
+
+def match_files(folder: Path, file_ending: str) -> dict[str, list[Path]]:
+    """Return the same; nothing where there is none."""
     pattern = re.compile(rf"(.+)_\d{{4}}{re.escape(file_ending)}")
     cases: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         if match := pattern.fullmatch(file.name):
             cases.setdefault(match[1], []).append(file)
-    if not cases:
-        raise UserError(f"Expected images named CASE_0000{file_ending} in {folder}, found none.")
     return cases
 
 

@@ -9,7 +9,8 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .reader import Image, Reader, elsewhere, stack
+from ..orientation import of_direction
+from .reader import Image, Reader, elsewhere, not_oriented, stack
 
 _ORIENTATION = "RAS"  # to which nnU-Net reorients
 
@@ -33,7 +34,7 @@ class Geometry:
 
 def _read(files: Sequence[Path]) -> Image:
     images = [SimpleITK.ReadImage(str(file)) for file in files]
-    return _image(files, images)
+    return _image(files, images, images)
 
 
 def _read_reoriented(files: Sequence[Path]) -> Image:
@@ -41,10 +42,15 @@ def _read_reoriented(files: Sequence[Path]) -> Image:
     if images[0].GetDimension() != 3:
         raise UserError(f"expected an image of 3 dimensions, got {images[0].GetDimension()} in {files[0].name}")
     orientation = SimpleITK.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(images[-1].GetDirection())
-    return _image(files, [SimpleITK.DICOMOrient(image, _ORIENTATION) for image in images], orientation)
+    return _image(files, images, [SimpleITK.DICOMOrient(image, _ORIENTATION) for image in images], orientation)
 
 
-def _image(files: Sequence[Path], images: Sequence[SimpleITK.Image], orientation: str | None = None) -> Image:
+def _image(
+    files: Sequence[Path],
+    original: Sequence[SimpleITK.Image],
+    images: Sequence[SimpleITK.Image],
+    orientation: str | None = None,
+) -> Image:
     arrays, spacings = [], []
     for file, image in zip(files, images, strict=True):
         array, spacing = SimpleITK.GetArrayFromImage(image), [abs(size) for size in reversed(image.GetSpacing())]
@@ -67,8 +73,19 @@ def _image(files: Sequence[Path], images: Sequence[SimpleITK.Image], orientation
             direction=first.GetDirection(),
             orientation=orientation,
         ),
-        warnings=elsewhere(files, [[*image.GetOrigin(), *image.GetDirection()] for image in images]),
+        warnings=(
+            *elsewhere(files, [[*image.GetOrigin(), *image.GetDirection()] for image in images]),
+            *not_oriented(files, [_is_oriented(file, image) for file, image in zip(files, original, strict=True)]),
+        ),
+        orientation=None if orientation else of_direction(first.GetDirection()),
     )
+
+
+def _is_oriented(file: Path, image: SimpleITK.Image) -> bool:
+    """Return whether a NIfTI or NRRD header says how the voxels lie; other formats always do."""
+    if image.HasMetaDataKey("qform_code"):
+        return any(image.GetMetaData(f"{form}_code") != "0" for form in ("qform", "sform"))
+    return not file.name.endswith((".nrrd", ".nhdr")) or image.HasMetaDataKey("NRRD_space")
 
 
 def _write(labels: NDArray[np.integer], geometry: Geometry, file: Path) -> None:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..nifti_file import content, is_nifti2
-from .reader import Image, Reader, elsewhere, stack
+from ..orientation import of_affine
+from .reader import Image, Reader, elsewhere, not_oriented, stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,8 @@ def _load(file: Path) -> Any:
 
 
 def _read(files: Sequence[Path]) -> Image:
-    return _image(files, [_load(file) for file in files])
+    images = [_load(file) for file in files]
+    return _image(files, images, images)
 
 
 def _read_reoriented(files: Sequence[Path]) -> Image:
@@ -45,10 +47,12 @@ def _read_reoriented(files: Sequence[Path]) -> Image:
 
     images = [_load(file) for file in files]
     turned = [image.as_reoriented(io_orientation(image.affine)) for image in images]
-    return _image(files, turned, images[0].affine)
+    return _image(files, images, turned, images[0].affine)
 
 
-def _image(files: Sequence[Path], images: Sequence[Any], original: NDArray[np.float64] | None = None) -> Image:
+def _image(
+    files: Sequence[Path], loaded: Sequence[Any], images: Sequence[Any], original: NDArray[np.float64] | None = None
+) -> Image:
     data, spacing = stack(
         files,
         [image.get_fdata(caching="unchanged").transpose(2, 1, 0)[None] for image in images],
@@ -58,8 +62,16 @@ def _image(files: Sequence[Path], images: Sequence[Any], original: NDArray[np.fl
         data=data,
         spacing=spacing,
         geometry=Geometry(affine=images[0].affine, original=original),
-        warnings=elsewhere(files, [image.affine.ravel() for image in images]),
+        warnings=(
+            *elsewhere(files, [image.affine.ravel() for image in images]),
+            *not_oriented(files, [_is_oriented(image.header) for image in loaded]),
+        ),
+        orientation=of_affine(images[0].affine) if original is None else None,
     )
+
+
+def _is_oriented(header: Any) -> bool:
+    return int(header["qform_code"]) != 0 or int(header["sform_code"]) != 0
 
 
 def _write(labels: NDArray[np.integer], geometry: Geometry, file: Path) -> None:

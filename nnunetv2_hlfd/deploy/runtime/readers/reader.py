@@ -20,12 +20,14 @@ class Image:
         spacing: (z, y, x) in mm.
         geometry: what the reader's `write` needs to put a segmentation in its place.
         warnings: what nnU-Net predicts nevertheless, but a person should look at.
+        orientation: of the voxel axes of the file, such as LPS; None where it is not known or does not matter.
     """
 
     data: NDArray[np.float32]
     spacing: tuple[float, ...]
     geometry: Any = None
     warnings: tuple[str, ...] = ()
+    orientation: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,15 @@ def stack(
                 f"{tuple(spacing)} mm, expected {arrays[0].shape[1:]} of {tuple(spacings[0])}"
             )
     return np.concatenate(arrays, dtype=np.float32, casting="unsafe"), tuple(map(float, spacings[0]))
+
+
+def not_oriented(files: Sequence[Path], known: Sequence[bool]) -> tuple[str, ...]:
+    """Name the files whose header does not say how the voxels lie in the patient; nnU-Net assumes something."""
+    return tuple(
+        f"{file.name} does not say how its voxels lie in the patient (orientation)"
+        for file, is_known in zip(files, known, strict=True)
+        if not is_known
+    )
 
 
 def elsewhere(files: Sequence[Path], places: Sequence[Sequence[float]]) -> tuple[str, ...]:

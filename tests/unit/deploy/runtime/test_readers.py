@@ -1,5 +1,6 @@
 """The readers of predict.pyz against nnU-Net's own, on the kinds of files that people have."""
 
+import gzip
 import json
 import sys
 
@@ -77,6 +78,56 @@ def tiff(*, spacing):
     return write
 
 
+def nrrd(*, encoding, order):
+    """As other programs than SimpleITK write it, with axes of its own."""
+
+    def write(folder):
+        voxels = noise().astype(f"{order}i2").tobytes()
+        header = (
+            "NRRD0004\ntype: short\ndimension: 3\nspace: right-anterior-superior\nsizes: 9 7 5\n"
+            "space directions: (0,0,2) (0.9,0,0) (0,-0.8,0)\nspace origin: (1,2,3)\n"
+            f"endian: {'big' if order == '>' else 'little'}\nencoding: {encoding}\n\n"
+        )
+        content = gzip.compress(voxels) if encoding == "gzip" else voxels
+        (folder / "case_0000.nrrd").write_bytes(header.encode() + content)
+        return [folder / "case_0000.nrrd"]
+
+    return write
+
+
+def mha(folder):
+    """With the most significant byte first, axes turned, and not compressed."""
+    header = (
+        "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = True\nOffset = 1 2 3\n"
+        "TransformMatrix = 0 0 1 -1 0 0 0 -1 0\nElementSpacing = 0.8 0.9 2.5\nDimSize = 9 7 5\n"
+        "ElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    )
+    (folder / "case_0000.mha").write_bytes(header.encode() + noise().astype(">i2").tobytes())
+    return [folder / "case_0000.mha"]
+
+
+def one_volume_in_4d(folder):
+    nibabel.save(nibabel.Nifti1Image(noise()[..., None], np.diag((-1, -1, 2, 1))), folder / "case_0000.nii.gz")
+    return [folder / "case_0000.nii.gz"]
+
+
+def big_endian(folder):
+    header = nibabel.Nifti1Header(endianness=">")
+    image = nibabel.Nifti1Image(noise().astype(">i2"), SHEARED, header=header)
+    image.header.set_slope_inter(0.5, -3)
+    nibabel.save(image, folder / "case_0000.nii.gz")
+    return [folder / "case_0000.nii.gz"]
+
+
+def transparent(file, content):
+    Pillow.fromarray(content).quantize(16).save(file, transparency=bytes(range(16)))
+
+
+def plane_by_plane(file, content):
+    colors = {"photometric": "rgb", "planarconfig": "separate", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(file, content, byteorder=">", **colors)
+
+
 def palette(file, content):
     Pillow.fromarray(content).quantize(16).save(file)
 
@@ -91,12 +142,20 @@ INPUTS = {
     "nrrd": ("SimpleITKIO", itk(ending=".nrrd", direction=ROTATED)),
     "mha": ("SimpleITKIO", itk(ending=".mha", direction=PERMUTED)),
     "mhd": ("SimpleITKIO", itk(ending=".mhd", direction=PERMUTED)),
+    "big-endian nrrd": ("SimpleITKIO", nrrd(encoding="raw", order=">")),
+    "gzipped nrrd": ("SimpleITKIO", nrrd(encoding="gzip", order="<")),
+    "gzipped big-endian nrrd, reoriented": ("SimpleITKIOWithReorient", nrrd(encoding="gzip", order=">")),
+    "big-endian mha": ("SimpleITKIO", mha),
+    "gipl": ("SimpleITKIO", itk(ending=".gipl")),
+    "one volume in 4d": ("SimpleITKIO", one_volume_in_4d),
     "reoriented": ("SimpleITKIOWithReorient", itk(direction=PERMUTED)),
     "reoriented nrrd": ("SimpleITKIOWithReorient", itk(ending=".nrrd", direction=ROTATED)),
     "sheared": ("NibabelIO", nifti(SHEARED)),
     "turned": ("NibabelIO", nifti(TURNED, ending=".nii")),
     "NIfTI-2": ("NibabelIO", nifti(TURNED, kind=nibabel.Nifti2Image)),
     "zooms that are not the affine's": ("NibabelIO", nifti(SHEARED, zooms=(1, 1.25, 2.5))),
+    "big-endian, scaled": ("NibabelIO", big_endian),
+    "big-endian, scaled, reoriented": ("NibabelIOWithReorient", big_endian),
     "sheared, reoriented": ("NibabelIOWithReorient", nifti(SHEARED)),
     "turned, reoriented": ("NibabelIOWithReorient", nifti(TURNED)),
     "gray png": ("NaturalImage2DIO", flat(pixels((7, 9)), ".png", imageio.v3.imwrite)),
@@ -104,6 +163,9 @@ INPUTS = {
     "RGB png": ("NaturalImage2DIO", flat(pixels((7, 9, 3)), ".png", imageio.v3.imwrite)),
     "RGBA png": ("NaturalImage2DIO", flat(pixels((7, 9, 4)), ".png", imageio.v3.imwrite)),
     "palette png": ("NaturalImage2DIO", flat(pixels((7, 9, 3)), ".png", palette)),
+    "transparent palette png": ("NaturalImage2DIO", flat(pixels((7, 9, 3)), ".png", transparent)),
+    "RGBA tif": ("NaturalImage2DIO", flat(pixels((7, 9, 4)), ".tif", tifffile.imwrite)),
+    "RGBA tif, plane by plane": ("NaturalImage2DIO", flat(pixels((4, 7, 9)), ".tif", plane_by_plane)),
     "RGB bmp": ("NaturalImage2DIO", flat(pixels((7, 9, 3)), ".bmp", imageio.v3.imwrite)),
     "RGB tif": ("NaturalImage2DIO", flat(pixels((7, 9, 3)), ".tif", tifffile.imwrite)),
     "RGB tif, color by color": ("NaturalImage2DIO", flat(pixels((3, 7, 9)), ".tif", tifffile.imwrite)),
