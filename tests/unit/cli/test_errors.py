@@ -161,7 +161,8 @@ def test_a_reader_that_is_gone_ends_the_command_without_a_word(buffering, argume
     )
     os.close(writing)
     assert process.stderr == b""
-    assert process.returncode == (0 if buffering and "--help" in arguments else 141)  # argparse takes no notice
+    # argparse takes no notice where it writes by itself: unbuffered, or more than the buffer holds
+    assert process.returncode in ((0, 141) if "--help" in arguments else (141,))
 
 
 # What is a fault of the program
