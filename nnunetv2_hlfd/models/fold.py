@@ -1,10 +1,10 @@
 """The folder of one fold of a model, `.../fold_0`, whether the fold has been trained or not."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_hlfd.models.record import read_distillation_record
 from nnunetv2_hlfd.plans.identity import RECORD_FILE
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
@@ -14,6 +14,7 @@ FINAL = "checkpoint_final.pth"
 BEST = "checkpoint_best.pth"
 LATEST = "checkpoint_latest.pth"
 SUMMARY = "validation/summary.json"
+_RESULTS = {"metric_per_case": [{"prediction_file": str}]}
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class FoldFolder:
         Raises:
             UserError: for a damaged file.
         """
-        return read_json(self.file(RECORD_FILE)) if self.file(RECORD_FILE).is_file() else {}
+        return read_distillation_record(self.file(RECORD_FILE)) if self.file(RECORD_FILE).is_file() else {}
 
     def results(self) -> dict[str, dict[str, Any]]:
         """File name of a prediction -> what nnU-Net's evaluation has written about that case of the validation.
@@ -55,17 +56,11 @@ class FoldFolder:
         Raises:
             UserError: for a missing or damaged file.
         """
-        summary = self.file(SUMMARY)
         try:
-            return {file_name(case["prediction_file"]): case for case in read_json(summary)["metric_per_case"]}
-        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{summary} is damaged ({error!r}). Run nnUNetv2_train again with --val.") from error
-
-
-def source_networks(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List the teacher's networks in a distillation.json, and the one whose weights the training was started with."""
-    networks = list(record.get("teacher", {}).get("networks", []))
-    return [*networks, record["initial_weights"]] if "initial_weights" in record else networks
+            cases = read_json(self.file(SUMMARY), _RESULTS)["metric_per_case"]
+        except (FileNotFoundError, UserError) as error:
+            raise UserError(f"{error} Run nnUNetv2_train again with --val.") from error
+        return {file_name(case["prediction_file"]): case for case in cases}
 
 
 def folds_with(model: Path, file: str) -> list[str]:

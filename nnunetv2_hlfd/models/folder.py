@@ -11,6 +11,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
+from nnunetv2_hlfd.datasets.dataset_json import read_dataset_json
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint
 from nnunetv2_hlfd.models.fold import BEST, FINAL, LATEST, FoldFolder, folds_with
 from nnunetv2_hlfd.models.network import restore_network
@@ -68,9 +69,8 @@ class ModelFolder:
 
     @property
     def file_ending(self) -> str:
-        """Ending of the model's images and label maps, such as .nii.gz; UserError for a dataset.json without one."""
-        with refuse_damage(self.path / "dataset.json"):
-            return str(self.dataset_json["file_ending"])
+        """Ending of the model's images and label maps, such as .nii.gz."""
+        return str(self.dataset_json["file_ending"])
 
     def fold(self, fold: int | str) -> FoldFolder:
         """The folder of a fold, such as 0 or all."""
@@ -130,15 +130,12 @@ def read_description(path: Path) -> tuple[PlansManager, dict[str, Any]]:
     Raises:
         UserError: for another folder or damaged files.
     """
-    contents = []
-    for file in (path / "plans.json", path / "dataset.json"):
-        try:
-            contents.append(read_json(file))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise UserError(
-                f"Expected a model folder of nnU-Net with plans.json and dataset.json, no {file}."
-            ) from error
-    plans, dataset_json = contents
+    try:
+        plans, dataset_json = read_json(path / "plans.json"), read_dataset_json(path / "dataset.json")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"Expected a model folder of nnU-Net with plans.json and dataset.json, no {error.filename}."
+        ) from error
     with refuse_damage(path / "plans.json"):
         check_plans(plans, path / "plans.json")
     return PlansManager(plans), dataset_json

@@ -4,13 +4,11 @@ What was validated was not necessarily held out: nnU-Net validates fold `all` on
 splits_final.json may list a case for both.
 """
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
-
 from nnunetv2_hlfd.datasets.locations import preprocessed_folder
+from nnunetv2_hlfd.datasets.splits import read_splits
 from nnunetv2_hlfd.models.fold import FoldFolder
 from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.utilities.errors import UserError
-from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 SPLIT_FILE = "splits_final.json"
 _NUM_FOLDS = 5  # that nnU-Net makes
@@ -45,8 +43,7 @@ def held_out_cases(model: ModelFolder, fold: str) -> list[str]:
     Raises:
         UserError: for a damaged summary.json, dataset.json or splits_final.json.
     """
-    with refuse_damage(model.path / "dataset.json"):
-        total = int(model.dataset_json.get("numTraining", 0))
+    total = model.dataset_json.get("numTraining", 0)
     validated = validated_cases(model.fold(fold), model.file_ending)
     if fold == "all" or 0 < total <= len(validated):
         return []
@@ -65,8 +62,7 @@ def check_fold(dataset: str, fold: int | str) -> None:
         UserError: naming the split's file.
     """
     file = preprocessed_folder() / dataset / SPLIT_FILE
-    with refuse_damage(file):
-        number = len(load_json(str(file))) if file.is_file() else _NUM_FOLDS
+    number = len(read_splits(file)) if file.is_file() else _NUM_FOLDS
     if isinstance(fold, int) and fold >= number:
         raise UserError(f"Expected folds 0-{number - 1}, those of {file}, or 'all', got {fold}.")
 
@@ -86,12 +82,12 @@ def split_of(dataset: str, fold: str) -> tuple[list[str], list[str]]:
     """
     try:
         file = preprocessed_folder() / dataset / SPLIT_FILE
-        splits = load_json(str(file))
-    except (UserError, FileNotFoundError, NotADirectoryError):
+    except UserError:
         return [], []
-    except ValueError as error:
-        raise UserError(f"{file} is damaged: {error}") from error
-    with refuse_damage(file):
-        if not fold.isdecimal() or int(fold) >= len(splits):
-            return [], []
-        return [str(case) for case in splits[int(fold)]["train"]], [str(case) for case in splits[int(fold)]["val"]]
+    try:
+        splits = read_splits(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    if not fold.isdecimal() or int(fold) >= len(splits):
+        return [], []
+    return splits[int(fold)]["train"], splits[int(fold)]["val"]

@@ -1,32 +1,29 @@
 """The validation results of a model as a table, and the labels that they are about."""
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from nnunetv2.evaluation.evaluate_predictions import key_to_label_or_region
 
 from nnunetv2_hlfd.models.fold import SUMMARY
 from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.utilities.errors import UserError
+from nnunetv2_hlfd.utilities.json_shape import check_shape
 
 LabelValue = int | tuple[int, ...]
+_CASE = {"reference_file": str, "metrics": {str: {"Dice": float, "n_pred": float, "n_ref": float}}}
+_MOST_VOXELS = 2**53
 
 
 def read_labels(folder: ModelFolder) -> dict[str, LabelValue]:
-    """Name -> value of every label or region but background and ignore, as summary.json keys them.
-
-    Raises:
-        UserError: for a damaged dataset.json.
-    """
-    try:
-        return {
-            name: tuple(value) if isinstance(value, list | tuple) else int(value)
-            for name, value in folder.dataset_json["labels"].items()
-            if name not in ("background", "ignore")
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder.path / 'dataset.json'} is damaged: {error!r}") from error
+    """Name -> value of every label or region but background and ignore, as summary.json keys them."""
+    return {
+        name: tuple(map(int, value)) if isinstance(value, list) else int(value)
+        for name, value in folder.dataset_json["labels"].items()
+        if name not in ("background", "ignore")
+    }
 
 
 def read_cases(folder: ModelFolder, folds: Sequence[int], labels: Mapping[str, LabelValue]) -> pd.DataFrame:
@@ -35,7 +32,7 @@ def read_cases(folder: ModelFolder, folds: Sequence[int], labels: Mapping[str, L
     Raises:
         UserError: for damaged results, those of another data set, or a case in two folds.
     """
-    names = {value: name for name, value in labels.items()}
+    names = {str(value): name for name, value in labels.items()}  # nnU-Net's keys
     table = pd.DataFrame([row for fold in folds for row in _read_fold(folder, fold, names)])
     twice = table[table.duplicated(["case", "label"])]
     if len(twice):
@@ -43,28 +40,40 @@ def read_cases(folder: ModelFolder, folds: Sequence[int], labels: Mapping[str, L
     return table
 
 
-def _read_fold(folder: ModelFolder, fold: int, names: Mapping[LabelValue, str]) -> list[dict[str, Any]]:
+def _read_fold(folder: ModelFolder, fold: int, names: Mapping[str, str]) -> list[dict[str, Any]]:
     summary = folder.fold(fold).file(SUMMARY)
-    results = folder.fold(fold).results()
-    try:
-        return [
-            {
+    rows = []
+    for prediction, case in folder.fold(fold).results().items():
+        try:
+            check_shape(case, _CASE)
+        except UserError as error:
+            raise UserError(f"{summary} is damaged: {error}") from error
+        if case["metrics"].keys() != names.keys():
+            raise UserError(
+                f"{summary} is damaged or of another data set: expected the labels {', '.join(names)}, got "
+                f"{', '.join(case['metrics'])[:200] or 'none'}."
+            )
+        for key, metrics in case["metrics"].items():
+            row = {
                 "fold": fold,
                 "case": prediction.removesuffix(folder.file_ending),
-                "label": names[_value(key)],
+                "label": names[key],
                 "dice": float(metrics["Dice"]),
-                "n_pred": int(metrics["n_pred"]),
-                "n_ref": int(metrics["n_ref"]),
+                "n_pred": _count(metrics["n_pred"], summary),
+                "n_ref": _count(metrics["n_ref"], summary),
                 "reference": case["reference_file"],
                 "prediction": str(summary.parent / prediction),
             }
-            for prediction, case in results.items()
-            for key, metrics in case["metrics"].items()
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{summary} is damaged or of another data set: {error!r}") from error
+            if not (math.isnan(row["dice"]) or 0 <= row["dice"] <= 1):
+                raise UserError(f"{summary} is damaged: expected a Dice from 0 to 1, got {row['dice']}.")
+            rows.append(row)
+    if not rows:
+        raise UserError(f"{summary} is damaged: it has no cases.")
+    return rows
 
 
-def _value(key: str) -> LabelValue:
-    value = key_to_label_or_region(key)
-    return value if isinstance(value, tuple) else int(value)
+def _count(value: float, summary: Path) -> int:
+    """A number of voxels, which nnU-Net may write with a point."""
+    if not 0 <= value < _MOST_VOXELS:
+        raise UserError(f"{summary} is damaged: expected a number of voxels, got {value!r:.40}.")
+    return int(value)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from nnunetv2_hlfd.models.fold import source_networks
+from nnunetv2_hlfd.models.record import source_networks
 from nnunetv2_hlfd.networks.size import Size
 from nnunetv2_hlfd.report.arms import Arm
 from nnunetv2_hlfd.report.costs import Curve

@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_preprocessed
 
+from nnunetv2_hlfd.datasets.dataset_json import read_dataset_json
+from nnunetv2_hlfd.datasets.splits import read_splits
 from nnunetv2_hlfd.models.checkpoints import sha256
-from nnunetv2_hlfd.models.fold import FINAL, source_networks
+from nnunetv2_hlfd.models.fold import FINAL
+from nnunetv2_hlfd.models.record import source_networks
 from nnunetv2_hlfd.plans.identity import check_folder_settings
 from nnunetv2_hlfd.plans.variants import variant_differences
 from nnunetv2_hlfd.study.runs import Run, splits_file
 from nnunetv2_hlfd.teacher.compatibility import check_validation_cases
 from nnunetv2_hlfd.utilities.errors import UserError
-from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.optional_packages import needed
 
 
@@ -64,8 +65,8 @@ def check_existing_teacher(folder: Path, fold: int, dataset: str, *, probabiliti
     file = splits_file(dataset)
     if file.is_file():
         own, shared = folder / "dataset.json", Path(str(nnUNet_preprocessed)) / dataset / "dataset.json"
-        ending = read_json(own if own.is_file() else shared)["file_ending"]
-        check_validation_cases(load_json(str(file))[fold]["val"], checkpoint.parent, ending)
+        ending = read_dataset_json(own if own.is_file() else shared)["file_ending"]
+        check_validation_cases(read_splits(file)[fold]["val"], checkpoint.parent, ending)
 
 
 def check_runs(runs: Sequence[Run]) -> None:

@@ -12,6 +12,7 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_hlfd.datasets.dataset_json import read_dataset_json
 from nnunetv2_hlfd.networks.choice import student_architecture
 from nnunetv2_hlfd.study.runs import Run
 from nnunetv2_hlfd.training.cost import checkpoint_bytes, forward_pass, training_step
@@ -45,7 +46,7 @@ class Estimator:
     def __init__(self, runs: Sequence[Run], device: str) -> None:
         folder = Path(str(nnUNet_preprocessed)) / runs[0].dataset
         self.plans = read_json(folder / f"{runs[0].plans}.json")
-        self.dataset_json = read_json(folder / "dataset.json")
+        self.dataset_json = read_dataset_json(folder / "dataset.json")
         self.device = choose_device(device)
         self._trained = {run.model_folder: run for run in runs}
         self._costs: dict[tuple[object, ...], _Cost] = {}

@@ -6,8 +6,10 @@ from typing import Any
 
 from nnunetv2.paths import nnUNet_results
 
+from nnunetv2_hlfd.datasets.dataset_json import read_dataset_json
 from nnunetv2_hlfd.datasets.locations import find_dataset, results_folder
 from nnunetv2_hlfd.models.split import check_fold
+from nnunetv2_hlfd.plans.plans_check import check_plans
 from nnunetv2_hlfd.plans.preprocessed import check_preprocessed, find_plans
 from nnunetv2_hlfd.plans.variants import write_variant
 from nnunetv2_hlfd.settings.settings import Settings, given_settings
@@ -34,7 +36,7 @@ def plan_runs(study: Study) -> list[Run]:
     plans = read_json(file)
     for fold in study.folds:
         check_fold(dataset, fold)
-    check_extras(study.report, read_json(file.parent / "dataset.json"))
+    check_extras(study.report, read_dataset_json(file.parent / "dataset.json"))
     planner = _Planner(study, dataset, given_settings(plans))
     runs = [run for fold in study.folds for run in planner.fold(fold)]
     check_runs(runs)
@@ -50,7 +52,9 @@ def locate(study: Study) -> tuple[str, Path]:
     results_folder()  # is set: rather now than in every run
     dataset = find_dataset(study.dataset)
     file = find_plans(dataset, study.plans)
-    check_preprocessed(read_json(file), study.configuration)
+    plans = read_json(file)
+    check_plans(plans, file)
+    check_preprocessed(plans, study.configuration)
     return dataset, file
 
 

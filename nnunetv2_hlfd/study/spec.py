@@ -1,6 +1,7 @@
 """What STUDY.yaml says, checked."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,6 +24,7 @@ from nnunetv2_hlfd.study.report_entry import read_extras, read_margin
 from nnunetv2_hlfd.utilities.errors import UserError
 
 _DEFAULT_TEACHER_TRAINER = "nnUNetTrainerTeacher"
+_MOST_RUNS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +95,14 @@ def read_study(file: Path) -> Study:
     check_distinct([arm.name for arm in read], "arms")
     if not read:
         raise UserError(f"{file} has no arms.")
+    folds = read_numbers(content.get("folds", [0]), "folds")
+    _check_number(len(read) * len(seeds) * len(folds), str(file))
     return Study(
         study=name,
         dataset=str(content["dataset"]),
         configuration=str(content["configuration"]),
         plans=str(content.get("plans", "nnUNetPlans")),
-        folds=read_numbers(content.get("folds", [0]), "folds"),
+        folds=folds,
         seeds=seeds,
         settings=settings,
         teachers=teachers,
@@ -148,6 +152,7 @@ def _arms(name: str, value: Any, settings: Mapping[str, Any], teachers: Sequence
     if "seed" in {*own, *grid}:
         raise UserError(f"{place}: the seed comes from 'seeds'.")
     values = [read_list(values, f"{place}: grid: {key}") for key, values in grid.items()]
+    _check_number(math.prod(map(len, values)), f"{place}: grid")
     arms = []
     for combination in itertools.product(*values):
         chosen = dict(zip(grid, combination, strict=True))
@@ -162,6 +167,11 @@ def _arms(name: str, value: Any, settings: Mapping[str, Any], teachers: Sequence
             )
         )
     return arms
+
+
+def _check_number(runs: int, place: str) -> None:
+    if runs > _MOST_RUNS:
+        raise UserError(f"{place}: expected at most {_MOST_RUNS} runs, got {runs}.")
 
 
 def _text(value: Any) -> str:

@@ -1,31 +1,55 @@
 """Reading the JSON files of nnU-Net and of this package, and one message for whatever is wrong inside a file."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
-
 from nnunetv2_hlfd.utilities.errors import UserError
+from nnunetv2_hlfd.utilities.json_shape import Shape, check_shape
 
 Record = TypeVar("Record")
+_DEEPEST = 50  # levels
+_MOST_DIGITS = 18  # of an integer
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds an object.
+def read_json(path: Path, shape: Shape = Mapping) -> Any:
+    """Read a file.
+
+    Args:
+        path: of the file.
+        shape: that its content has to have (`check_shape`); any object by default.
 
     Raises:
         UserError: naming a damaged file.
         FileNotFoundError: where there is none.
     """
     try:
-        content = load_json(str(path))
+        content = json.loads(path.read_text(encoding="utf-8"), parse_int=_read_integer)
+        _check_depth(content)
+        check_shape(content, shape)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: expected an object, got {type(content).__name__}.")
     return content
+
+
+def _read_integer(digits: str) -> int:
+    """What is longer overflows where it is counted with, and cannot even be shown."""
+    if len(digits) > _MOST_DIGITS:
+        raise UserError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _check_depth(content: Any) -> None:
+    """Refuse what is nested so deep that code which walks through it would end in a RecursionError."""
+    level, depth = [content], 0
+    while level:
+        depth += 1
+        if depth > _DEEPEST:
+            raise UserError(f"more than {_DEEPEST} levels, one inside the other")
+        containers = [value for value in level if isinstance(value, dict | list)]
+        level = [part for value in containers for part in (value.values() if isinstance(value, dict) else value)]
 
 
 @contextmanager

@@ -123,14 +123,18 @@ def _has(container: Any, key: Any) -> bool:
     return key in container if isinstance(container, dict) else key < len(container)
 
 
-def damage_json(content: dict[str, Any], generator: random.Random) -> bytes:
+def damage_json(content: Any, generator: random.Random) -> bytes:
     """A JSON file with another structure (mostly), damaged text, or nesting that no parser survives."""
     kind = generator.random()
     if kind < 0.8:
         return json.dumps(damage_structure(content, generator)).encode()
     text = json.dumps(content).encode()
-    if kind < 0.97:
+    if kind < 0.94:
         return damage_bytes(text, generator)
+    if kind < 0.97:
+        return generator.choice(
+            (b"\xef\xbb\xbf" + text, text.decode().encode("utf-16"), text.replace(b'"', b'"\xe4', 3))
+        )
     depth = generator.choice((900, 100_000))
     nested = b"[" * depth + b"]" * depth
     whole = text[:-1] + b', "x": ' + nested + b"}"

@@ -1,6 +1,6 @@
 """What stands above all numbers."""
 
-from nnunetv2_hlfd.models.fold import source_networks
+from nnunetv2_hlfd.models.record import source_networks
 from nnunetv2_hlfd.report.arms import student_alone
 from nnunetv2_hlfd.report.findings import Findings
 from nnunetv2_hlfd.report.models import Model
