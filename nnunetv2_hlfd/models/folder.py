@@ -81,8 +81,10 @@ class ModelFolder:
         """nnU-Net's view of the configuration.
 
         Raises:
-            UserError: for plans that describe no network, or one out of all proportion.
+            UserError: for plans that describe no network, or one out of all proportion, or labels that are none.
         """
+        with refuse_damage(self.path / "dataset.json"):
+            self.plans.get_label_manager(self.dataset_json)  # nnU-Net's own check
         check_configuration(self.plans, self.configuration, self.path / "plans.json")
         return self.plans.get_configuration(self.configuration)
 

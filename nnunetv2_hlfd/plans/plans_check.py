@@ -16,7 +16,9 @@ from torch import nn
 from nnunetv2_hlfd.settings.settings import PLANS_KEY, TRUST_IMPORTS_VARIABLE, given_settings, trusted_imports
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
+from nnunetv2_hlfd.utilities.json_shape import check_shape
 
+_PLANS = {"configurations": {str: {"batch_size?": int, "data_identifier?": str}}, f"{PLANS_KEY}?": {"trainer?": str}}
 _ALLOWED_IMPORTS = ("torch.nn.", "dynamic_network_architectures.")
 _FOLDER_NAME = re.compile(r"\w[^/\\:*?\"<>|\x00-\x1f\x7f]*")
 # Far above any network that was ever planned; they bound the time and memory that plans can ask for.
@@ -36,8 +38,10 @@ def check_plans(plans: Mapping[str, Any], source: object) -> None:
     Raises:
         UserError: naming the entry.
     """
-    if not isinstance(plans.get("configurations"), Mapping):
-        raise UserError(f"{source} is damaged: expected 'configurations' with an object in the plans.")
+    try:
+        check_shape(plans, _PLANS)
+    except UserError as error:
+        raise UserError(f"{source} is damaged: {error}") from error
     try:
         given_settings(plans)
     except ValueError as error:

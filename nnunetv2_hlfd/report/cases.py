@@ -64,8 +64,8 @@ def _read_fold(folder: ModelFolder, fold: int, names: Mapping[str, str]) -> list
                 "reference": case["reference_file"],
                 "prediction": str(summary.parent / prediction),
             }
-            if not (math.isnan(row["dice"]) or 0 <= row["dice"] <= 1):
-                raise UserError(f"{summary} is damaged: expected a Dice from 0 to 1, got {row['dice']}.")
+            if math.isinf(row["dice"]):
+                raise UserError(f"{summary} is damaged: expected a Dice, got {row['dice']}.")
             rows.append(row)
     if not rows:
         raise UserError(f"{summary} is damaged: it has no cases.")

@@ -235,7 +235,7 @@ def main(teacher: Path, student: Path, samples: int, seed: int, only: str = "") 
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.redirect_stdout(io.StringIO()),
-        open(os.devnull, "w") as null,
+        Path(os.devnull).open("w") as null,
         contextlib.redirect_stderr(null),
     ):
         files = Files(Path(folder), teacher, student)

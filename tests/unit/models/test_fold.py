@@ -5,7 +5,8 @@ import json
 import pytest
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from nnunetv2_hlfd.models.fold import BEST, FINAL, LATEST, SUMMARY, FoldFolder, folds_with, source_networks
+from nnunetv2_hlfd.models.fold import BEST, FINAL, LATEST, SUMMARY, FoldFolder, folds_with
+from nnunetv2_hlfd.models.record import source_networks
 
 
 def make(folder, *files):

@@ -1,11 +1,13 @@
 """What a study file may say, and what is answered where it is wrong."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
 
 from nnunetv2_hlfd.study.spec import read_study
+from nnunetv2_hlfd.utilities.errors import UserError
 
 ARM = "{trainer: nnUNetTrainerStudent}"
 MINIMAL = "study: s\ndataset: 901\nconfiguration: 2d\narms: {alone: {trainer: nnUNetTrainerStudent}}\n"
@@ -195,3 +197,37 @@ def test_the_studies_that_come_with_the_package_are_right(file):
     study = read_study(file)
     assert study.arms[0].trainer == "nnUNetTrainerStudent"
     assert study.study
+
+
+BOMBS = {
+    "aliases of aliases": "a: &a [x, x]\n" + "".join(f"a{n}: &a{n} [{'*a, ' * 9}]\n" for n in range(9)),
+    "lists that grow": "b0: &b0 [x, x]\n" + "".join(f"b{n + 1}: &b{n + 1} [*b{n}, *b{n}, *b{n}]\n" for n in range(30)),
+    "merged mappings": "b0: &b0 {x: 1}\n"
+    + "".join(f"b{n + 1}: &b{n + 1} {{<<: [*b{n}, *b{n}, *b{n}]}}\n" for n in range(30)),
+    "deep lists": "a: " + "[" * 50_000,
+    "deep mappings": "{a: " * 20_000,
+    "deep blocks": "".join(" " * n + "a:\n" for n in range(300)),
+    "deep by names": "c0: &c0 [1]\n" + "".join(f"c{n + 1}: &c{n + 1} [*c{n}]\n" for n in range(500)),
+    "a list that holds itself": MINIMAL + "settings: &a [*a]\n",
+    "a mapping that holds itself": MINIMAL + "settings: &a {beta: *a}\n",
+    "a long list": MINIMAL + "seeds: [" + "1, " * 10**6 + "1]\n",
+    "a long text": "x" * 10**8,
+    "a number of many digits": MINIMAL + f"seeds: [0x{'f' * 20_000}]\n",
+    "a number in base 60": MINIMAL + f"seeds: [1{':59' * 20_000}]\n",
+    "no date": MINIMAL + "seeds: [2001-13-45]\n",
+    "a tag that does not fit": MINIMAL + "seeds: !!timestamp x\n",
+    "a grid of a million arms": MINIMAL.replace(
+        "Student}",
+        "HLFD, grid: {" + ", ".join(f"{key}: {[*range(1, 101)]}" for key in ("beta", "lambda", "seeds")) + "}}",
+    ),
+    "a million runs": MINIMAL + f"folds: {[*range(1000)]}\nseeds: {[*range(1000)]}\n",
+}
+
+
+@pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
+def test_a_bomb_is_refused_within_a_second(read, text):
+    start = time.process_time()
+    with pytest.raises(UserError) as caught:
+        read(text)
+    assert time.process_time() - start < 1
+    assert len(str(caught.value)) < 2000
