@@ -176,7 +176,7 @@ def _prepare(source: Source, fold: str, backend: str, device: torch.device) -> C
     with scratch_folder() as temporary:
         file = temporary / FILES[backend]
         write_onnx(network, source.model.input_shape, file)
-        return _on_tensors(open_onnx(file)[0])
+        return _on_tensors(open_onnx(file).run)
 
 
 def _on_tensors(run: Run) -> Callable[[Tensor], Tensor]:

@@ -1,6 +1,7 @@
 """`nnUNetv2_hlfd export -to onnx | openvino`: networks that run without torch and without nnU-Net."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,13 @@ import pytest
 import SimpleITK
 from helpers import PREDICT, prediction, stock, train_once
 from machine_paths import machine_paths
+from network_series import main as open_damaged_networks
+from network_series import read_descriptions
 from phantom_data import REGIONS_DATASET
+from processes import run
 
 from nnunetv2_hlfd.cli.main import main
+from nnunetv2_hlfd.deploy.runtime.errors import UserError
 from nnunetv2_hlfd.deploy.runtime.network import find_networks, open_network
 
 DATASET = "Dataset901_Phantom"
@@ -270,3 +275,84 @@ def test_unet_plus_plus_is_exported(train, variant, tmp_path, to, nnunet):
     images = nnunet / "raw" / DATASET / "imagesTs"
     done = run_program(exported(tmp_path / "out"), images, tmp_path / "a", "--disable_tta")
     assert done.returncode in PREDICTED, done.stderr
+
+
+# Files from strangers
+
+
+def refusal(file):
+    with pytest.raises(UserError) as caught:
+        open_network(file)
+    return str(caught.value)
+
+
+def changed(file, change):
+    model = onnx.load(file)
+    change(model)
+    onnx.save(model, file)
+
+
+def test_a_network_that_would_read_other_files_is_refused(as_onnx, damaged):
+    for location in ("../../secret", "/etc/passwd", "weights.bin"):
+        [file] = find_networks(damaged(as_onnx))
+
+        def name_a_file(model, location=location):
+            weight = next(entry for entry in model.graph.initializer if entry.raw_data)
+            weight.ClearField("raw_data")
+            weight.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in (("location", location), ("offset", "0")):
+                entry = weight.external_data.add()
+                entry.key, entry.value = key, value
+
+        model = onnx.load(file)
+        name_a_file(model)
+        file.write_bytes(model.SerializeToString())
+        assert "it names other files with its weights" in refusal(file)
+        shutil.rmtree(file.parents[1])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("heads", 5),
+        ("patch_size", [64, 64, 64]),
+        ("heads", 10**9),
+        ("file_ending", "/../x.nii.gz"),
+        ("spacing", [0, 0]),
+    ],
+)
+def test_a_description_that_does_not_fit_the_network_is_refused(as_onnx, damaged, key, value):
+    [file] = find_networks(damaged(as_onnx))
+
+    def describe_wrongly(model):
+        [entry] = [entry for entry in model.metadata_props if entry.key == "nnunet"]
+        entry.value = json.dumps({**json.loads(entry.value), key: value})
+
+    changed(file, describe_wrongly)
+    assert "is damaged" in refusal(file)
+
+
+def test_a_network_with_two_outputs_is_refused(as_onnx, damaged):
+    [file] = find_networks(damaged(as_onnx))
+    changed(file, lambda model: model.graph.output.append(model.graph.output[0]))
+    assert "is damaged" in refusal(file)
+
+
+@pytest.mark.parametrize(
+    ("samples", "seed"), [pytest.param(40, 1, id="quick"), pytest.param(2000, 2, id="full", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("runtime", ["as_onnx", "as_openvino"])
+def test_damaged_networks_are_refused_or_opened_and_end_no_process(runtime, request, damaged, samples, seed):
+    [file] = find_networks(damaged(request.getfixturevalue(runtime)))
+    counts = json.loads(run(open_damaged_networks, (file, samples, seed), os.environ))
+    print(runtime, counts)
+    assert counts["refused"] > 0
+
+
+@pytest.mark.parametrize(
+    ("samples", "seed"), [pytest.param(300, 1, id="quick"), pytest.param(10_000, 2, id="full", marks=pytest.mark.slow)]
+)
+def test_damaged_descriptions_are_refused_or_predicted_with(samples, seed):
+    counts = read_descriptions(samples, seed)
+    print(counts)
+    assert min(counts["refused"], counts["read"]) > samples / 50

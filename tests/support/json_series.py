@@ -21,7 +21,6 @@ from typing import Any
 
 import damage_series
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from damage import damage_json
 from damage_series import HEADROOM, SECONDS, HangError
@@ -30,11 +29,7 @@ from nnunetv2_hlfd.deploy.describe import describe
 from nnunetv2_hlfd.deploy.export import export_nnunet
 from nnunetv2_hlfd.deploy.package import read_exported
 from nnunetv2_hlfd.deploy.predictor import Predictor
-from nnunetv2_hlfd.deploy.runtime.description import read_description
 from nnunetv2_hlfd.deploy.runtime.errors import UserError as RuntimeUserError
-from nnunetv2_hlfd.deploy.runtime.network import Network
-from nnunetv2_hlfd.deploy.runtime.predict import predict_labels
-from nnunetv2_hlfd.deploy.runtime.readers.reader import Image
 from nnunetv2_hlfd.deploy.source import read_source
 from nnunetv2_hlfd.distillation.method import ALL_NEEDS
 from nnunetv2_hlfd.models.folder import ModelFolder
@@ -83,10 +78,7 @@ class Files:
         self.exported = export_nnunet(read_source(self.student, ["0"], "checkpoint_final.pth"), work / "export").folder
         self.study = work / "study.yaml"
         self.study.write_text(json.dumps(STUDY))
-        self.image = Image(data=np.ones((1, 4, 40, 40), np.float32), spacing=(1.0, 1.0, 1.0), geometry=None)
-        self.description = work / "description.json"
         model = ModelFolder.open(self.student)
-        self.description.write_text(describe(model, mirroring=True).to_json())
         cases = json.loads((teacher / "fold_0/validation/summary.json").read_text())["metric_per_case"]
         names = [Path(case["prediction_file"]).name.removesuffix(".nii.gz") for case in cases]
         self.student_side = StudentSide(
@@ -121,7 +113,6 @@ class Files:
         kinds["splits_final.json, teacher"] = (self.splits, self._splits)
         kinds["splits_final.json, study"] = (self.splits, self._plan)
         kinds["study.yaml, study"] = (self.study, lambda: read_study(self.study))
-        kinds["description, predict.pyz"] = (self.description, self._runtime)
         return kinds
 
     def _report(self, measure: bool = False) -> Any:
@@ -173,15 +164,6 @@ class Files:
 
     def _plan(self) -> None:
         plan_runs(read_study(self.study))
-
-    def _runtime(self) -> None:
-        description = read_description(self.description.read_text(errors="replace"), self.description)
-        heads = description.heads
-
-        def run(batch: Any) -> Any:
-            return np.zeros((len(batch), min(heads, 5), *batch.shape[2:]), np.float32)
-
-        predict_labels(self.image, [Network(run=run, description=description)], step_size=0.5, mirroring=True)
 
 
 def read_all(files: Files, samples: int, seed: int, only: str = "") -> dict[str, Any]:

@@ -1,14 +1,18 @@
 """What a network file says about itself: how its images are prepared and what its outputs mean."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from math import prod
 from typing import Any
 
 from .errors import UserError
 
 KEY = "nnunet"  # of the metadata in ONNX and OpenVINO files
 FORMAT = 1
+_VOXELS = 2**27  # of a patch, far above any
+_LABELS = 2**16 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +102,7 @@ def read_description(text: str | None, source: object) -> Description:
         raise UserError(f"{source} says nothing about preprocessing. Expected a file made by nnUNetv2_hlfd export.")
     try:
         content = json.loads(text)
-        if content.pop("format") != FORMAT:
+        if content["format"] != FORMAT:
             raise UserError(f"{source} was written by another version. Export it again.")
         content.setdefault("reader", "SimpleITKIO")  # of all that was exported before 0.2
         content["normalization"] = tuple(Normalization(**channel) for channel in content["normalization"])
@@ -112,10 +116,67 @@ def read_description(text: str | None, source: object) -> Description:
                 spacing=tuple(map(_tuple, training["spacing"])), orientations=_tuple(training["orientations"])
             )
         known = {field.name for field in fields(Description)}
-        return Description(**{name: _tuple(value) for name, value in content.items() if name in known})
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        description = Description(**{name: _tuple(value) for name, value in content.items() if name in known})
+        wrong = [what for what, holds in _checks(description).items() if not holds]
+    except UserError:
+        raise
+    except Exception as error:  # a file from somebody else can hold anything in any place
         raise UserError(f"The description of preprocessing in {source} is damaged: {error!r:.200}") from error
+    if wrong:
+        raise UserError(f"The description of preprocessing in {source} is damaged: {', '.join(wrong)}")
+    return description
 
 
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str | Mapping) else value
+
+
+def _checks(model: Description) -> dict[str, bool]:
+    """Name -> whether the entries are what a model needs; values of other types raise errors of any kind."""
+    dimension, heads = len(model.patch_size), model.heads
+    order = model.regions_class_order
+    return {
+        "name": isinstance(model.name, str),
+        "file_ending": re.fullmatch(r"(\.\w{1,10}){1,3}", model.file_ending) is not None,
+        "reader": isinstance(model.reader, str),
+        "transpose": sorted(model.transpose) == [0, 1, 2] and _are_counts(model.transpose),
+        "patch_size": dimension in (2, 3) and _are_counts(model.patch_size, 1) and prod(model.patch_size) <= _VOXELS,
+        "spacing": len(model.spacing) == dimension and all(1e-4 <= float(size) <= 1e4 for size in model.spacing),
+        "normalization": 0 < len(model.normalization) <= _LABELS and all(map(_is_normalization, model.normalization)),
+        "resampling": all(map(_is_resampling, (model.resample_image, model.resample_logits))),
+        "heads": _are_counts([heads], 1) and heads <= _LABELS,
+        "regions_class_order": order is None or (len(order) == heads and _are_counts(order) and max(order) <= _LABELS),
+        "mirror_axes": model.mirror_axes is None
+        or (_are_counts(model.mirror_axes) and {*model.mirror_axes} <= {*range(dimension)}),
+        "labels": all(isinstance(label.name, str) and _are_counts(label.values) for label in model.labels),
+        "training": model.training is None or _is_training(model.training),
+    }
+
+
+def _are_counts(values: Sequence[Any], least: int = 0) -> bool:
+    return all(isinstance(value, int) and not isinstance(value, bool) and value >= least for value in values)
+
+
+def _is_normalization(how: Normalization) -> bool:
+    numbers = (how.mean, how.std, how.lower, how.upper)
+    return (
+        isinstance(how.scheme, str)
+        and isinstance(how.use_mask, bool)
+        and all(abs(number) <= 1e30 for number in numbers)  # not NaN
+        and how.lower <= how.upper
+        and how.std >= 0
+    )
+
+
+def _is_resampling(how: Resampling) -> bool:
+    orders = (how.order, how.order_z)
+    return _are_counts(orders) and max(orders) <= 5 and how.force_separate_z in (None, True, False)
+
+
+def _is_training(images: Training) -> bool:
+    ranges = [(float(least), float(largest)) for least, largest in images.spacing]
+    return (
+        len(ranges) in (0, 3)
+        and all(0 < least <= largest <= 1e4 for least, largest in ranges)
+        and all(isinstance(orientation, str) for orientation in images.orientations)
+    )

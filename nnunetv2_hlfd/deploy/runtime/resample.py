@@ -5,6 +5,7 @@ scikit-image.
 """
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from .errors import UserError
 
 Array = NDArray[np.float32]
 
+_MOST_VOXELS = 2**33  # 2000 x 2000 x 2000
 _ANISOTROPY = 3  # nnU-Net's ANISO_THRESHOLD
 _POLE = np.float32(np.sqrt(3) - 2)  # of the cubic B-spline's inverse filter
 _PAD = 12  # samples of repeated edge, as SciPy; the filter has forgotten the border by then: pole^12 = 1e-7
@@ -49,8 +51,15 @@ def resample(
 
 
 def new_shape(shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]) -> tuple[int, ...]:
-    """Compute the extents after resampling, rounded as nnU-Net does."""
-    return tuple(round(old / new * extent) for extent, old, new in zip(shape, spacing, new_spacing, strict=True))
+    """Compute the extents after resampling, rounded as nnU-Net does.
+
+    Raises:
+        UserError: for an image of no or far too many voxels at the new spacing.
+    """
+    extents = tuple(round(old / new * extent) for extent, old, new in zip(shape, spacing, new_spacing, strict=True))
+    if not 0 < prod(extents) <= _MOST_VOXELS:
+        raise UserError(f"the image has {tuple(spacing)} mm voxels and would have the size {extents} at the model's")
+    return extents
 
 
 def _separate_axis(spacing: Sequence[float], new_spacing: Sequence[float], force: bool | None) -> int | None:
