@@ -148,6 +148,7 @@ def _checks(model: Description) -> dict[str, bool]:
         "regions_class_order": order is None or (len(order) == heads and _are_counts(order) and max(order) <= _LABELS),
         "mirror_axes": model.mirror_axes is None
         or (_are_counts(model.mirror_axes) and {*model.mirror_axes} <= {*range(dimension)}),
+        "channel_names": all(isinstance(name, str) for name in model.channel_names),
         "labels": all(isinstance(label.name, str) and _are_counts(label.values) for label in model.labels),
         "training": model.training is None or _is_training(model.training),
     }
