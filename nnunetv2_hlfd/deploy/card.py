@@ -21,6 +21,7 @@ from nnunetv2_hlfd.deploy.card_sections import (
     versions,
 )
 from nnunetv2_hlfd.utilities.atomic import write_text
+from nnunetv2_hlfd.utilities.json_file import refuse_damage
 
 CARD_FILE = "README.md"
 _LIBRARIES = {"nnunet": "nnunetv2", "onnx": "onnxruntime", "openvino": "openvino"}
@@ -44,7 +45,12 @@ def write_card(folder: Path) -> None:
     Raises:
         UserError: for damaged files, or where it cannot be written.
     """
-    facts = read_facts(folder)
+    with refuse_damage(folder):
+        text = _card(folder, read_facts(folder))
+    write_text(folder / CARD_FILE, text)
+
+
+def _card(folder: Path, facts: Facts) -> str:
     front_matter = yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True, width=1000)
     sections = [
         f"# {facts.title}",
@@ -61,7 +67,7 @@ def write_card(folder: Path) -> None:
         versions(facts),
         checksums(folder, facts),
     ]
-    write_text(folder / CARD_FILE, f"---\n{front_matter}---\n\n" + "\n\n".join(sections) + "\n")
+    return f"---\n{front_matter}---\n\n" + "\n\n".join(sections) + "\n"
 
 
 def _front_matter(facts: Facts) -> dict[str, Any]:

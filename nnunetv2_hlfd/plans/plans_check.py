@@ -78,6 +78,9 @@ def check_configuration(plans: PlansManager, configuration: str, source: object)
         patch = config.patch_size
         if len(patch) not in (2, 3) or not all(map(_is_count, patch)) or math.prod(patch) > _MAX_VOXELS:
             raise UserError(f"{source} is damaged: expected a patch_size of 2 or 3 extents, got {patch!r:.80}.")
+        spacing = config.spacing
+        if len(spacing) != len(patch) or not all(isinstance(size, int | float) and 0 < size < 1e5 for size in spacing):
+            raise UserError(f"{source} is damaged: expected a spacing of {len(patch)} extents, got {spacing!r:.80}.")
         if not _is_count(config.batch_size):
             raise UserError(f"{source} is damaged: expected a batch_size above 0, got {config.batch_size!r:.80}.")
         check_architecture(config.configuration["architecture"], source)

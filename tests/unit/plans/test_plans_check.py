@@ -15,7 +15,9 @@ SOURCE = Path("results/plans.json")
 GOOD = {
     "plans_name": "nnUNetPlans_short-1.0",
     "dataset_name": "Dataset001_X",
-    "configurations": {"2d": {"patch_size": [64, 64], "batch_size": 2, "architecture": architecture("2d", 4)}},
+    "configurations": {
+        "2d": {"patch_size": [64, 64], "spacing": [1.0, 1.0], "batch_size": 2, "architecture": architecture("2d", 4)}
+    },
     "hlfd": {"base_plans": "nnUNetPlans", "made_from": "nnUNetPlans_short", "settings": {}},
 }
 
@@ -91,6 +93,9 @@ def test_numbers_that_no_network_has_are_refused_before_anything_is_built(key, v
         (("configurations", "2d", "patch_size"), [64.5, 64]),
         (("configurations", "2d", "patch_size"), [64]),
         (("configurations", "2d", "patch_size"), None),
+        (("configurations", "2d", "spacing"), [[1.0], 1.0]),
+        (("configurations", "2d", "spacing"), [1.0, float("nan")]),
+        (("configurations", "2d", "spacing"), [1.0]),
         (("configurations", "2d", "batch_size"), 0),
         (("configurations", "2d", "batch_size"), "2"),
         (("configurations", "2d", "architecture"), []),
