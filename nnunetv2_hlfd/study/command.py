@@ -9,10 +9,11 @@ import torch
 
 from nnunetv2_hlfd.study.checks import check_teachers_were_blind
 from nnunetv2_hlfd.study.cost import Estimator
+from nnunetv2_hlfd.study.local import LocalLauncher, default_parallel
 from nnunetv2_hlfd.study.outline import HEAD, outline
 from nnunetv2_hlfd.study.phantom import make_phantom
 from nnunetv2_hlfd.study.plan import locate, plan_runs, study_folder, teacher_folder, write_plans
-from nnunetv2_hlfd.study.runner import Runner, default_parallel
+from nnunetv2_hlfd.study.runner import Runner
 from nnunetv2_hlfd.study.runs import Run
 from nnunetv2_hlfd.study.spec import Study, read_study
 from nnunetv2_hlfd.study.teachings import Job, find_teachings
@@ -102,7 +103,7 @@ def run(file: Path, device: str, parallel: int | None) -> int:
     _make_data(study)
     runs = plan_runs(study)
     folder = study_folder(study, runs)
-    runner = Runner(runs, folder, device, parallel or default_parallel(device))
+    runner = Runner(runs, folder, LocalLauncher(folder, device, parallel or default_parallel(device)))
     with locked(folder, f"nnUNetv2_hlfd study {file.name}"):
         return _run(study, runs, runner)
 

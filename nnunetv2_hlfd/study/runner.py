@@ -1,25 +1,20 @@
-"""Running a study: several trainings at a time, each a child process with its own log, failures isolated."""
+"""Running a study: what is not finished is started in order, failures are isolated, and each end is noted."""
 
 import csv
 import io
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_hlfd.study.children import Child, Children
+from nnunetv2_hlfd.study.launcher import FINISHED, Ended, Launcher
 from nnunetv2_hlfd.study.progress import Progress
 from nnunetv2_hlfd.study.runs import Run, splits_file
 from nnunetv2_hlfd.study.teachings import Job, Teaching, find_teachings
 from nnunetv2_hlfd.utilities.atomic import write_text
 from nnunetv2_hlfd.utilities.child_process import last_lines
-from nnunetv2_hlfd.utilities.device import choose_device
 from nnunetv2_hlfd.utilities.errors import UserError
-from nnunetv2_hlfd.utilities.process_groups import check_nothing_runs
 from nnunetv2_hlfd.utilities.signals import signals_interrupt
 
-_POLL_SECONDS = 1.0
-_AUGMENTATION_WORKERS = 12  # nnU-Net's default for a training
 _COLUMNS = ("run", "arm", "seed", "fold", "result", "seconds", "peak_memory_bytes", "parallel")
 
 
@@ -28,55 +23,56 @@ class Runner:
 
     Args:
         runs: all of a study, in order.
-        folder: for logs and runs.csv.
-        device: cpu, cuda or mps.
-        parallel: how many at a time.
+        folder: for runs.csv.
+        launcher: starts them.
     """
 
-    def __init__(self, runs: Sequence[Run], folder: Path, device: str, parallel: int) -> None:
-        self.runs, self.folder, self.device, self.parallel = list(runs), folder, device, parallel
+    def __init__(self, runs: Sequence[Run], folder: Path, launcher: Launcher) -> None:
+        self.runs, self.folder, self.launcher = list(runs), folder, launcher
         self.teachings = find_teachings(self.runs)
         self._taught: set[str] = set()  # names of teachings that have ended well since the start
-        choose_device(device)
-        self.gpus = visible_gpus() if device == "cuda" else []
         self.failed: dict[str, str] = {}
 
     def __call__(self) -> dict[str, str]:
         """Run everything; returns the names of the runs that failed or could not start, with the reason.
 
         Raises:
-            UserError: where a training of an earlier start still runs.
+            UserError: where a training of an earlier start cannot be taken over.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         jobs: list[Job] = [*self.teachings, *self.runs]
-        check_nothing_runs([self._log(job) for job in jobs])
-        waiting = [job for job in jobs if not job.is_finished]
-        with signals_interrupt(), Children() as children, Progress(self.runs) as progress:
-            while waiting or children.running:
-                waiting = self._start(waiting, children, progress)
-                progress.update(len(children.running), len(waiting), len(self.failed))
-                time.sleep(_POLL_SECONDS)
-                for child in children.take_ended():
-                    self._finish(child, progress)
+        self.launcher.adopt(jobs)
+        with signals_interrupt(), self.launcher as launcher, Progress(self.runs) as progress:
+            for ended in launcher.take_ended():  # while nobody watched: what failed then is tried again
+                self._note(ended, progress)
+            waiting = [job for job in jobs if not job.is_finished and job.name not in launcher.running]
+            while waiting or launcher.running:
+                waiting = self._start(waiting, progress)
+                progress.update(len(launcher.running), len(waiting), len(self.failed))
+                time.sleep(launcher.poll_seconds)
+                for ended in launcher.take_ended():
+                    self._finish(ended, progress)
+                    if ended.goes_on:
+                        waiting.insert(0, ended.run)
             progress.update(0, 0, len(self.failed))
         return self.failed
 
-    def _start(self, waiting: list[Job], children: Children, progress: Progress) -> list[Job]:
+    def _start(self, waiting: list[Job], progress: Progress) -> list[Job]:
         """Start what can start; returns what still waits."""
         still = []
         for run in waiting:
             if reason := self._impossible(run):
                 self.failed[run.name] = reason
                 progress.say(f"skipped {run.name}: {reason}")
-            elif len(children.running) < self.parallel and self._is_ready(run, children):
-                taken = {child.slot for child in children.running}
-                slot = next(number for number in range(self.parallel) if number not in taken)
-                log = self._log(run)
-                children.start(run, run.command(self.device), self._environment(run, slot), log, slot)
+            elif self._has_room() and self._is_ready(run):
+                log = self.launcher.start(run)
                 progress.say(f"started {run.name}, log {log}")
             else:
                 still.append(run)
         return still
+
+    def _has_room(self) -> bool:
+        return self.launcher.parallel is None or len(self.launcher.running) < self.launcher.parallel
 
     def _teachers(self, run: Job) -> list[Run]:
         """The run of this study that trains the teacher of a run, if it is one."""
@@ -86,9 +82,9 @@ class Runner:
         """What stores the maps that a run still needs."""
         return [teaching for teaching in self.teachings if run in teaching.runs and not teaching.is_finished]
 
-    def _is_ready(self, run: Job, children: Children) -> bool:
+    def _is_ready(self, run: Job) -> bool:
         """Its teacher and maps are there; the first training of a data set, which writes the splits, runs alone."""
-        splits = splits_file(run.dataset).is_file() or not children.running
+        splits = splits_file(run.dataset).is_file() or not self.launcher.running
         maps = all(teaching.name in self._taught for teaching in self._maps(run))
         return splits and maps and all(teacher.is_finished for teacher in self._teachers(run))
 
@@ -97,47 +93,39 @@ class Runner:
         failed = [source.name for source in sources if source.name in self.failed]
         return f"its teacher {failed[0]} failed" if failed else None
 
-    def _environment(self, run: Job, slot: int) -> dict[str, str]:
-        """One GPU, or an equal share of the cores, for each."""
-        cores = max(1, (os.cpu_count() or 1) // self.parallel)
-        environment = {
-            "OMP_WAIT_POLICY": "passive",
-            "PYTHONUNBUFFERED": "1",
-            "nnUNet_n_proc_DA": str(min(_AUGMENTATION_WORKERS, cores)),
-            **os.environ,
-            **run.environment(),
-        }
-        if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        elif self.parallel > 1:
-            environment.setdefault("OMP_NUM_THREADS", str(cores))
-        return environment
+    def _finish(self, ended: Ended, progress: Progress) -> None:
+        self._note(ended, progress)
+        if ended.result == FINISHED:
+            if isinstance(ended.run, Teaching):
+                self._taught.add(ended.run.name)
+        elif not ended.goes_on:
+            self.failed[ended.run.name] = f"{ended.result}, log {ended.log}"
 
-    def _finish(self, child: Child, progress: Progress) -> None:
-        seconds = time.monotonic() - child.start
-        code = child.process.returncode
-        well = code == 0 and (isinstance(child.run, Teaching) or child.run.is_finished)
-        result = "finished" if well else f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
-        self._record(child, seconds, result, progress)
-        if well:
-            if isinstance(child.run, Teaching):
-                self._taught.add(child.run.name)
-            progress.say(f"finished {child.run.name} in {seconds / 60:.1f} min")
-            return
-        self.failed[child.run.name] = f"{result}, log {child.log}"
-        progress.say(f"FAILED {child.run.name}: {result}. The last lines of {child.log}:\n\n{last_lines(child.log)}\n")
+    def _note(self, ended: Ended, progress: Progress) -> None:
+        """Tell how a run ended, and record it."""
+        self._record(ended, progress)
+        name = ended.run.name
+        if ended.result == FINISHED:
+            progress.say(f"finished {name}{_duration(ended)}")
+        elif ended.goes_on:
+            progress.say(f"interrupted {name}{_duration(ended)}: {ended.result}. It goes on from its checkpoint.")
+        else:
+            lines = last_lines(ended.log)
+            progress.say(f"FAILED {name}: {ended.result}. The last lines of {ended.log}:\n\n{lines}\n")
 
-    def _record(self, child: Child, seconds: float, result: str, progress: Progress) -> None:
+    def _record(self, ended: Ended, progress: Progress) -> None:
         """Add a line to runs.csv: what each start took. Without it the trainings go on all the same."""
-        run = child.run
-        row = (run.name, run.arm, run.settings.seed, run.fold, result, round(seconds, 1), child.peak_bytes)
+        run = ended.run
+        seconds = None if ended.seconds is None else round(ended.seconds, 1)
+        row = (run.name, run.arm, run.settings.seed, run.fold, ended.result, seconds, ended.peak_bytes)
         try:
-            _add_row(self.folder / "runs.csv", (*row, self.parallel))
+            _add_row(self.folder / "runs.csv", (*row, self.launcher.parallel))
         except UserError as error:
             progress.say(f"WARNING: {error}")
 
-    def _log(self, run: Job) -> Path:
-        return self.folder / f"{run.name}.log"
+
+def _duration(ended: Ended) -> str:
+    return "" if ended.seconds is None else f" in {ended.seconds / 60:.1f} min"
 
 
 def _add_row(file: Path, row: Sequence[object]) -> None:
@@ -151,21 +139,3 @@ def _add_row(file: Path, row: Sequence[object]) -> None:
         writer.writerow(_COLUMNS)
     writer.writerow(row)
     write_text(file, text.getvalue())
-
-
-def default_parallel(device: str) -> int:
-    """One training for each GPU, or for every four cores of a CPU."""
-    return len(visible_gpus()) if device == "cuda" else max(1, (os.cpu_count() or 1) // 4)
-
-
-def visible_gpus() -> list[str]:
-    """GPUs as CUDA_VISIBLE_DEVICES names them.
-
-    Raises:
-        UserError: where there is none.
-    """
-    import torch
-
-    choose_device("cuda")
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return given.split(",") if given else [str(index) for index in range(torch.cuda.device_count())]
