@@ -33,8 +33,8 @@ def _run(options: argparse.Namespace) -> int:
 CONVERT = Subcommand(
     help="KiTS19 or LiTS as nnU-Net raw data",
     description="Writes KiTS19 or LiTS (also Task03_Liver of the Medical Segmentation Decathlon), as downloaded, "
-    "into nnUNet_raw. Cases that are damaged, mismatched or unlabelled are named and skipped "
-    "(conversion_report.json); exit code 1 if labelled ones were. Started again, it goes on.",
+    "into nnUNet_raw. Cases that are damaged, mismatched or unlabeled are named and skipped "
+    "(conversion_report.json); exit code 1 if labeled ones were. Started again, it goes on.",
     add_arguments=_add_arguments,
     run=_run,
     interrupted="interrupted. The same command goes on from here.",

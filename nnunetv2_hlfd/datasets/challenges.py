@@ -19,5 +19,5 @@ def summary(conversion: Conversion) -> str:
     if repaired:
         lines.append(f"Labels that got their image's geometry (header noise): {', '.join(repaired)}")
     good, bad = len(conversion.names("converted", "repaired")), len(conversion.names("skipped"))
-    lines.append(f"{good} cases in {conversion.folder}, {bad} labelled cases skipped. Details: {REPORT_FILE}")
+    lines.append(f"{good} cases in {conversion.folder}, {bad} labeled cases skipped. Details: {REPORT_FILE}")
     return "\n".join(lines)

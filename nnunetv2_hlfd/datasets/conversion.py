@@ -45,7 +45,7 @@ def convert(challenge: Challenge, source: Path, dataset: str | None = None, *, r
         regions: label the organ with its tumors as one region, the tumors as another.
 
     Raises:
-        UserError: for a source without labelled cases, an ID that another data set has, or a folder with other data.
+        UserError: for a source without labeled cases, an ID that another data set has, or a folder with other data.
     """
     name = dataset_name(challenge.dataset, dataset)
     cases = challenge.find_cases(source)

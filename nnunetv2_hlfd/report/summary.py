@@ -53,7 +53,7 @@ class Gap:
 
     @property
     def is_there(self) -> bool:
-        """At least 0.02 Dice, and its interval excludes 0; else there is nothing to distil."""
+        """At least 0.02 Dice, and its interval excludes 0; else there is nothing to distill."""
         return self.difference.value >= LEAST_GAP and self.difference.low > 0
 
 

@@ -199,7 +199,7 @@ def test_where_there_is_nothing_to_distil_it_is_said(tmp_path):
     teacher = write_model(tmp_path, "nnUNetTrainer", cases(0.51, 0.61, 0.71))
     assert report(tmp_path / "out", teacher, *students) == 0
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "Teacher minus student alone: +0.010 [+0.010, +0.010]. Nothing to distil: the gap is below 0.02" in text
+    assert "Teacher minus student alone: +0.010 [+0.010, +0.010]. Nothing to distill: the gap is below 0.02" in text
     assert "Share of the gap |" not in text
 
 

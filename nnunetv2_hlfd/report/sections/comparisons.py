@@ -23,7 +23,7 @@ _NOTE = (
 
 _CHANCE = (
     " Adjusted within each label: of many labels, some differ by chance alone. Gap: teacher minus student alone; "
-    f"there is nothing to distil where it is below {LEAST_GAP} or its interval includes 0."
+    f"there is nothing to distill where it is below {LEAST_GAP} or its interval includes 0."
 )
 
 
@@ -42,7 +42,7 @@ def comparisons(found: Findings) -> list[Section]:
 def _gap_text(gap: Gap, named: bool) -> str:
     text = f"Teacher minus {gap.alone if named else 'student alone'}: {format_interval(gap.difference)}."
     if not gap.is_there:
-        return text + f" Nothing to distil: the gap is below {LEAST_GAP} or its interval includes 0."
+        return text + f" Nothing to distill: the gap is below {LEAST_GAP} or its interval includes 0."
     return text
 
 
