@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pandas as pd
+from matplotlib import style
 
 from nnunetv2_hlfd.compress.data import division
 from nnunetv2_hlfd.compress.exports import find_program, read_outcome
@@ -32,6 +33,7 @@ from nnunetv2_hlfd.utilities.text import some_names
 _RARE = 3
 
 
+@style.context("default")  # nnU-Net's own plots leave their large fonts behind in the process
 def write_report(places: Places, options: CompressOptions) -> None:
     """Compare, and write report.md, report.html, agreement.png and cases.csv."""
     inventory, divided = read_record(Inventory, places.inventory), division(places, options)

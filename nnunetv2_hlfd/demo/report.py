@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import SimpleITK
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
@@ -81,7 +82,8 @@ def write_report(folder: Path, dataset: str, plans: str, models: Sequence[Model]
     )
     rows = read_rows(folder / "raw" / dataset, [folder / "predictions" / model.name for model in models], results)
     picture = io.BytesIO()
-    draw_picture(rows, [model.title for model in models]).savefig(picture, format="png", dpi=100)
+    with style.context("default"):
+        draw_picture(rows, [model.title for model in models]).savefig(picture, format="png", dpi=100)
     write_files(folder, {"result.png": picture.getvalue(), "result.md": text.encode()})
     return text
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib import style
 
 from nnunetv2_hlfd.report.arms import Arm, group_models
 from nnunetv2_hlfd.report.costs import measure_cost, read_curves
@@ -55,6 +56,7 @@ def write_report(
     return output / _HTML
 
 
+@style.context("default")  # nnU-Net's own plots leave their large fonts behind in the process
 def _files(
     models: Sequence[Model],
     folds: Sequence[int],

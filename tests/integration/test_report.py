@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from helpers import report_students
+from matplotlib import rc_context
 from report_folders import cases, write_model
 
 from nnunetv2_hlfd.cli.main import main
@@ -137,6 +138,21 @@ def test_the_verdict_is_the_first_thing_and_names_what_was_not_trained_alike(tmp
     assert re.search(r"^AT: not worse than student alone", text, re.MULTILINE)
     assert "Margin: 0.5 Dice" in text
     assert report(tmp_path / "wrong", *models, more=("--margin", "-1")) == 2
+
+
+def test_pictures_are_the_same_whatever_was_plotted_before(tmp_path):
+    teacher = write_model(tmp_path, "nnUNetTrainer", cases(0.9, 0.8))
+    students = [
+        write_model(tmp_path, f"nnUNetTrainer{name}", cases(0.5, 0.6), settings={}, title=name, seed=1)
+        for name in ("Student", "HLFD")
+    ]
+    assert report(tmp_path / "before", teacher, *students) == 0
+    with rc_context({"xtick.labelsize": 30, "axes.labelsize": 30}):  # as nnU-Net's progress.png leaves them
+        assert report(tmp_path / "after", teacher, *students) == 0
+    pictures = [file.name for file in (tmp_path / "before").glob("*.png")]
+    assert pictures
+    for name in pictures:
+        assert (tmp_path / "before" / name).read_bytes() == (tmp_path / "after" / name).read_bytes()
 
 
 def test_absence_is_a_column_where_cases_lack_the_label(tmp_path):
