@@ -21,8 +21,8 @@ from nnunetv2_hlfd.cli.train import TRAIN
 from nnunetv2_hlfd.cli.trainers import TRAINERS
 from nnunetv2_hlfd.cli.trainers_path import TRAINERS_PATH
 from nnunetv2_hlfd.deploy.runtime.errors import UserError as RuntimeUserError
+from nnunetv2_hlfd.deploy.runtime.signals import InterruptedBySignalError, signals_interrupt
 from nnunetv2_hlfd.utilities.errors import UserError
-from nnunetv2_hlfd.utilities.signals import InterruptedBySignalError, signals_interrupt
 
 _DESCRIPTION = """Compress a trained nnU-Net into a small student by knowledge distillation (HLFD).
 

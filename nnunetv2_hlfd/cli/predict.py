@@ -82,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
     for case, reason in failed.items():
         print(f"{case} FAILED: {reason}", file=sys.stderr)
     if failed:
-        print(f"{len(failed)} cases failed, the others are in {options.o}.", file=sys.stderr)
+        print(f"{len(failed)} cases failed; the others, if any, are in {options.o}.", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nnunetv2_hlfd.deploy.runtime.checks import check_image
 from nnunetv2_hlfd.deploy.runtime.nifti_file import is_compressed
+from nnunetv2_hlfd.deploy.runtime.resample import new_shape
 from nnunetv2_hlfd.utilities.atomic import scratch_folder, writing
 from nnunetv2_hlfd.utilities.errors import UserError
 
@@ -32,7 +33,8 @@ def prepare_case(
         previous: prediction of the previous stage, whose labels become channels.
 
     Raises:
-        UserError: for damaged files, too few or too many channels, or values that are not finite or become so.
+        UserError: for damaged files, too few or too many channels, voxels that make the image larger than
+            any, or values that are not finite or become so.
         Exception: of any kind, where nnU-Net cannot read a file.
     """
     for file in files:
@@ -66,11 +68,19 @@ def _preprocess(
         raise UserError(f"expected {expected} channels, got {len(image)}: {_listed(names)}")
     if not np.isfinite(image).all():
         raise UserError(f"{_listed(names)}: NaN, or values that are infinite in float32")
+    _check_size(predictor, image.shape[1:], properties["spacing"])
     if type(preprocessor).run_case is not DefaultPreprocessor.run_case:
         seg_file = None if previous is None else str(previous)
         return preprocessor.run_case(list(names), seg_file, plans, configuration, predictor.dataset_json)
     labels = None if previous is None else reader.read_seg(str(previous))[0]
     return preprocessor.run_case_npy(image, labels, properties, plans, configuration, predictor.dataset_json)
+
+
+def _check_size(predictor: nnUNetPredictor, shape: Sequence[int], spacing: Sequence[float]) -> None:
+    """Refuse an image whose header makes it fill the memory once it is resampled to the model's spacing."""
+    axes, target = predictor.plans_manager.transpose_forward, predictor.configuration_manager.spacing
+    own = [spacing[axis] for axis in axes]
+    new_shape([shape[axis] for axis in axes], own, [*own[: len(own) - len(target)], *target])
 
 
 @contextmanager

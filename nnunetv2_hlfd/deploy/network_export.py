@@ -1,7 +1,6 @@
 """`nnUNetv2_hlfd export -to onnx` and `-to openvino`: a model that runs without torch and without nnU-Net."""
 
-import shutil
-import zipapp
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from nnunetv2_hlfd.deploy.quantize import FoldCases, dice_cost, fold_cases, quan
 from nnunetv2_hlfd.deploy.runtime.description import KEY, Description
 from nnunetv2_hlfd.deploy.runtime.network import FILES, compile_openvino, open_network
 from nnunetv2_hlfd.deploy.source import Source
-from nnunetv2_hlfd.utilities.atomic import scratch_folder, writing
+from nnunetv2_hlfd.utilities.atomic import writing
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.optional_packages import needed
 from nnunetv2_hlfd.utilities.text import some_names
@@ -140,13 +139,13 @@ def _quantized(
 
 def write_program(folder: Path) -> None:
     """Write the runtime as one file that Python runs."""
-    with scratch_folder() as temporary:
-        package = temporary / "nnunetv2_hlfd_runtime"
-        shutil.copytree(Path(runtime.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-        # zipapp's own start drops the exit code
-        start = "import sys\n\nfrom nnunetv2_hlfd_runtime.cli import main\n\nsys.exit(main())\n"
-        (temporary / "__main__.py").write_text(start, encoding="utf-8")
-        zipapp.create_archive(temporary, folder / PROGRAM, compressed=True)
+    # zipapp's own start drops the exit code
+    start = "import sys\n\nfrom nnunetv2_hlfd_runtime.cli import main\n\nsys.exit(main())\n"
+    root = Path(runtime.__file__).parent
+    with zipfile.ZipFile(folder / PROGRAM, "w", zipfile.ZIP_DEFLATED) as program:
+        program.writestr("__main__.py", start)
+        for file in sorted(root.rglob("*.py")):
+            program.write(file, f"nnunetv2_hlfd_runtime/{file.relative_to(root).as_posix()}")
 
 
 def _file(folder: Path, fold: str, backend: str) -> Path:

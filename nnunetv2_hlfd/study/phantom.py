@@ -1,8 +1,6 @@
 """A study on the built-in phantom makes its own data set: simulated, planned and preprocessed."""
 
 import os
-import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,10 +9,12 @@ from typing import Any
 from nnunetv2_hlfd.datasets.locations import preprocessed_folder, raw_folder
 from nnunetv2_hlfd.datasets.phantom import write_phantom_dataset
 from nnunetv2_hlfd.study.entries import check_keys, read_mapping
-from nnunetv2_hlfd.utilities.atomic import write_json
+from nnunetv2_hlfd.utilities.atomic import partial_folder, publish, write_json
 from nnunetv2_hlfd.utilities.child_process import executable, last_lines
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json
+from nnunetv2_hlfd.utilities.lock import LOCK_FILE, locked
+from nnunetv2_hlfd.utilities.process_groups import run_in_group
 
 _KEY = "hlfd_phantom"  # of dataset.json: what the cases were made with
 _PROCESSES = "2"  # each imports torch; the cases are few and small
@@ -60,12 +60,18 @@ def make_phantom(phantom: Phantom, dataset: str, configuration: str) -> None:
                 f"{folder / others[0]} has the ID {number} of the phantom {dataset}. Choose another 'dataset'."
             )
     raw = raw_folder() / dataset
-    if raw.is_dir():
-        _check_same(phantom, raw)
-    else:
-        _simulate(phantom, raw)
-    if not (preprocessed / dataset / f"nnUNetPlans_{configuration}").is_dir():
-        _plan_and_preprocess(dataset, configuration, preprocessed)
+    with locked(raw.parent, f"nnUNetv2_hlfd study, which makes {dataset}", name=f".{dataset}{LOCK_FILE}"):
+        if raw.is_dir():
+            _check_same(phantom, raw)
+        else:
+            _simulate(phantom, raw)
+        if not _is_preprocessed(raw, preprocessed / dataset / f"nnUNetPlans_{configuration}"):
+            _plan_and_preprocess(dataset, configuration, preprocessed)
+
+
+def _is_preprocessed(raw: Path, folder: Path) -> bool:
+    """Whether every case is there: a start that was killed leaves some. nnU-Net writes the pkl file of a case last."""
+    return len([*folder.glob("*.pkl")]) >= len([*(raw / "labelsTr").iterdir()])
 
 
 def _check_same(phantom: Phantom, raw: Path) -> None:
@@ -84,8 +90,8 @@ def _described(phantom: Phantom) -> dict[str, Any]:
 
 def _simulate(phantom: Phantom, raw: Path) -> None:
     """Make all cases beside the folder, then rename: a stop in between leaves no data set."""
-    with tempfile.TemporaryDirectory(dir=raw.parent, prefix=".phantom_") as scratch:
-        made = Path(scratch) / raw.name
+    with partial_folder(raw) as scratch:
+        made = scratch / raw.name
         try:
             write_phantom_dataset(
                 made, num_training=phantom.cases, size=phantom.size, spacing=phantom.spacing, seed=phantom.seed
@@ -94,22 +100,16 @@ def _simulate(phantom: Phantom, raw: Path) -> None:
             raise UserError(f"phantom: {error}") from error
         description = read_json(made / "dataset.json")
         write_json(made / "dataset.json", {**description, _KEY: _described(phantom)})
-        made.rename(raw)
+        publish(made, raw)
 
 
 def _plan_and_preprocess(dataset: str, configuration: str, preprocessed: Path) -> None:
     log = preprocessed / f"{dataset}_planning.log"
     print(f"Planning and preprocessing {dataset}, log {log}", flush=True)
-    command = [executable("nnUNetv2_plan_and_preprocess"), "-d", dataset[7:10], "-c", configuration]
     environment: Mapping[str, str] = {**os.environ, "nnUNet_n_proc_DA": _PROCESSES}  # planning divides by it
     with log.open("w", encoding="utf-8") as output:
-        code = subprocess.run(  # noqa: S603 (nnU-Net's own command)
-            [*command, "-npfp", _PROCESSES, "-np", _PROCESSES],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            check=False,
-        ).returncode
+        words = [executable("nnUNetv2_plan_and_preprocess"), "-d", dataset[7:10], "-c", configuration]
+        code = run_in_group([*words, "-npfp", _PROCESSES, "-np", _PROCESSES], output, environment)
     if code:
         raise UserError(f"nnUNetv2_plan_and_preprocess failed with exit code {code}:\n{last_lines(log)}")
     log.unlink()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_hlfd.deploy.runtime.signals import signals_interrupt
 from nnunetv2_hlfd.study.launcher import FINISHED, Ended, Launcher
 from nnunetv2_hlfd.study.progress import Progress
 from nnunetv2_hlfd.study.runs import Run, splits_file
@@ -13,7 +14,6 @@ from nnunetv2_hlfd.study.teachings import Job, Teaching, find_teachings
 from nnunetv2_hlfd.utilities.atomic import write_text
 from nnunetv2_hlfd.utilities.child_process import last_lines
 from nnunetv2_hlfd.utilities.errors import UserError
-from nnunetv2_hlfd.utilities.signals import signals_interrupt
 
 _COLUMNS = ("run", "arm", "seed", "fold", "result", "seconds", "peak_memory_bytes", "parallel")
 

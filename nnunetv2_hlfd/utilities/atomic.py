@@ -7,22 +7,14 @@ file has the target's own name, by whose ending libraries choose a format.
 
 import json
 import os
-import platform
-import secrets
-import shutil
 import tempfile
-import time
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nnunetv2_hlfd.deploy.runtime.errors import last_line
+from nnunetv2_hlfd.deploy.runtime.hidden_folder import hidden_folder
 from nnunetv2_hlfd.utilities.errors import UserError
-
-_PREFIX = ".partial"
-_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
-_ABANDONED_SECONDS = 24 * 3600  # no write takes as long
 
 
 @contextmanager
@@ -54,14 +46,8 @@ def partial_folder(target: Path) -> Iterator[Path]:
     Raises:
         UserError: in place of OSError, naming the target.
     """
-    with writing(target):
-        _remove_leftovers(target.parent)
-        folder = target.parent / f"{_PREFIX}-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
-        folder.mkdir()
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    with writing(target), hidden_folder(target.parent) as folder:
+        yield folder
 
 
 @contextmanager
@@ -175,30 +161,3 @@ def _flush_folder(folder: Path) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-
-
-def is_leftover(path: Path) -> bool:
-    """Whether a file or folder is of a write that is under way, or was ended by a kill."""
-    return path.name.startswith(f"{_PREFIX}-")
-
-
-def _remove_leftovers(folder: Path) -> None:
-    for leftover in folder.glob(f"{_PREFIX}-*-*-*"):
-        if _is_abandoned(leftover):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _is_abandoned(leftover: Path) -> bool:
-    """Return whether its process has ended. What another machine or container has left has to be old."""
-    host, process = leftover.name.split("-")[1:3]
-    if host == _HOST and os.name == "posix" and process.isdecimal():  # on Windows, signal 0 would end the process
-        try:
-            os.kill(int(process), 0)
-        except ProcessLookupError:
-            return True
-        except (OSError, OverflowError):  # somebody else's process
-            return False
-        return False
-    with suppress(OSError):
-        return time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS
-    return False

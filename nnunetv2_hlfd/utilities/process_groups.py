@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -57,6 +57,26 @@ def signal_group(process: "subprocess.Popen[Any]", number: int) -> None:
             os.killpg(process.pid, number)
         else:
             process.terminate()
+
+
+def run_in_group(command: Sequence[str], output: IO[Any], environment: Mapping[str, str]) -> int:
+    """Run a command to its end, or to that of this process, even if it is killed; returns the exit code."""
+    with Watchdog() as watchdog:
+        process = subprocess.Popen(  # noqa: S603 (commands of nnU-Net and of this package)
+            [*command],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        watchdog.tell(process.pid)
+        try:
+            return process.wait()
+        finally:
+            signal_group(process, KILL)
+            process.wait()
+            watchdog.tell(process.pid)
 
 
 def lock_log(file: IO[Any]) -> bool:

@@ -12,7 +12,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_hlfd.utilities.atomic import is_leftover, write_json
+from nnunetv2_hlfd.deploy.runtime.hidden_folder import is_leftover
+from nnunetv2_hlfd.deploy.runtime.signals import signals_interrupt
+from nnunetv2_hlfd.utilities.atomic import write_json
 from nnunetv2_hlfd.utilities.child_process import executable, last_lines
 from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.json_file import read_json, refuse_damage
@@ -26,7 +28,6 @@ from nnunetv2_hlfd.utilities.process_groups import (
     signal_group,
 )
 from nnunetv2_hlfd.utilities.progress import follow, progress_bar
-from nnunetv2_hlfd.utilities.signals import signals_interrupt
 
 LOGS = "logs"
 

@@ -3,14 +3,18 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import SimpleITK
+from faults import held_by_another_process
 from helpers import PREDICT, prediction, stock, train_once
 from machine_paths import machine_paths
 from network_series import main as open_damaged_networks
@@ -20,7 +24,10 @@ from processes import run
 
 from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.deploy.runtime.errors import UserError
+from nnunetv2_hlfd.deploy.runtime.hidden_folder import _HOST
 from nnunetv2_hlfd.deploy.runtime.network import find_networks, open_network
+from nnunetv2_hlfd.utilities.errors import UserError as PackageError
+from nnunetv2_hlfd.utilities.lock import locked
 
 DATASET = "Dataset901_Phantom"
 PREDICTED = (0, 3)  # 3: with warnings, since what a hardly trained network finds has other intensities
@@ -202,6 +209,46 @@ def test_the_program_names_a_bad_case_finishes_the_others_and_goes_on(as_onnx, n
     done = run_program(as_onnx, images, tmp_path / "a", "--continue_prediction")
     assert done.returncode == 0
     assert result.stat().st_mtime_ns == modified
+
+
+def test_two_programs_do_not_work_in_one_folder(as_onnx, nnunet, tmp_path):
+    output = tmp_path / "a"
+    with held_by_another_process(output):
+        done = run_program(as_onnx, nnunet / "raw" / DATASET / "imagesTs", output)
+        assert done.returncode == 2
+        assert f"{output} is in use by the other work (process " in done.stderr
+    assert list(output.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals are POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)])
+def test_a_program_that_is_ended_leaves_nothing_or_the_next_one_removes_it(as_onnx, nnunet, tmp_path, number, code):
+    """While it works, another is told of it; the next start needs no more than the option to go on."""
+    images, output = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    source = next((nnunet / "raw" / DATASET / "imagesTs").glob("*.nii.gz"))
+    for index in range(2000):
+        (images / f"case{index:04d}_0000.nii.gz").symlink_to(source)
+    command = [sys.executable, as_onnx / "predict.pyz", "-i", images, "-o", output, "-threads", "1"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        while not output.is_dir() or len(list(output.glob("*.nii.gz"))) < 3:
+            assert process.poll() is None
+            time.sleep(0.01)
+        with (
+            pytest.raises(PackageError, match=rf"in use by predict.pyz \(process {process.pid} on "),
+            locked(output, ""),
+        ):
+            pass
+        process.send_signal(number)
+        assert process.wait(20) == code
+    hidden = [path.name for path in output.glob(".*")]
+    assert hidden == [] or number == signal.SIGKILL
+    (output / f".partial-{_HOST}-{process.pid}-00000000").mkdir(exist_ok=True)  # as a kill in a write leaves it
+    for file in sorted(images.iterdir())[4:]:
+        file.unlink()
+    assert run_program(as_onnx, images, output, "--continue_prediction").returncode in PREDICTED
+    assert not list(output.glob(".*"))
 
 
 def test_the_program_refuses_what_cannot_work(as_onnx, damaged, nnunet, tmp_path):

@@ -140,13 +140,13 @@ def test_a_bad_case_is_named_and_the_others_are_finished(model, images, tmp_path
     for case in ("broken", "text", whole[0].name[:-12]):
         assert f"{case} FAILED: " in message
     assert "expected 1 channels, got 2" in message
-    assert "3 cases failed, the others are in" in message
+    assert "3 cases failed; the others, if any, are in" in message
     assert {each.name for each in (tmp_path / "out").glob("*.nii.gz")} == {
         each.name.replace("_0000", "") for each in whole[1:]
     }
 
 
-def test_images_with_values_that_are_not_finite_are_refused_by_name(model, images, tmp_path, capsys):
+def test_images_with_values_or_sizes_that_cannot_be_are_refused_by_name(model, images, tmp_path, capsys):
     """The model clips as for CT, which hides infinite values; SimpleITK reads NaN as 0."""
     cases = tmp_path / "cases"
     cases.mkdir()
@@ -156,12 +156,17 @@ def test_images_with_values_that_are_not_finite_are_refused_by_name(model, image
     beyond = image.get_fdata() * 1e300
     nan = image.get_fdata().astype(np.float32)
     nan[5, 6, 3] = np.nan
+    for name, size in {"huge": 1e6, "flat": 1e-6}.items():  # resampled, they would fill every memory, or be nothing
+        affine = np.diag([size, size, 1, 1])
+        nibabel.save(nibabel.Nifti1Image(image.get_fdata(), affine), cases / f"{name}_0000.nii.gz")
     for name, values in {"nan": nan, "beyond": beyond}.items():
         nibabel.save(nibabel.Nifti1Image(values, image.affine), cases / f"{name}_0000.nii.gz")
     assert predict(model, cases, tmp_path / "out") == 1
     message = capsys.readouterr().err
     assert "nan FAILED: nan_0000.nii.gz has NaN or infinite voxels" in message
     assert "beyond FAILED: beyond_0000.nii.gz: " in message
+    for name in ("huge", "flat"):
+        assert re.search(rf"{name} FAILED: the image has .* mm voxels and would have the size ", message)
     assert [file.name for file in (tmp_path / "out").glob("*.nii.gz")] == [source.name.replace("_0000", "")]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from .description import Description
 from .dicom import Series, find_series, write_volume
 from .errors import UserError
+from .hidden_folder import hidden_folder
 from .images import match_files
 
 _IMAGES = (
@@ -44,9 +45,9 @@ class Case:
         if numbers != list(range(len(numbers))):
             listed = ", ".join(f"_{number:04d}" for number in numbers)
             raise UserError(f"expected channels from _0000 on without gaps, got {listed}")
-        with tempfile.TemporaryDirectory() as temporary:
+        with hidden_folder(Path(tempfile.gettempdir())) as temporary:
             yield [
-                channel if isinstance(channel, Path) else write_volume(channel, Path(temporary), number)
+                channel if isinstance(channel, Path) else write_volume(channel, temporary, number)
                 for number, channel in sorted(self.channels.items())
             ]
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from .cases import find_all
 from .dicom_seg import check_dicom_seg
 from .errors import UserError
+from .lock import locked
 from .network import find_networks, open_network
 from .readers import find_reader
+from .signals import InterruptedBySignalError, signals_interrupt
 from .verify import find_damage
 from .work import How, predict_cases
 
@@ -29,13 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.verify and None in (options.i, options.o):
         parser.error("expected -i and -o, or --verify")
     try:
-        return _verify(options.m) if options.verify else _predict(options)
+        with signals_interrupt():
+            return _verify(options.m) if options.verify else _predict(options)
     except BrokenPipeError:  # nobody reads what is printed, as after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted. Add --continue_prediction to go on.", file=sys.stderr)
-        return 130
+        return error.exit_code if isinstance(error, InterruptedBySignalError) else 130
     except OSError as error:
         print(f"{error.strerror or error}: {error.filename or options.o}", file=sys.stderr)
         return 2
@@ -94,7 +97,8 @@ def _predict(options: argparse.Namespace) -> int:
         print(f"WARNING: {file.relative_to(options.i)} matches no case CASE_0000{model.file_ending}", file=sys.stderr)
     options.o.mkdir(parents=True, exist_ok=True)
     how = How(step_size=options.step_size, mirroring=not options.disable_tta, dicom_seg=options.dicom_seg)
-    outcome = predict_cases(cases, networks, options.o, how, only_missing=options.continue_prediction)
+    with locked(options.o):
+        outcome = predict_cases(cases, networks, options.o, how, only_missing=options.continue_prediction)
     for line in outcome.summary(len(cases), len(left_over)):
         print(line, file=sys.stderr)
     return outcome.exit_code(len(left_over))

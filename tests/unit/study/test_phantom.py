@@ -1,9 +1,13 @@
 """A study on the built-in phantom: its data set, and its runs before there is any data."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+from faults import held_by_another_process, is_alive
 
 from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.study.phantom import Phantom, make_phantom, read_phantom
@@ -63,6 +67,76 @@ def test_a_wrong_entry_is_refused(value, dataset, message):
         read_phantom(value, dataset)
 
 
+def preprocess(folders, *cases):
+    """The last files that nnU-Net's preprocessing writes of cases."""
+    folder = folders / "preprocessed" / DATASET / "nnUNetPlans_2d"
+    folder.mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        (folder / f"{case}.pkl").touch()
+
+
+NNUNET = """#!/bin/sh
+echo $$ > {folder}/started
+sleep {seconds} &
+wait
+"""
+
+
+@pytest.fixture
+def preprocessing(folders, monkeypatch):
+    """A command in the place of nnU-Net's, which notes its process and takes as long as it is told."""
+
+    def write(seconds):
+        script = folders / "preprocess.sh"
+        script.write_text(NNUNET.format(folder=folders, seconds=seconds))
+        script.chmod(0o755)
+        monkeypatch.setattr("nnunetv2_hlfd.study.phantom.executable", lambda _: str(script))
+        return folders / "started"
+
+    return write
+
+
+def test_a_killed_preprocessing_is_done_again(folders, preprocessing):
+    started = preprocessing(0)
+    preprocess(folders, "case_000")
+    make_phantom(TINY, DATASET, "2d")
+    assert started.is_file()
+
+
+def test_a_study_that_makes_a_phantom_keeps_others_out(folders, preprocessing):
+    started = preprocessing(0)
+    with (
+        held_by_another_process(folders / "raw", f".{DATASET}.lock"),
+        pytest.raises(UserError, match=f"^{folders / 'raw'} is in use by the other work"),
+    ):
+        make_phantom(TINY, DATASET, "2d")
+    assert files(folders / "raw") == []
+    assert not started.exists()
+
+
+MAKE = """
+import sys
+from nnunetv2_hlfd.study import phantom
+phantom.executable = lambda _: sys.argv[1]
+phantom.make_phantom(phantom.Phantom(cases=2, size=(8, 32, 32), spacing=(10.0, 10.0, 10.0)), sys.argv[2], "2d")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_killed_study_leaves_no_preprocessing_behind(folders, preprocessing):
+    started = preprocessing(60)
+    command = [sys.executable, "-c", MAKE, folders / "preprocess.sh", DATASET]
+    with subprocess.Popen(command) as process:
+        while not started.exists() or not started.read_text():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    end = time.monotonic() + 10
+    while is_alive(int(started.read_text())):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_numbers_that_make_no_phantom_leave_nothing_behind(folders):
     with pytest.raises(UserError, match="phantom: size must be three integers"):
         make_phantom(Phantom(size=(4, 4, 4)), DATASET, "2d")
@@ -76,7 +150,7 @@ def test_an_id_that_another_data_set_has_is_refused(folders):
 
 
 def test_cases_that_are_there_are_kept_and_those_of_other_numbers_refused(folders):
-    (folders / "preprocessed" / DATASET / "nnUNetPlans_2d").mkdir(parents=True)
+    preprocess(folders, "case_000", "case_001")
     make_phantom(TINY, DATASET, "2d")
     before = {path: path.stat().st_mtime_ns for path in (folders / "raw").rglob("*.nii.gz")}
     assert len(before) == 4

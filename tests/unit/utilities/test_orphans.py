@@ -14,7 +14,7 @@ POOL = """
 import time
 from pathlib import Path
 from nnunetv2_hlfd.utilities.orphans import process_pool
-from nnunetv2_hlfd.utilities.signals import signals_interrupt
+from nnunetv2_hlfd.deploy.runtime.signals import signals_interrupt
 if __name__ == "__main__":
     with signals_interrupt(), process_pool(2) as pool:
         results = pool.map(time.sleep, [SECONDS] * 1000)

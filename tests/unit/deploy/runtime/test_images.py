@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import subprocess
 import sys
 
 import nibabel
@@ -12,6 +13,7 @@ from descriptions import make_description
 from faults import run_on_disk
 
 from nnunetv2_hlfd.deploy.runtime.checks import check_complete
+from nnunetv2_hlfd.deploy.runtime.hidden_folder import hidden_folder
 from nnunetv2_hlfd.deploy.runtime.images import find_cases, is_finished, read_image, write_segmentation
 
 MODEL = make_description()
@@ -136,6 +138,7 @@ def test_a_segmentation_has_the_images_geometry(tmp_path):
 
 
 WRITE_OVER = """
+import subprocess
 import sys
 from pathlib import Path
 import numpy as np
@@ -185,13 +188,14 @@ def test_a_full_disk_leaves_the_old_segmentation(tmp_path, ending, reason):
     assert rest == ["True 1", f"['{target.name}']"]
 
 
-def test_what_a_killed_process_left_is_removed_after_an_hour(tmp_path):
+def test_what_a_killed_process_left_is_removed_by_the_next_that_writes(tmp_path):
     image = read_image([write(tmp_path / "a_0000.nii.gz")], MODEL)
-    for name in (".partial-new", ".partial-old"):
-        (tmp_path / name).mkdir()
-    os.utime(tmp_path / ".partial-old", (0, 0))
-    write_segmentation(np.ones((3, 4, 5), np.uint8), image, tmp_path / "a.nii.gz", MODEL)
-    assert sorted(file.name for file in tmp_path.iterdir()) == [".partial-new", "a.nii.gz", "a_0000.nii.gz"]
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    with hidden_folder(tmp_path) as own:
+        own.with_name(own.name.replace(str(os.getpid()), str(ended.pid))).mkdir()
+        write_segmentation(np.ones((3, 4, 5), np.uint8), image, tmp_path / "a.nii.gz", MODEL)
+        assert sorted(file.name for file in tmp_path.iterdir()) == [own.name, "a.nii.gz", "a_0000.nii.gz"]
 
 
 def test_a_result_is_complete_where_it_is_there_and_whole(tmp_path):

@@ -14,7 +14,7 @@ def test_a_request_to_end_cleans_up_like_ctrl_c(number, code):
     """In a process of its own: a test may run beside a main thread."""
     script = f"""
 import os, signal, time
-from nnunetv2_hlfd.utilities.signals import InterruptedBySignalError, signals_interrupt
+from nnunetv2_hlfd.deploy.runtime.signals import InterruptedBySignalError, signals_interrupt
 try:
     with signals_interrupt():
         try:
@@ -32,7 +32,7 @@ except InterruptedBySignalError as error:
 def test_an_ignored_signal_stays_ignored():
     code = """
 import os, signal
-from nnunetv2_hlfd.utilities.signals import signals_interrupt
+from nnunetv2_hlfd.deploy.runtime.signals import signals_interrupt
 with signals_interrupt():
     os.kill(os.getpid(), signal.SIGHUP)
     print("goes on", end="")
