@@ -11,7 +11,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="STUDY.yaml", help="docs/reference/study.md")
     add_device(parser)
     parser.add_argument(
-        "-np", type=int, metavar="N", help="trainings at a time (default: one for each GPU, or for every four cores)"
+        "-np",
+        type=int,
+        metavar="N",
+        help="trainings at a time (default: one for each GPU, or for every four cores; on a cluster any number)",
+    )
+    parser.add_argument(
+        "-launcher",
+        choices=("local", "slurm"),
+        default="local",
+        help="slurm: each training is a job of the cluster, with the entry slurm of STUDY.yaml (default: local)",
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--dry_run", action="store_true", help="print the runs and what they will take, and stop")
@@ -23,12 +32,14 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.np is not None and options.np < 1:
         raise UserError(f"Expected at least 1 training at a time for -np, got {options.np}.")
+    if options.commands and options.launcher != "local":
+        raise UserError("--commands only prints what is to be run: leave out -launcher.")
     if options.dry_run:
         command.show(options.file, options.device, options.np)
     elif options.commands:
         command.print_commands(options.file, options.device)
     else:
-        return command.run(options.file, options.device, options.np)
+        return command.run(options.file, options.device, options.np, options.launcher)
     return 0
 
 

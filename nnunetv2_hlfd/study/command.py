@@ -4,17 +4,20 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nnunetv2_hlfd.study.checks import check_teachers_were_blind
 from nnunetv2_hlfd.study.cost import Estimator
+from nnunetv2_hlfd.study.launcher import Launcher
 from nnunetv2_hlfd.study.local import LocalLauncher, default_parallel
 from nnunetv2_hlfd.study.outline import HEAD, outline
 from nnunetv2_hlfd.study.phantom import make_phantom
 from nnunetv2_hlfd.study.plan import locate, plan_runs, study_folder, teacher_folder, write_plans
 from nnunetv2_hlfd.study.runner import Runner
 from nnunetv2_hlfd.study.runs import Run
+from nnunetv2_hlfd.study.slurm import slurm_parameters
 from nnunetv2_hlfd.study.spec import Study, read_study
 from nnunetv2_hlfd.study.teachings import Job, find_teachings
 from nnunetv2_hlfd.training.cost import memory_in_words
@@ -97,15 +100,24 @@ def _in_order(runs: Sequence[Run]) -> list[Job]:
     return jobs
 
 
-def run(file: Path, device: str, parallel: int | None) -> int:
+def run(file: Path, device: str, parallel: int | None, launcher: str = "local") -> int:
     """Run what is not finished, then write the report of all complete models. Returns the exit code."""
     study = read_study(file)
+    parameters = slurm_parameters(study.slurm) if launcher == "slurm" else None
     _make_data(study)
     runs = plan_runs(study)
     folder = study_folder(study, runs)
-    runner = Runner(runs, folder, LocalLauncher(folder, device, parallel or default_parallel(device)))
+    runner = Runner(runs, folder, _launcher(folder, device, parallel, parameters))
     with locked(folder, f"nnUNetv2_hlfd study {file.name}"):
         return _run(study, runs, runner)
+
+
+def _launcher(folder: Path, device: str, parallel: int | None, slurm: Mapping[str, Any] | None) -> Launcher:
+    if slurm is None:
+        return LocalLauncher(folder, device, parallel or default_parallel(device))
+    from nnunetv2_hlfd.study.cluster import ClusterLauncher
+
+    return ClusterLauncher(folder, device, parallel, slurm)
 
 
 def _make_data(study: Study) -> None:

@@ -145,3 +145,10 @@ def check_distinct(values: Sequence[Any], place: str) -> None:
     twice = [value for value in values if values.count(value) > 1]
     if twice:
         raise UserError(f"Expected different entries in '{place}', got {twice[0]!r:.{_SHOWN}} twice.")
+
+
+def text_of(value: Any) -> str:
+    """The value of a setting as a part of a name."""
+    if isinstance(value, dict):
+        return "-".join(f"{key}{number}" for key, number in value.items())
+    return "null" if value is None else str(value)

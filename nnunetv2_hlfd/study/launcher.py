@@ -9,6 +9,8 @@ from typing import Protocol
 from nnunetv2_hlfd.study.teachings import Job, Teaching
 
 FINISHED = "finished"
+CLUSTER_FOLDER = "slurm"  # of a study: a folder for each run, with the files of its jobs
+SUBMITTED = "_submitted.pkl"  # after the number of a job: what it runs, until its end has been noted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 from types import TracebackType
 
 from nnunetv2_hlfd.study.children import Child, Children
-from nnunetv2_hlfd.study.launcher import Ended, result_in_words
+from nnunetv2_hlfd.study.launcher import CLUSTER_FOLDER, SUBMITTED, Ended, result_in_words
 from nnunetv2_hlfd.study.teachings import Job
 from nnunetv2_hlfd.utilities.device import choose_device
+from nnunetv2_hlfd.utilities.errors import UserError
 from nnunetv2_hlfd.utilities.process_groups import check_nothing_runs
 
 _AUGMENTATION_WORKERS = 12  # nnU-Net's default for a training
@@ -47,11 +48,12 @@ class LocalLauncher:
         return [child.run.name for child in self._children.running]
 
     def adopt(self, jobs: Sequence[Job]) -> None:
-        """Check that no training of an earlier start still runs.
+        """Check that no training of an earlier start still runs, here or on a cluster.
 
         Raises:
-            UserError: naming its log.
+            UserError: naming its log, or the jobs.
         """
+        _check_no_jobs(self.folder / CLUSTER_FOLDER, jobs)
         check_nothing_runs([self._log(job) for job in jobs])
 
     def start(self, run: Job) -> Path:
@@ -84,6 +86,17 @@ class LocalLauncher:
         elif self.parallel > 1:
             environment.setdefault("OMP_NUM_THREADS", str(cores))
         return environment
+
+
+def _check_no_jobs(folder: Path, jobs: Sequence[Job]) -> None:
+    """Check that the cluster holds no job whose end `-launcher slurm` has not noted."""
+    files = [file for job in jobs if not job.is_finished for file in (folder / job.name).glob(f"*{SUBMITTED}")]
+    if files:
+        ids = " ".join(file.name.removesuffix(SUBMITTED) for file in files)
+        raise UserError(
+            f"Jobs of this study may still be queued or run on a cluster. Go on with -launcher slurm. Or end them "
+            f"(scancel {ids}), remove {folder}, and start again."
+        )
 
 
 def _ended(child: Child) -> Ended:

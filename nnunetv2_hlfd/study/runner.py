@@ -43,9 +43,11 @@ class Runner:
         jobs: list[Job] = [*self.teachings, *self.runs]
         self.launcher.adopt(jobs)
         with signals_interrupt(), self.launcher as launcher, Progress(self.runs) as progress:
-            for ended in launcher.take_ended():  # while nobody watched: what failed then is tried again
-                self._note(ended, progress)
-            waiting = [job for job in jobs if not job.is_finished and job.name not in launcher.running]
+            for ended in launcher.take_ended():  # while nobody watched
+                self._finish(ended, progress)
+            self.failed.clear()  # what failed then is tried again
+            done = {*launcher.running, *self._taught}
+            waiting = [job for job in jobs if not job.is_finished and job.name not in done]
             while waiting or launcher.running:
                 waiting = self._start(waiting, progress)
                 progress.update(len(launcher.running), len(waiting), len(self.failed))
@@ -94,23 +96,22 @@ class Runner:
         return f"its teacher {failed[0]} failed" if failed else None
 
     def _finish(self, ended: Ended, progress: Progress) -> None:
-        self._note(ended, progress)
+        self._record(ended, progress)
+        self._tell(ended, progress)
         if ended.result == FINISHED:
             if isinstance(ended.run, Teaching):
                 self._taught.add(ended.run.name)
         elif not ended.goes_on:
             self.failed[ended.run.name] = f"{ended.result}, log {ended.log}"
 
-    def _note(self, ended: Ended, progress: Progress) -> None:
-        """Tell how a run ended, and record it."""
-        self._record(ended, progress)
+    def _tell(self, ended: Ended, progress: Progress) -> None:
         name = ended.run.name
         if ended.result == FINISHED:
             progress.say(f"finished {name}{_duration(ended)}")
         elif ended.goes_on:
             progress.say(f"interrupted {name}{_duration(ended)}: {ended.result}. It goes on from its checkpoint.")
         else:
-            lines = last_lines(ended.log)
+            lines = last_lines(ended.log) if ended.log.is_file() else "(There is no log.)"  # a job that never began
             progress.say(f"FAILED {name}: {ended.result}. The last lines of {ended.log}:\n\n{lines}\n")
 
     def _record(self, ended: Ended, progress: Progress) -> None:

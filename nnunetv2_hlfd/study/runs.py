@@ -106,6 +106,10 @@ class Run:
 
     def command(self, device: str) -> list[str]:
         """What a user would type; continues what was interrupted."""
+        return [*self.start_command(device), *self.fold_folder.continuation()]
+
+    def start_command(self, device: str) -> list[str]:
+        """The command of a new start."""
         return [
             "nnUNetv2_hlfd",
             "train",
@@ -118,7 +122,6 @@ class Run:
             self.plans_name,
             "-device",
             device,
-            *self.fold_folder.continuation(),
             *(["--npz"] if self.save_probabilities else []),
         ]
 

@@ -18,6 +18,7 @@ from nnunetv2_hlfd.study.entries import (
     read_name,
     read_numbers,
     read_yaml,
+    text_of,
 )
 from nnunetv2_hlfd.study.phantom import Phantom, read_phantom
 from nnunetv2_hlfd.study.report_entry import read_extras, read_margin
@@ -58,6 +59,7 @@ class Study:
             calibration -> true.
         phantom: what the data set is simulated with where it is missing; None for a data set that has to be there.
         margin: of non-inferiority in the report's verdict, in Dice.
+        slurm: parameters of a job for each run, where a cluster runs them; checked there.
     """
 
     study: str
@@ -72,6 +74,7 @@ class Study:
     report: Mapping[str, Any]
     phantom: Phantom | None
     margin: float
+    slurm: Mapping[str, Any]
 
 
 def read_study(file: Path) -> Study:
@@ -110,6 +113,7 @@ def read_study(file: Path) -> Study:
         phantom=read_phantom(content["phantom"], str(content["dataset"])) if "phantom" in content else None,
         report=read_extras(content.get("report") or {}),
         margin=read_margin(content.get("report") or {}),
+        slurm=read_mapping(content.get("slurm") or {}, "slurm"),
     )
 
 
@@ -156,7 +160,7 @@ def _arms(name: str, value: Any, settings: Mapping[str, Any], teachers: Sequence
     arms = []
     for combination in itertools.product(*values):
         chosen = dict(zip(grid, combination, strict=True))
-        full = ".".join([name, *(f"{key}{_text(setting)}" for key, setting in chosen.items())])
+        full = ".".join([name, *(f"{key}{text_of(setting)}" for key, setting in chosen.items())])
         check_variant_name(full)
         arms.append(
             ArmSpec(
@@ -172,13 +176,6 @@ def _arms(name: str, value: Any, settings: Mapping[str, Any], teachers: Sequence
 def _check_number(runs: int, place: str) -> None:
     if runs > _MOST_RUNS:
         raise UserError(f"{place}: expected at most {_MOST_RUNS} runs, got {runs}.")
-
-
-def _text(value: Any) -> str:
-    """The value of a setting as a part of a name."""
-    if isinstance(value, dict):
-        return "-".join(f"{key}{number}" for key, number in value.items())
-    return "null" if value is None else str(value)
 
 
 def _settings(value: Any, place: str, common: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,11 @@ class Teaching:
         return all(run.is_trained for run in self.runs)
 
     def command(self, device: str) -> list[str]:
-        """What a user would type."""
+        """What a user would type; the command finds out by itself where to go on."""
+        return self.start_command(device)
+
+    def start_command(self, device: str) -> list[str]:
+        """The same."""
         first = self.runs[0]
         names = [first.dataset, first.configuration, str(first.fold), "-p", first.plans_name, "-device", device]
         return ["nnUNetv2_hlfd", "teach", *names, *(["--needs_of", self.trainer] if self.trainer else [])]

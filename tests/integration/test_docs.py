@@ -61,6 +61,7 @@ NOT_RUN = (
     "mkdir -p nnunet/raw ",
     "export nnUNet_raw=$PWD",
     "nnUNetv2_hlfd study studies/phantom.yaml",
+    "nnUNetv2_hlfd study study.yaml -launcher slurm",
     SEVERAL_GPUS,
     PAPERS_STUDY,
 )

@@ -40,5 +40,19 @@ def signals_interrupt() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """Let requests to end, Ctrl-C's too, wait for the end of the block, for this process and those that it starts.
+
+    Not on Windows.
+    """
+    numbers = {getattr(signal, name) for name in ("SIGINT", *_NAMES)}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _interrupt(number: int, _frame: object) -> NoReturn:
     raise InterruptedBySignalError(number)

@@ -39,3 +39,24 @@ with signals_interrupt():
 """
     command = ["nohup", sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "goes on"
+
+
+def test_a_request_to_end_waits_for_the_end_of_a_block():
+    code = """
+import os, signal, time
+from nnunetv2_hlfd.deploy.runtime.signals import signals_interrupt, signals_wait
+try:
+    with signals_interrupt():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                with signals_wait():
+                    os.kill(os.getpid(), number)
+                    print("whole")
+                time.sleep(60)
+            except KeyboardInterrupt:
+                print("interrupted")
+finally:
+    print("ended")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["whole", "interrupted", "whole", "interrupted", "ended"]
