@@ -1,15 +1,17 @@
 # A fresh clone with nothing but Python needs no more than `make demo` or `make test`.
-# PYTHON is the interpreter of the environment, WORKERS the number of test processes (each also uses memory: 2 GB).
+# PYTHON is the interpreter of the environment, WORKERS the number of test processes (each also uses memory: 2 GB),
+# SAMPLES how many damaged files of each kind make faults reads.
 PYTHON ?= python3
 WORKERS ?= 2
 SEED ?= $(shell date +%s)
+SAMPLES ?= 10000
 BIN := .venv/bin
 SOURCES := nnunetv2_hlfd trainers tests
 # Files go to the workers one by one in their order: the long ones of tests/integration come first.
 PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 COVERAGE := --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
 
-.PHONY: help demo test test-all test-shuffled check docs dist clean
+.PHONY: help demo test test-all faults test-shuffled check docs dist clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /' | awk -F': ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -25,6 +27,9 @@ test-all: check  ## the same with all tests, the slow ones too, in an hour or mo
 
 test-shuffled: .venv/installed-dev  ## run the quick tests in random order and without cache; SEED=N repeats an order
 	$(PYTEST) -m "not slow" -p no:cacheprovider --random-order --random-order-seed=$(SEED)
+
+faults: .venv/installed-dev  ## try every fault for real, 10,000 damaged files of each kind, in hours; SAMPLES=100: fewer
+	FAULT_SAMPLES=$(SAMPLES) $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal -m faults
 
 check: .venv/installed-dev  ## lint and check types
 	$(BIN)/ruff check $(SOURCES)

@@ -10,6 +10,7 @@ from pathlib import Path
 import phantom_data
 import pytest
 import torch
+from fault_table import pytest_itemcollected, pytest_terminal_summary  # noqa: F401 (hooks)
 from filelock import FileLock
 from phantom_data import DATASET, SHORT, make_data_sets, use_folders
 from processes import fork_what_is_spawned

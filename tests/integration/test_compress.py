@@ -155,6 +155,7 @@ def label_maps(folder):
     }
 
 
+@pytest.mark.faults("killed processes")
 def test_killed_in_the_teachers_pass_it_goes_on_with_the_next_image(teacher, images, tmp_path):
     whole, folder = tmp_path / "whole", tmp_path / "work"
     kill(tmp_path / "printed", arguments(teacher, images, whole), "teacher", float("inf"))
@@ -169,6 +170,7 @@ def test_killed_in_the_teachers_pass_it_goes_on_with_the_next_image(teacher, ima
     assert len(list((folder / "maps").glob("*.b2nd"))) == 7
 
 
+@pytest.mark.faults("killed processes")
 @pytest.mark.slow
 def test_killed_in_every_step_it_comes_to_the_same_result(compressed, teacher, images, tmp_path, monkeypatch):
     whole, _ = compressed

@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from damage import SAMPLES
 from json_series import main
 from processes import run
 
@@ -19,14 +20,45 @@ def models(train, variant, teacher_2d):
     return teacher_2d.parent, student.parent
 
 
+KINDS = """
+validation/summary.json, report
+distillation.json, report
+debug.json, report
+plans.json, report
+plans.json, export
+plans.json, predict
+dataset.json, report
+dataset.json, export
+dataset.json, predict
+distillation.json, export
+validation/summary.json, teacher
+dataset.json, teacher
+plans.json, teacher
+export.json, predict
+splits_final.json, teacher
+splits_final.json, study
+study.yaml, study
+""".strip().splitlines()
+
+
+@pytest.mark.faults("damaged JSON files")
 @pytest.mark.parametrize(
-    ("samples", "seed"), [pytest.param(15, 1, id="quick"), pytest.param(10_000, 2, id="full", marks=pytest.mark.slow)]
+    ("kind", "samples", "seed"),
+    [
+        pytest.param("", 15, 1, id="quick"),
+        *(pytest.param(kind, SAMPLES, 2, id=kind, marks=pytest.mark.slow) for kind in KINDS),
+    ],
 )
-def test_nothing_but_a_clear_error_comes_out(models, samples, seed):
-    printed = run(main, (*models, samples, seed), os.environ)
+def test_nothing_but_a_clear_error_comes_out(models, kind, samples, seed, record_property):
+    printed = run(main, (*models, samples, seed, kind), os.environ)
     print(printed)
     result = json.loads(printed)
+    assert kind or list(result["counts"]) == KINDS
+    survived = {name: counts.get("refused", 0) + counts.get("read", 0) for name, counts in result["counts"].items()}
+    record_property("tried", {f"damaged {name}": [samples, survived[name]] for name in survived})
     assert result["failures"] == []
     assert result["slowest_seconds"] < SECONDS
-    for outcome in ("refused", "read"):
-        assert sum(counts.get(outcome, 0) for counts in result["counts"].values()) > samples
+    assert all(number == samples for number in survived.values())
+    if not kind:
+        for outcome in ("refused", "read"):
+            assert sum(counts.get(outcome, 0) for counts in result["counts"].values()) > samples

@@ -169,6 +169,7 @@ def test_steps_are_the_commands_a_user_types(tmp_path):
     )
 
 
+@pytest.mark.faults("killed processes")
 @pytest.mark.parametrize(
     ("checkpoint", "flag"), [("checkpoint_final.pth", "--val"), ("checkpoint_latest.pth", "--c"), ("nothing", None)]
 )

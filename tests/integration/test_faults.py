@@ -18,6 +18,7 @@ from processes import Process
 from nnunetv2_hlfd.utilities.errors import UserError
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 @pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_FSIZE is POSIX")
 def test_a_full_disk_stops_the_run_with_the_previous_checkpoint_whole_and_the_run_goes_on_afterwards(nnunet, variant):
     """A real EFBIG from the system in the middle of writing a checkpoint of 7 MB, after 2 MB."""
@@ -58,6 +59,7 @@ def continued(nnunet, plans, trainer="nnUNetTrainerStudent"):
     return again
 
 
+@pytest.mark.faults("truncated and damaged files")
 def test_a_truncated_latest_checkpoint_is_named_with_the_whole_one_and_the_run_goes_on_from_that(nnunet, variant):
     plans = variant("truncated", num_epochs=2)
     trainer = make_trainer(nnunet, "nnUNetTrainerStudent", plans)
@@ -86,6 +88,7 @@ def test_a_truncated_latest_checkpoint_is_named_with_the_whole_one_and_the_run_g
         continued(nnunet, plans)
 
 
+@pytest.mark.faults("errors in the middle of the work")
 def test_a_run_whose_teacher_is_gone_says_which_it_was(nnunet, variant, teacher_2d, tmp_path, monkeypatch):
     """test_resume.py has the teacher that changed."""
     teacher = shutil.copytree(teacher_2d.parent, tmp_path / "teacher")
@@ -101,6 +104,7 @@ def test_a_run_whose_teacher_is_gone_says_which_it_was(nnunet, variant, teacher_
     assert f"This run was started with {teacher}/fold_0/checkpoint_final.pth" in str(caught.value)
 
 
+@pytest.mark.faults("killed processes")
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_a_killed_data_loading_worker_ends_the_run_with_an_error_and_the_run_goes_on_afterwards(
     nnunet, variant, tmp_path

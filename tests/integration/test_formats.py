@@ -148,6 +148,7 @@ def test_colors_that_are_not_the_models_are_refused_by_name(model, exported, tmp
         assert [file.name for file in (tmp_path / folder).glob("*.png")] == ["good.png"]
 
 
+@pytest.mark.faults("truncated and damaged files")
 def test_what_is_whole_is_predicted_and_what_is_not_fails_by_name(model, exported, tmp_path, capsys):
     """nnU-Net's NibabelIO refuses a `.nii.gz` file that is not compressed."""
     reader, ending, shape, write = FORMATS["sheared"]

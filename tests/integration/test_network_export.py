@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import SimpleITK
+from damage import SAMPLES
 from faults import held_by_another_process
 from helpers import PREDICT, prediction, stock, train_once
 from machine_paths import machine_paths
@@ -211,6 +212,7 @@ def test_the_program_names_a_bad_case_finishes_the_others_and_goes_on(as_onnx, n
     assert result.stat().st_mtime_ns == modified
 
 
+@pytest.mark.faults("two processes on one target")
 def test_two_programs_do_not_work_in_one_folder(as_onnx, nnunet, tmp_path):
     output = tmp_path / "a"
     with held_by_another_process(output):
@@ -220,6 +222,7 @@ def test_two_programs_do_not_work_in_one_folder(as_onnx, nnunet, tmp_path):
     assert list(output.iterdir()) == []
 
 
+@pytest.mark.faults("killed processes")
 @pytest.mark.skipif(sys.platform != "linux", reason="signals are POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)])
 def test_a_program_that_is_ended_leaves_nothing_or_the_next_one_removes_it(as_onnx, nnunet, tmp_path, number, code):
@@ -266,6 +269,7 @@ def test_the_program_refuses_what_cannot_work(as_onnx, damaged, nnunet, tmp_path
     refused("network.onnx is damaged or no ONNX file")
 
 
+@pytest.mark.faults("hostile files")
 def test_a_damaged_openvino_file_is_refused(as_openvino, damaged):
     [file] = find_networks(damaged(as_openvino))
     file.write_text(file.read_text()[:3000])
@@ -339,6 +343,7 @@ def changed(file, change):
     onnx.save(model, file)
 
 
+@pytest.mark.faults("hostile files")
 def test_a_network_that_would_read_other_files_is_refused(as_onnx, damaged):
     for location in ("../../secret", "/etc/passwd", "weights.bin"):
         [file] = find_networks(damaged(as_onnx))
@@ -358,6 +363,7 @@ def test_a_network_that_would_read_other_files_is_refused(as_onnx, damaged):
         shutil.rmtree(file.parents[1])
 
 
+@pytest.mark.faults("hostile files")
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -379,27 +385,35 @@ def test_a_description_that_does_not_fit_the_network_is_refused(as_onnx, damaged
     assert "is damaged" in refusal(file)
 
 
+@pytest.mark.faults("hostile files")
 def test_a_network_with_two_outputs_is_refused(as_onnx, damaged):
     [file] = find_networks(damaged(as_onnx))
     changed(file, lambda model: model.graph.output.append(model.graph.output[0]))
     assert "is damaged" in refusal(file)
 
 
+@pytest.mark.faults("hostile files")
 @pytest.mark.parametrize(
-    ("samples", "seed"), [pytest.param(40, 1, id="quick"), pytest.param(2000, 2, id="full", marks=pytest.mark.slow)]
+    ("samples", "seed"), [pytest.param(40, 1, id="quick"), pytest.param(SAMPLES, 2, id="full", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("runtime", ["as_onnx", "as_openvino"])
-def test_damaged_networks_are_refused_or_opened_and_end_no_process(runtime, request, damaged, samples, seed):
+@pytest.mark.parametrize(("runtime", "parts"), [("as_onnx", 1), ("as_openvino", 2)])
+def test_damaged_networks_are_refused_or_opened_and_end_no_process(
+    runtime, parts, request, damaged, samples, seed, record_property
+):
     [file] = find_networks(damaged(request.getfixturevalue(runtime)))
     counts = json.loads(run(open_damaged_networks, (file, samples, seed), os.environ))
     print(runtime, counts)
+    record_property("tried", {f"damaged {file.name}, predict.pyz": [parts * samples, sum(counts.values())]})
     assert counts["refused"] > 0
+    assert sum(counts.values()) == parts * samples
 
 
+@pytest.mark.faults("hostile files")
 @pytest.mark.parametrize(
-    ("samples", "seed"), [pytest.param(300, 1, id="quick"), pytest.param(10_000, 2, id="full", marks=pytest.mark.slow)]
+    ("samples", "seed"), [pytest.param(300, 1, id="quick"), pytest.param(SAMPLES, 2, id="full", marks=pytest.mark.slow)]
 )
-def test_damaged_descriptions_are_refused_or_predicted_with(samples, seed):
+def test_damaged_descriptions_are_refused_or_predicted_with(samples, seed, record_property):
     counts = read_descriptions(samples, seed)
     print(counts)
+    record_property("tried", {"damaged description of a network, predict.pyz": [samples, sum(counts.values())]})
     assert min(counts["refused"], counts["read"]) > samples / 50

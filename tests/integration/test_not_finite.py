@@ -27,6 +27,7 @@ def broken(teacher_2d, tmp_path_factory):
     return model, name
 
 
+@pytest.mark.faults("NaN, infinite values and impossible sizes")
 @pytest.mark.parametrize(
     "command",
     [
@@ -76,6 +77,7 @@ def case_with_nan(nnunet):
     file.write_bytes(whole)
 
 
+@pytest.mark.faults("NaN, infinite values and impossible sizes")
 def test_preprocessed_images_that_are_not_finite_are_refused_before_training(
     nnunet, variant, teacher_2d, case_with_nan, monkeypatch, capsys
 ):

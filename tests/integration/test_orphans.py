@@ -40,6 +40,7 @@ def code_of(number):
     return -number if number == signal.SIGKILL else 128 + number
 
 
+@pytest.mark.faults("killed processes")
 @pytest.mark.parametrize(
     "number", [pytest.param(each, marks=() if each == signal.SIGKILL else pytest.mark.slow) for each in SIGNALS]
 )
@@ -57,6 +58,7 @@ def test_training(nnunet, variant, tmp_path, number):
     assert (list(model.glob(".*.lock")) == []) == (number != signal.SIGKILL)
 
 
+@pytest.mark.faults("killed processes")
 @pytest.mark.parametrize("number", [pytest.param(each, marks=pytest.mark.slow) for each in SIGNALS[:2]])
 def test_prediction(teacher_2d, nnunet, tmp_path, number):
     images = tmp_path / "images"

@@ -128,6 +128,7 @@ def test_folds_are_averaged_as_in_nnunet(model, images, tmp_path):
     assert_same_segmentations(tmp_path / "ours", tmp_path / "stock")
 
 
+@pytest.mark.faults("truncated and damaged files")
 def test_a_bad_case_is_named_and_the_others_are_finished(model, images, tmp_path, capsys):
     cases = tmp_path / "cases"
     shutil.copytree(images, cases)
@@ -146,6 +147,7 @@ def test_a_bad_case_is_named_and_the_others_are_finished(model, images, tmp_path
     }
 
 
+@pytest.mark.faults("NaN, infinite values and impossible sizes")
 def test_images_with_values_or_sizes_that_cannot_be_are_refused_by_name(model, images, tmp_path, capsys):
     """The model clips as for CT, which hides infinite values; SimpleITK reads NaN as 0."""
     cases = tmp_path / "cases"
@@ -170,6 +172,7 @@ def test_images_with_values_or_sizes_that_cannot_be_are_refused_by_name(model, i
     assert [file.name for file in (tmp_path / "out").glob("*.nii.gz")] == [source.name.replace("_0000", "")]
 
 
+@pytest.mark.faults("killed processes")
 def test_after_a_kill_it_goes_on_with_what_is_missing(model, images, tmp_path, expected):
     cases, output = tmp_path / "cases", tmp_path / "out"
     cases.mkdir()
@@ -195,6 +198,7 @@ def test_after_a_kill_it_goes_on_with_what_is_missing(model, images, tmp_path, e
     assert not [each for each in output.iterdir() if each.name.startswith(".")]
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 def test_on_a_full_disk_cases_fail_and_every_segmentation_that_is_there_is_whole(model, images, tmp_path, expected):
     """SimpleITK itself leaves half of a file and says nothing."""
     cases, output, copy = tmp_path / "cases", tmp_path / "out", tmp_path / "copy"
@@ -217,6 +221,7 @@ def test_on_a_full_disk_cases_fail_and_every_segmentation_that_is_there_is_whole
     assert not [file.name for file in copy.iterdir() if file.name.startswith(".")]
 
 
+@pytest.mark.faults("truncated and damaged files")
 def test_a_case_whose_files_are_not_whole_is_predicted_again(model, images, tmp_path):
     """As nnUNetv2_predict leaves them on a full disk."""
     assert predict(model, images, tmp_path, "--save_probabilities") == 0

@@ -37,6 +37,7 @@ def command(*more):
     return ["train", DATASET, "2d", "0", "-tr", STUDENT, "-p", "nnUNetPlans_anew", "-device", "cpu", *more]
 
 
+@pytest.mark.faults("killed processes")
 def test_a_dry_run_touches_no_file_of_a_finished_model_even_for_a_moment(model, tmp_path):
     """The second is killed as soon as it has temporary files; the third removes them."""
     before, temporary = files(model), Path(tempfile.gettempdir())
@@ -67,6 +68,7 @@ def trainer_that(nnunet, plans, hook, error):
     return make_trainer(nnunet, STUDENT, plans, trainer_class=ending)
 
 
+@pytest.mark.faults("errors in the middle of the work")
 @pytest.mark.parametrize("hook", ["check_start", "on_validation_epoch_end"])
 def test_a_run_that_ends_without_a_checkpoint_leaves_the_earlier_one(model, nnunet, monkeypatch, hook):
     before = files(model)
@@ -80,6 +82,7 @@ def test_a_run_that_ends_without_a_checkpoint_leaves_the_earlier_one(model, nnun
     assert (log is None) == (hook == "check_start"), "a refused run leaves nothing; one that has begun leaves its log"
 
 
+@pytest.mark.faults("killed processes")
 def test_a_killed_start_leaves_the_earlier_run_and_the_next_one_replaces_it(model, tmp_path):
     """Killed when nnU-Net has written its description of the new run."""
     before = files(model)
@@ -103,6 +106,7 @@ def test_a_killed_start_leaves_the_earlier_run_and_the_next_one_replaces_it(mode
     }
 
 
+@pytest.mark.faults("errors in the middle of the work")
 def test_at_any_moment_there_is_a_checkpoint_that_fits_its_plans(model, nnunet, monkeypatch):
     """The first checkpoint brings the plans along, and takes the results of the earlier run away."""
     monkeypatch.setenv("nnUNet_hlfd_overwrite", "1")

@@ -16,6 +16,7 @@ from processes import Process
 COMPARED = ("network_weights", "optimizer_state")
 
 
+@pytest.mark.faults("killed processes")
 @pytest.mark.parametrize(
     ("epochs", "kills", "kills_after_checkpoint", "kills_in_save"),
     [pytest.param(6, 3, 2, 1, id="short"), pytest.param(40, 20, 15, 5, id="series", marks=pytest.mark.slow)],
@@ -201,6 +202,7 @@ def saved_run(nnunet, variant):
     return altered, make_trainer(nnunet, "nnUNetTrainerStudent", plans, continue_training=True)
 
 
+@pytest.mark.faults("hostile files")
 @pytest.mark.parametrize("key", ["network_class_name", "nonlin"])
 def test_a_checkpoint_whose_plans_would_run_code_is_refused_before_they_do(saved_run, tmp_path, key):
     altered, trainer = saved_run
@@ -216,6 +218,7 @@ def test_a_checkpoint_whose_plans_would_run_code_is_refused_before_they_do(saved
     assert not marker.exists()
 
 
+@pytest.mark.faults("hostile files")
 def test_a_checkpoint_whose_plans_ask_for_another_network_than_its_weights_builds_none(saved_run):
     altered, trainer = saved_run
 
@@ -228,6 +231,7 @@ def test_a_checkpoint_whose_plans_ask_for_another_network_than_its_weights_build
     assert trainer.network is None
 
 
+@pytest.mark.faults("hostile files")
 @pytest.mark.parametrize("key", ["optimizer_state", "current_epoch", "logging", "_best_ema"])
 def test_a_checkpoint_that_lacks_something_is_damaged(saved_run, key):
     altered, trainer = saved_run

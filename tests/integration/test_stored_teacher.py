@@ -145,6 +145,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.faults("killed processes")
 def test_after_a_kill_the_same_command_goes_on(plans, tmp_path, altered):
     whole = {file.name: file.read_bytes() for file in altered.iterdir()}
     shutil.rmtree(altered)

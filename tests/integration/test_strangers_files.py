@@ -2,10 +2,12 @@
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from damage_series import main
+from damage import SAMPLES
+from damage_series import SHARES, main
 from helpers import make_trainer
 from processes import run
 
@@ -25,17 +27,26 @@ def interrupted(nnunet, variant, teacher_2d):
     return file
 
 
+@pytest.mark.faults("hostile files")
 @pytest.mark.parametrize(
-    ("samples", "seed"), [pytest.param(300, 1, id="quick"), pytest.param(10_000, 2, id="full", marks=pytest.mark.slow)]
+    ("kind", "samples", "seed"),
+    [
+        pytest.param("", 300, 1, id="quick"),
+        *(pytest.param(kind, SAMPLES, 2, marks=pytest.mark.slow) for kind in SHARES),
+    ],
 )
-def test_damaged_and_hostile_files_end_in_a_clear_error_without_running_code(teacher_2d, interrupted, samples, seed):
+def test_damaged_and_hostile_files_end_in_a_clear_error_without_running_code(
+    teacher_2d, interrupted, kind, samples, seed, record_property
+):
     """In a process of its own, whose address space is limited and whose memory is measured."""
-    printed = run(main, (teacher_2d.parent, interrupted, samples, seed), os.environ)
+    printed = run(main, (teacher_2d.parent, interrupted, samples, seed, kind), os.environ)
     print(printed)
     result = json.loads(printed)
+    counts = {name: sum(each.values()) for name, each in result["samples"].items()}
+    failed = Counter(failure["kind"] for failure in result["failures"])
+    record_property("tried", {f"damaged {name}": [counts[name] + failed[name], counts[name]] for name in counts})
     assert result["failures"] == []
     assert result["memory_growth_mib"] < MEMORY_MIB
     assert result["slowest_seconds"] < SECONDS
-    counts = result["samples"]
-    assert sum(sum(each.values()) for each in counts.values()) == samples
-    assert all(each["refused"] > 0 for each in counts.values()), "a series that refuses nothing tests nothing"
+    assert sum(counts.values()) == samples
+    assert all(each["refused"] > 0 for each in result["samples"].values()), "what refuses nothing tests nothing"

@@ -375,6 +375,7 @@ def trainings(folder):
     return found
 
 
+@pytest.mark.faults("killed processes")
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills process groups")
 def test_a_study_survives_kills_isolates_a_broken_arm_and_reports(study, nnunet):

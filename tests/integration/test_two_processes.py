@@ -39,6 +39,7 @@ def refused(capsys, folder, *arguments, name=LOCK_FILE):
     return arguments
 
 
+@pytest.mark.faults("two processes on one target")
 def test_a_second_prediction_into_a_folder_is_refused_and_other_parts_are_not(teacher_2d, nnunet, tmp_path, capsys):
     images = nnunet / "raw" / DATASET / "imagesTs"
     command = ["predict", "-m", teacher_2d.parent, "-i", images, "-o", tmp_path / "out", "-device", "cpu"]
@@ -51,11 +52,13 @@ def test_a_second_prediction_into_a_folder_is_refused_and_other_parts_are_not(te
     assert not list((tmp_path / "out").glob(".*"))
 
 
+@pytest.mark.faults("two processes on one target")
 def test_a_second_report_into_a_folder_is_refused(tmp_path, capsys):
     models = [write_model(tmp_path, f"nnUNetTrainer{name}", cases(0.5, 0.6)) for name in ("Teacher", "HLFD")]
     refused(capsys, tmp_path / "report", "report", "-m", *models, "-o", tmp_path / "report")
 
 
+@pytest.mark.faults("two processes on one target")
 def test_a_second_export_of_a_model_is_refused(teacher_2d, tmp_path, capsys):
     folder = tmp_path / DATASET
     name = ".nnUNetTrainer__nnUNetPlans_shortHLFD__2d.lock"
@@ -64,12 +67,14 @@ def test_a_second_export_of_a_model_is_refused(teacher_2d, tmp_path, capsys):
     assert {path.name for path in folder.iterdir()} == {"nnUNetTrainer__nnUNetPlans_shortHLFD__2d"}
 
 
+@pytest.mark.faults("two processes on one target")
 def test_a_second_conversion_of_a_data_set_is_refused(tmp_path, monkeypatch, capsys):
     download = write_kits19(tmp_path / "download", cases=[0])
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     refused(capsys, tmp_path / "raw/Dataset019_KiTS19", "convert", "kits19", download)
 
 
+@pytest.mark.faults("two processes on one target")
 def test_plans_of_the_same_name_are_written_one_after_the_other(preprocessed, capsys):
     """The second finds other settings there, as if it had been started later."""
     command = ["plan", "-d", "901", "-name", "twice", "-beta"]
@@ -81,6 +86,7 @@ def test_plans_of_the_same_name_are_written_one_after_the_other(preprocessed, ca
     assert "exists with other settings (beta: 1.6 here, 1.5 there)" in capsys.readouterr().err
 
 
+@pytest.mark.faults("two processes on one target")
 def test_a_second_training_or_validation_of_a_fold_is_refused(nnunet, variant):
     plans = variant("locked", num_epochs=1)
     trainer = make_trainer(nnunet, "nnUNetTrainerStudent", plans)
@@ -114,12 +120,14 @@ def write_study(name, tmp_path, **more):
     return file
 
 
+@pytest.mark.faults("two processes on one target")
 def test_a_second_start_of_a_study_is_refused(nnunet, tmp_path, capsys):
     folder = nnunet / "results" / DATASET / "study_twice"
     refused(capsys, folder, "study", write_study("twice", tmp_path), "-device", "cpu")
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.faults("two processes on one target")
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0, 3])
 def test_of_two_studies_one_trains_every_run_once(nnunet, tmp_path, seconds):
@@ -140,6 +148,7 @@ def test_of_two_studies_one_trains_every_run_once(nnunet, tmp_path, seconds):
         assert log.read_text().count("Epoch 0") == 1
 
 
+@pytest.mark.faults("two processes on one target")
 @pytest.mark.slow
 def test_of_two_predictions_together_one_is_refused_and_no_case_is_lost(teacher_2d, nnunet, tmp_path):
     images, output = tmp_path / "images", tmp_path / "out"

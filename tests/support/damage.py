@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+SAMPLES = int(os.environ.get("FAULT_SAMPLES", 10_000))  # damaged files of each kind, where it may take hours
 HOSTILE_NAMES = (
     "os.system",
     "builtins.eval",

@@ -14,6 +14,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,17 +133,17 @@ class Series:
         make_trainer(self.root, "nnUNetTrainerStudent", "Damaged_x")
 
 
-def load_all(series: Series, samples: int, seed: int) -> dict[str, Any]:
-    """Load the samples; a failure is anything but a loaded sample or a ValueError."""
-    for kind in SHARES:
+def load_all(series: Series, samples: int, seed: int, shares: Mapping[str, int]) -> dict[str, Any]:
+    """Load the samples of kinds with shares; a failure is anything but a loaded sample or a ValueError."""
+    for kind in shares:
         series.load(kind, None)
     memory = _peak_memory()
     resource.setrlimit(resource.RLIMIT_AS, (_address_space() + HEADROOM,) * 2)
-    counts: dict[str, collections.Counter[str]] = {kind: collections.Counter() for kind in SHARES}
+    counts: dict[str, collections.Counter[str]] = {kind: collections.Counter() for kind in shares}
     failures, slowest = [], 0.0
     for number in range(samples):
         generator = random.Random(f"{seed}-{number}")
-        [kind] = generator.choices(list(SHARES), weights=list(SHARES.values()))
+        [kind] = generator.choices(list(shares), weights=list(shares.values()))
         start = time.process_time()
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
@@ -185,7 +186,7 @@ def _hang(*_: object) -> None:
     raise HangError
 
 
-def main(model: Path, checkpoint: Path, samples: int, seed: int) -> None:
+def main(model: Path, checkpoint: Path, samples: int, seed: int, only: str = "") -> None:
     """Print as JSON what came out.
 
     Args:
@@ -193,10 +194,11 @@ def main(model: Path, checkpoint: Path, samples: int, seed: int) -> None:
         checkpoint: of an interrupted nnUNetTrainerHLFD with it.
         samples: number of damaged files.
         seed: of the damage.
+        only: the kind of all files; unset: each of SHARES.
     """
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     signal.signal(signal.SIGPROF, _hang)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        result = load_all(Series(Path(folder), model, checkpoint), samples, seed)
+        result = load_all(Series(Path(folder), model, checkpoint), samples, seed, {only: 1} if only else SHARES)
     print(json.dumps(result, indent=1))

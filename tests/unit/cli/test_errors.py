@@ -60,6 +60,7 @@ SYSTEM_ERRORS = {
 }
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 @pytest.mark.parametrize("case", SYSTEM_ERRORS)
 def test_an_error_of_the_disk_ends_with_its_path_and_what_mends_it(run, capsys, tmp_path, case):
     work, message = SYSTEM_ERRORS[case]
@@ -82,6 +83,7 @@ def test_rights_disks_and_limits_are_the_users_and_other_errors_are_not():
         assert describe(error) is None
 
 
+@pytest.mark.faults("broken pipes, signals, limits and rights")
 def test_too_many_open_files_are_named(tmp_path):
     code = """
 import resource, sys
@@ -98,6 +100,7 @@ sys.exit(module.main(["work"]))
     assert process.stderr.startswith("nnUNetv2_hlfd work: Too many open files: /dev/null. Use fewer processes")
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 def test_a_disk_that_may_not_be_written_is_named_by_a_real_subcommand(tmp_path):
     process = run_on_disk(tmp_path, "ro", [*PROGRAM, "demo", "-o", tmp_path / "demo", "-device", "cpu"])
     assert process.returncode == 2
@@ -105,6 +108,7 @@ def test_a_disk_that_may_not_be_written_is_named_by_a_real_subcommand(tmp_path):
     assert process.stderr == f"nnUNetv2_hlfd demo: {message}"
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 def test_a_full_disk_under_the_output_is_said_in_one_line():
     """As after > LOG."""
     with Path("/dev/full").open("w") as full:
@@ -116,6 +120,7 @@ def test_a_full_disk_under_the_output_is_said_in_one_line():
     assert process.stderr == f"nnUNetv2_hlfd trainers_path: {message}"
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 @pytest.mark.parametrize(
     ("error", "message"),
     [
@@ -135,6 +140,7 @@ def test_what_libraries_say_of_a_disk_is_a_message(run, capsys, error, message):
 # What is no fault
 
 
+@pytest.mark.faults("broken pipes, signals, limits and rights")
 def test_ctrl_c_ends_with_a_word_and_exit_code_130(run, capsys):
     assert run(fails(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "nnUNetv2_hlfd work: interrupted.\n"
@@ -147,6 +153,7 @@ def test_what_goes_on_by_itself_says_so_after_ctrl_c(name):
     assert SUBCOMMANDS[name].interrupted == "interrupted. The same command goes on from here."
 
 
+@pytest.mark.faults("broken pipes, signals, limits and rights")
 @pytest.mark.parametrize("buffering", ["", "1"])
 @pytest.mark.parametrize("arguments", [["trainers_path"], ["--help"], ["plan", "--help"]], ids=" ".join)
 def test_a_reader_that_is_gone_ends_the_command_without_a_word(buffering, arguments):

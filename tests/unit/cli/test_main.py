@@ -160,6 +160,7 @@ def test_an_existing_variant_is_kept_unless_overwrite_is_given(preprocessed, cap
     assert json.loads((preprocessed / "nnUNetPlans_x.json").read_text())["hlfd"]["settings"] == {"beta": 0.5}
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 def test_a_full_disk_leaves_the_variant_that_overwrite_was_to_replace(nnunet, tmp_path):
     plans = nnunet / "preprocessed" / DATASET / "nnUNetPlans.json"
     program = f"{sys.executable} -m nnunetv2_hlfd.cli.main plan -d {DATASET} -name x -beta"

@@ -89,6 +89,7 @@ def test_a_dry_run_leaves_nothing_of_a_zip(archive, tmp_path):
 PLANS = (f"{DATASET}/{MODEL_2D}/plans.json", "{}")
 
 
+@pytest.mark.faults("hostile files")
 def test_nothing_is_written_outside_and_nothing_but_the_model(tmp_path):
     others = ("../evil.json", "/evil.json", f"{DATASET}/../../plans.json", f"{DATASET}/{MODEL_2D}/evil.py", "a/b/c.pkl")
     archive = pack(tmp_path / "model.zip", [PLANS, *((name, "evil") for name in others)])
@@ -97,6 +98,7 @@ def test_nothing_is_written_outside_and_nothing_but_the_model(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["inside", "model.zip"]
 
 
+@pytest.mark.faults("hostile files")
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
@@ -112,6 +114,7 @@ def test_zips_of_something_else_are_refused(entries, message, tmp_path):
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.faults("truncated and damaged files")
 def test_a_damaged_zip_is_refused_and_leaves_nothing(tmp_path):
     archive = pack(tmp_path / "model.zip", [PLANS, (PLANS[0].replace("plans", "dataset"), bytes(range(256)) * 9)])
     content = bytearray(archive.read_bytes())

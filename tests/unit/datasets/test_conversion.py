@@ -298,6 +298,7 @@ def converted(monkeypatch):
     return names
 
 
+@pytest.mark.faults("killed processes")
 def test_a_killed_conversion_goes_on_and_leaves_no_half_written_file(kits19, raw, monkeypatch, capsys):
     real = SimpleITK.WriteImage
 
@@ -350,6 +351,7 @@ def test_a_mended_case_is_converted_and_a_broken_one_taken_away(kits19, raw):
     assert not [file for file in files(folder) if "case_00001" in file]
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 def test_a_disk_that_is_full_ends_the_conversion(tmp_path, raw):
     """SimpleITK itself writes half of a file and says nothing."""
     source = write_kits19(tmp_path / "large", cases=[0], shape=(6, 200, 200))

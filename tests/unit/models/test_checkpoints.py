@@ -115,6 +115,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.faults("truncated and damaged files")
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_file_is_called_damaged_and_never_offered_for_trust(path, damage):
     damage(path)
@@ -182,6 +183,7 @@ class Runs:
         return self.call
 
 
+@pytest.mark.faults("hostile files")
 @pytest.mark.parametrize(
     ("name", "attack"),
     [
@@ -215,6 +217,7 @@ def rewritten(path, change=lambda pickle: pickle, compression=zipfile.ZIP_STORED
             archive.writestr(name, change(data) if name.endswith("/data.pkl") else data)
 
 
+@pytest.mark.faults("hostile files")
 @pytest.mark.parametrize("elements", [10**9, 10**4, -1])
 def test_a_tensor_that_declares_more_than_the_file_holds_is_damaged(path, elements):
     """The loader must not read beyond its buffer."""
@@ -223,11 +226,13 @@ def test_a_tensor_that_declares_more_than_the_file_holds_is_damaged(path, elemen
     assert "is damaged or no torch checkpoint" in refusal(path)
 
 
+@pytest.mark.faults("hostile files")
 def test_a_tensor_that_repeats_one_number_a_million_times_a_million_is_damaged(path):
     saved(path, content(network_weights={"weight": torch.zeros(1).expand(10**6, 10**6)}))
     assert "is damaged or no torch checkpoint" in refusal(path)
 
 
+@pytest.mark.faults("hostile files")
 def test_compressed_entries_are_refused_unread(path):
     """10 GB of zeros are 10 MB compressed; here it is 64 MB of them."""
     saved(path, content())
@@ -236,12 +241,14 @@ def test_compressed_entries_are_refused_unread(path):
     assert "is damaged or no torch checkpoint" in refusal(path)
 
 
+@pytest.mark.faults("hostile files")
 def test_an_archive_with_two_pickles_is_damaged(path):
     saved(path, content())
     rewritten(path, extra=[("other/data.pkl", b"\x80\x02N.")])
     assert "is damaged or no torch checkpoint" in refusal(path)
 
 
+@pytest.mark.faults("hostile files")
 @pytest.mark.parametrize(
     ("name", "bomb"),
     [
@@ -259,6 +266,7 @@ def test_a_constructor_that_allocates_what_a_file_asks_for_is_refused(path, name
     assert name in message
 
 
+@pytest.mark.faults("hostile files")
 def test_containers_nested_beyond_any_checkpoint_are_damaged(path):
     saved(path, content(logging="deep"))
     levels = b"]" * 100_000 + b"N" + b"a" * 100_000  # empty lists, None, append each to the one before
@@ -266,6 +274,7 @@ def test_containers_nested_beyond_any_checkpoint_are_damaged(path):
     assert "is damaged or no torch checkpoint" in refusal(path)
 
 
+@pytest.mark.faults("hostile files")
 def test_containers_that_share_what_they_hold_are_measured_by_their_longest_way_down(path):
     chain = [[]]
     for _ in range(200):
@@ -276,6 +285,7 @@ def test_containers_that_share_what_they_hold_are_measured_by_their_longest_way_
     assert "is damaged or no torch checkpoint" in refusal(saved(path, content(logging=itself)))
 
 
+@pytest.mark.faults("hostile files")
 def test_what_a_pickle_puts_at_a_place_far_away_takes_no_memory(path):
     saved(path, content(logging="far"))
     far = b"Nr" + struct.pack("<L", 2**31 - 1)
@@ -283,6 +293,7 @@ def test_what_a_pickle_puts_at_a_place_far_away_takes_no_memory(path):
     assert "is damaged or no torch checkpoint (a memory of another size)" in refusal(path)
 
 
+@pytest.mark.faults("hostile files")
 @pytest.mark.parametrize("call", [lambda: Runs(OrderedDict, pairs()), lambda: Runs(encode, text(), "latin1")])
 def test_a_long_list_or_text_that_is_copied_again_and_again_is_refused(path, call):
     assert "is damaged or no torch checkpoint (calls that repeat long arguments)" in refusal(
@@ -300,6 +311,7 @@ def text():
     return "x" * 10_000
 
 
+@pytest.mark.faults("hostile files")
 def test_an_archive_with_two_directories_is_refused_whichever_is_harmless(path, tmp_path):
     harmless = saved(path, content()).read_bytes()
     hostile = saved(path, content(logging=Runs(bytearray, 3 * 2**30))).read_bytes()
@@ -308,6 +320,7 @@ def test_an_archive_with_two_directories_is_refused_whichever_is_harmless(path, 
         assert "is damaged or no torch checkpoint (" in refusal(path)
 
 
+@pytest.mark.faults("hostile files")
 def test_what_is_checked_is_what_is_loaded_whoever_writes_to_the_file_meanwhile(path, monkeypatch):
     hostile = saved(path, content(logging=Runs(bytearray, 3 * 2**30))).read_bytes()
     saved(path, content())
@@ -331,6 +344,7 @@ def test_a_legacy_file_is_loaded_where_the_user_trusts_it(path, monkeypatch):
 # Writing
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(5, "Input/output error")])
 def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(path, monkeypatch, error):
     write_checkpoint(content(current_epoch=1), path)

@@ -127,12 +127,14 @@ LIES = {
 }
 
 
+@pytest.mark.faults("hostile files")
 @pytest.mark.parametrize("archive", LIES.values(), ids=LIES)
 def test_an_archive_that_can_be_read_in_two_ways_is_refused(archive):
     with pytest.raises(UserError):
         read_stored_entries(archive)
 
 
+@pytest.mark.faults("hostile files")
 def test_two_entries_of_one_name_are_refused():
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -143,6 +145,7 @@ def test_two_entries_of_one_name_are_refused():
         read_stored_entries(buffer.getvalue())
 
 
+@pytest.mark.faults("hostile files")
 @pytest.mark.parametrize("make", [written, streamed, by_torch, long_numbers])
 def test_no_byte_of_the_structure_can_change_unnoticed_what_is_read(make):
     """Whatever is still read is read as by zipfile, except for dates and the like, which nobody reads."""

@@ -37,6 +37,7 @@ def test_style_and_script_are_inside_and_load_nothing():
     assert not re.search(r"https?:|url\(|@import|\bfetch\b|import\(", text)
 
 
+@pytest.mark.faults("hostile files")
 def test_text_is_no_markup():
     text = to_html(page(table(1)))
     assert "&lt;arm 0&gt;" in text

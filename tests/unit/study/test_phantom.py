@@ -96,6 +96,7 @@ def preprocessing(folders, monkeypatch):
     return write
 
 
+@pytest.mark.faults("killed processes")
 def test_a_killed_preprocessing_is_done_again(folders, preprocessing):
     started = preprocessing(0)
     preprocess(folders, "case_000")
@@ -103,6 +104,7 @@ def test_a_killed_preprocessing_is_done_again(folders, preprocessing):
     assert started.is_file()
 
 
+@pytest.mark.faults("two processes on one target")
 def test_a_study_that_makes_a_phantom_keeps_others_out(folders, preprocessing):
     started = preprocessing(0)
     with (
@@ -122,6 +124,7 @@ phantom.make_phantom(phantom.Phantom(cases=2, size=(8, 32, 32), spacing=(10.0, 1
 """
 
 
+@pytest.mark.faults("killed processes")
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_killed_study_leaves_no_preprocessing_behind(folders, preprocessing):
     started = preprocessing(60)

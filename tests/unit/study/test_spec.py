@@ -185,6 +185,7 @@ def test_a_missing_file_is_named(tmp_path):
         read_study(tmp_path / "none.yaml")
 
 
+@pytest.mark.faults("hostile files")
 def test_yaml_cannot_make_objects(read):
     with pytest.raises(ValueError, match="is no valid YAML"):
         read(MINIMAL + "settings: !!python/object/apply:os.system ['true']\n")
@@ -224,6 +225,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.faults("hostile files")
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
 def test_a_bomb_is_refused_within_a_second(read, text):
     start = time.process_time()

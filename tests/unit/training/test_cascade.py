@@ -82,6 +82,7 @@ def test_a_prediction_on_another_grid_is_refused(dataset):
     assert "nnUNetv2_train Dataset001_X 3d_lowres F" in message
 
 
+@pytest.mark.faults("truncated and damaged files")
 def test_a_damaged_prediction_is_named(dataset):
     [file] = predictions(dataset).glob("case_2.*")
     file.write_bytes(b"no prediction")

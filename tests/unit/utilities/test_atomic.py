@@ -104,6 +104,7 @@ def write_half(target, error):
         raise error
 
 
+@pytest.mark.faults("errors in the middle of the work")
 @pytest.mark.parametrize("error", [KeyError("a mistake"), KeyboardInterrupt(), UserError("the user's")])
 def test_an_error_in_the_block_passes_and_leaves_the_old_file(target, error):
     with pytest.raises(type(error)) as caught:
@@ -113,6 +114,7 @@ def test_an_error_in_the_block_passes_and_leaves_the_old_file(target, error):
     assert names(target.parent) == [target.name]
 
 
+@pytest.mark.faults("errors in the middle of the work")
 def test_an_error_of_the_disk_names_the_target_and_says_what_is_left(target):
     with pytest.raises(UserError) as caught:
         write_half(target, OSError(28, "No space left on device"))
@@ -123,6 +125,7 @@ def test_an_error_of_the_disk_names_the_target_and_says_what_is_left(target):
     assert names(target.parent) == [target.name]
 
 
+@pytest.mark.faults("errors in the middle of the work")
 def test_what_a_library_raises_in_place_of_oserror_is_named(target):
     with pytest.raises(UserError, match=f"^Could not write {target}: failed"), atomic_path(target, (RuntimeError,)):
         raise RuntimeError("failed")
@@ -148,6 +151,7 @@ def test_a_folder_in_the_targets_place_stays(tmp_path):
     assert names(tmp_path / "target") == ["inside"]
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 def test_a_file_system_that_does_not_flush_folders_is_no_error(target, monkeypatch):
     flush = os.fsync
 
@@ -173,23 +177,27 @@ def check_old_file_is_left(process, target, reason):
     assert lines[1:] == [f"b'old' {[target.name]}"]
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 def test_a_file_that_may_not_grow_leaves_the_old_one(tmp_path):
     target = tmp_path / "file.bin"
     check_old_file_is_left(run_python(WRITE_OVER, target, file_bytes=2**16), target, "File too large")
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 def test_a_full_disk_leaves_the_old_file(tmp_path):
     target = tmp_path / "file.bin"
     process = run_on_disk(tmp_path, "size=256k", [sys.executable, "-c", WRITE_OVER, target])
     check_old_file_is_left(process, target, "No space left on device")
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 def test_a_disk_that_is_read_only_is_named(tmp_path):
     target = tmp_path / "file.bin"
     process = run_on_disk(tmp_path, "ro", [sys.executable, "-c", WRITE_OVER, target])
     assert f"UserError: Could not write {target}: [Errno 30] Read-only file system" in process.stderr
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 def test_of_files_that_belong_together_a_full_disk_leaves_all_old_ones(tmp_path):
     code = """
 import sys
@@ -223,6 +231,7 @@ def started(code, *arguments):
     return child
 
 
+@pytest.mark.faults("killed processes")
 def test_a_kill_in_the_middle_leaves_the_old_file_and_the_next_write_removes_the_rest(target):
     code = """
 import sys, time
@@ -257,6 +266,7 @@ def test_what_another_machine_has_left_is_removed_after_a_day(target):
     assert names(target.parent) == [leftovers[0].name, target.name]
 
 
+@pytest.mark.faults("two processes on one target")
 def test_two_processes_that_write_the_same_file_leave_a_whole_one_at_any_moment(target):
     code = """
 import sys

@@ -25,6 +25,7 @@ def enter(folder, **options):
         pass
 
 
+@pytest.mark.faults("two processes on one target")
 def test_the_second_process_is_told_who_is_there_and_enters_after_its_end(holder, tmp_path):
     folder = tmp_path / "folder"
     with pytest.raises(UserError, match=rf"^{folder} is in use by the other work \(process {holder.pid} on .*, since "):
@@ -36,6 +37,7 @@ def test_the_second_process_is_told_who_is_there_and_enters_after_its_end(holder
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.faults("killed processes")
 def test_a_killed_process_locks_nothing_and_its_file_is_removed_by_the_next(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
@@ -44,11 +46,13 @@ def test_a_killed_process_locks_nothing_and_its_file_is_removed_by_the_next(hold
     assert list((tmp_path / "folder").iterdir()) == []
 
 
+@pytest.mark.faults("two processes on one target")
 def test_whoever_waits_enters_as_soon_as_the_other_has_left(holder, tmp_path):
     threading.Timer(0.3, holder.stdin.close).start()
     enter(tmp_path / "folder", wait_seconds=60)
 
 
+@pytest.mark.faults("two processes on one target")
 def test_of_many_processes_one_at_a_time_is_inside(tmp_path):
     """Each adds to a number that all read, wait, and write."""
     code = """
@@ -68,6 +72,7 @@ for _ in range(20):
     assert (tmp_path / "number").read_text() == "60"
 
 
+@pytest.mark.faults("two processes on one target")
 @pytest.mark.skipif(sys.platform == "win32", reason="fork is POSIX")
 def test_a_forked_child_does_not_keep_the_lock_that_its_parent_has_let_go(tmp_path):
     with locked(tmp_path, "this work"):
@@ -92,6 +97,7 @@ def test_an_error_in_the_block_passes_and_lets_go(tmp_path):
     enter(tmp_path)
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 def test_a_full_disk_does_not_keep_anybody_out(tmp_path):
     code = f"""
 import pathlib
@@ -110,6 +116,7 @@ with locked(folder, "this work"):
     assert process.stdout == "inside", process.stderr
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=f"^Could not write {tmp_path}/file/{LOCK_FILE}: "):

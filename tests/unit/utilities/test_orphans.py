@@ -35,6 +35,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.faults("killed processes")
 @pytest.mark.parametrize(
     ("code", "number", "workers"),
     [

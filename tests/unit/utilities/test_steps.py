@@ -81,6 +81,7 @@ def test_folder_with_other_contents_is_refused(tmp_path):
         workspace_of(tmp_path / "thesis.txt")
 
 
+@pytest.mark.faults("killed processes")
 def test_a_start_that_was_killed_at_once_leaves_nothing_else(tmp_path, monkeypatch):
     folder = tmp_path / "work"
 
@@ -102,6 +103,7 @@ def test_a_folder_that_was_made_otherwise_is_refused_by_what_differs(tmp_path):
         workspace_of(tmp_path, size=(4, 5, 6))
 
 
+@pytest.mark.faults("damaged JSON files")
 def test_a_damaged_record_is_named(tmp_path):
     workspace_of(tmp_path)
     (tmp_path / "demo.json").write_text('{"made_with"')
@@ -121,6 +123,7 @@ run_steps(Workspace(folder, "demo", {}), [step])
 """
 
 
+@pytest.mark.faults("killed processes")
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc")
 @pytest.mark.parametrize("kill", [True, False])
 def test_the_command_of_a_step_ends_with_its_parent(tmp_path, kill):
@@ -134,6 +137,7 @@ def test_the_command_of_a_step_ends_with_its_parent(tmp_path, kill):
     wait_until(lambda: not child.is_dir())
 
 
+@pytest.mark.faults("two processes on one target")
 def test_a_second_start_waits_for_no_one(tmp_path, monkeypatch):
     monkeypatch.setattr(process_groups, "END_SECONDS", 0.1)
     workspace = workspace_of(tmp_path)

@@ -42,6 +42,7 @@ def start():
         process.communicate()
 
 
+@pytest.mark.faults("killed processes")
 def test_the_watchdog_ends_what_still_runs_with_its_workers_once_the_study_is_gone(start):
     ended, running = start(), start()
     watchdog = subprocess.Popen([sys.executable, "-I", WATCHDOG], stdin=subprocess.PIPE, text=True)

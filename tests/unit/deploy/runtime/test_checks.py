@@ -118,6 +118,7 @@ def test_values_that_overflow_when_they_are_scaled_are_refused_and_large_ones_ar
         predicted(values * np.float32(1e25))  # its deviation is infinite: all scaled values would be 0
 
 
+@pytest.mark.faults("NaN, infinite values and impossible sizes")
 @pytest.mark.parametrize("logit", [np.nan, np.inf])
 def test_an_output_that_is_not_finite_is_no_background(logit):
     with pytest.raises(UserError, match="the network's output is not finite"):

@@ -33,6 +33,7 @@ def test_another_version_is_refused():
         read_description(text, "file")
 
 
+@pytest.mark.faults("hostile files")
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"format": 1, "normalization": 5}'])
 def test_damage_is_named(text):
     with pytest.raises(ValueError, match=r"description of preprocessing in network\.onnx is damaged"):

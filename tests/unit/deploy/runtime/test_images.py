@@ -55,6 +55,7 @@ def test_channels_that_do_not_fit_together_are_named(tmp_path, difference):
         read_image(files, TWO_CHANNELS)
 
 
+@pytest.mark.faults("truncated and damaged files")
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
 @pytest.mark.parametrize("dtype", [">i2", "<f4", "<u1"])
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
@@ -165,6 +166,7 @@ print([file.name for file in target.parent.iterdir()])
 """
 
 
+@pytest.mark.faults("full, limited and read-only disks")
 @pytest.mark.parametrize(
     ("ending", "reason"),
     [
@@ -188,6 +190,7 @@ def test_a_full_disk_leaves_the_old_segmentation(tmp_path, ending, reason):
     assert rest == ["True 1", f"['{target.name}']"]
 
 
+@pytest.mark.faults("killed processes")
 def test_what_a_killed_process_left_is_removed_by_the_next_that_writes(tmp_path):
     image = read_image([write(tmp_path / "a_0000.nii.gz")], MODEL)
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
@@ -198,6 +201,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_that_writes(tmp_path)
         assert sorted(file.name for file in tmp_path.iterdir()) == [own.name, "a.nii.gz", "a_0000.nii.gz"]
 
 
+@pytest.mark.faults("truncated and damaged files")
 def test_a_result_is_complete_where_it_is_there_and_whole(tmp_path):
     file = write(tmp_path / "a.nii.gz")
     assert is_finished(file, MODEL)

@@ -9,6 +9,7 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 
 
+@pytest.mark.faults("broken pipes, signals, limits and rights")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_request_to_end_cleans_up_like_ctrl_c(number, code):
     """In a process of its own: a test may run beside a main thread."""
@@ -29,6 +30,7 @@ except InterruptedBySignalError as error:
     assert done.stdout.split() == ["cleaned", "True", str(code), "True"]
 
 
+@pytest.mark.faults("broken pipes, signals, limits and rights")
 def test_an_ignored_signal_stays_ignored():
     code = """
 import os, signal
