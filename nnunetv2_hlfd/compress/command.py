@@ -73,6 +73,7 @@ def _compress(options: CompressOptions, *, dry_run: bool) -> int:
         inventory = take_inventory(source, options)
         _say_what_comes(places, options, inventory)
     if dry_run:
+        print("Dry run: nothing was trained or written.", flush=True)
         return len(inventory.failed) if inventory else 0
     folders = ("raw", "preprocessed", "results")
     environment = nnunet_environment(places.folder, kept=_KEPT)

@@ -60,7 +60,7 @@ def truth(scores: pd.DataFrame, students: Sequence[str], labels: Sequence[str], 
         difference = behind_teacher(scores, name) if name != TEACHER else None
         judged = ["", ""] if difference is None else [format_interval(difference), judge(difference, margin, known)]
         rows.append([_TITLES[name], *_means(scores, name, TRUTH), *judged])
-    content = [Table(head=["", "Dice [95 %]", "nnU-Net's Dice", "less the teacher's", "verdict"], rows=rows)]
+    content = [Table(head=["", "Dice [95 %]", "nnU-Net's Dice", "minus the teacher's", "verdict"], rows=rows)]
     if len(labels) > 1:
         content.append(Table(head=["", "teacher", "student", "difference"], rows=_true_labels(scores, labels)))
     return [
@@ -104,7 +104,7 @@ def labels(scores: pd.DataFrame, names: Sequence[str]) -> Section:
         title="Labels",
         content=[Table(head=head, rows=rows)],
         note="Student against teacher. Images: those in which at least one of them finds the label. Volume: of all "
-        "images together, less the teacher's.",
+        "images together, minus the teacher's.",
     )
 
 

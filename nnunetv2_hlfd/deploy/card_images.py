@@ -33,7 +33,8 @@ def images(facts: Facts) -> str:
         for number, (name, scheme) in enumerate(zip(channel_names(facts.dataset_json), schemes, strict=False))
     ]
     reader, ending = plans.plans["image_reader_writer"], facts.dataset_json["file_ending"]
-    channels = markdown_table(["Channel", "Name", "Unit", "Normalization", "0.5 to 99.5 % inside the labels"], rows)
+    head = ["Channel", "Name", "Unit", "Normalization", "0.5 to 99.5 percentile inside the labels"]
+    channels = markdown_table(head, rows)
     return f"""## Images
 
 {channels}
@@ -77,7 +78,8 @@ def _spacing(facts: Facts) -> str:
     least, most = zip(*facts.spacing, strict=True)
     if not facts.has_fingerprint:
         return f"{used}; the training images had a median of {_times(least)} mm"
-    return f"{used}; the training images had {_times(least)} to {_times(most)} mm"
+    found = _times(least) if least == most else f"{_times(least)} to {_times(most)}"
+    return f"{used}; the training images had {found} mm"
 
 
 def _orientation(facts: Facts, reader: str) -> str:

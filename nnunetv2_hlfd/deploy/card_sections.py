@@ -76,7 +76,7 @@ def agreement(facts: Facts) -> str:
     """What is known of its quality."""
     measured = facts.measured
     rows = [["Agreement with the teacher", _with_images(measured.agreement, measured.images) if measured else ""]]
-    rows.append(["Dice against the truth, less the teacher's", _interval(measured.truth) if measured else ""])
+    rows.append(["Dice against the truth, minus the teacher's", _interval(measured.truth) if measured else ""])
     for fold in facts.folds:
         figures = facts.validation.get(fold)
         rows.append(
@@ -145,7 +145,7 @@ def _with_images(interval: Sequence[float] | None, number: int) -> str:
 def _int8(facts: Facts, fold: str) -> str:
     found = facts.provenance.get(f"int8_fold_{fold}")
     if not found:
-        return "none: the weights are not of 8 bits"
+        return "does not apply: the weights are not stored in 8 bits"
     words = f"Dice {found['dice_float32']:.4f} in float32, {found['dice_int8']:.4f} in 8 bits, {found['cases']} cases"
     seen = found["cases_that_may_have_been_trained_on"]
     return f"{words}, of which {seen} may have been trained on" if seen else words

@@ -213,6 +213,7 @@ def test_the_dry_run_says_how_long_it_takes_and_writes_nothing(teacher, images, 
     assert "7 images, 0 with labels: 5 to learn from, 2 held out" in printed
     assert re.search(r"Teacher, 7 images: about [\d.]+ s\. Training resnet18_w8, 2 steps: about [\d.]+ ", printed)
     assert "7 images are few" in printed
+    assert printed.endswith("Dry run: nothing was trained or written.\n")
     assert "perform_everything_on_device" not in printed
     assert list(tmp_path.iterdir()) == []
 

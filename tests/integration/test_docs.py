@@ -327,6 +327,13 @@ def test_table_of_trainers_names_every_trainer():
         assert documented[f"{PREFIX}{method}"] == ", ".join(sorted(find_method(method).needs)), method
 
 
+def test_table_of_weights_names_every_method_whose_source_has_a_loss():
+    words = {"cross_entropy": "cross entropy", "focal_dice": "focal Dice"}
+    documented = {name: row[1] for row in rows("reference/methods.md", "Method | S") for name in row[0].split(", ")}
+    losses = {method: find_method(method).source_loss for method in METHODS}
+    assert documented == {method: words[loss] for method, loss in losses.items() if loss}
+
+
 def test_table_of_log_columns_equals_the_code():
     stages = [Stage(channels=4, stride=(2**i, 2**i)) for i in range(4)]
     teacher = TeacherShape(stages=(), taps=TeacherTaps(mids=(1,), late=2, heads=()))

@@ -56,6 +56,13 @@ def test_images_like_the_training_are_predicted_without_a_word(exported, images,
     assert len(printed.out.splitlines()) == 1
 
 
+def test_a_folder_of_images_with_other_names_is_refused_with_some_of_them(exported, images, tmp_path, capsys):
+    for name in "abcd":
+        (images / f"{name}.nii.gz").touch()
+    assert run_program(exported, images, tmp_path / "out") == 2
+    assert "or folders with DICOM series, found only a.nii.gz, b.nii.gz, c.nii.gz." in capsys.readouterr().err
+
+
 def test_what_is_not_predicted_is_named_and_counted(exported, images, tmp_path, capsys):
     for case in ("good", "missing", "gap", "grid"):
         WRITE(SCENE, images, case)

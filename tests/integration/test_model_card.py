@@ -76,7 +76,7 @@ def test_a_student_for_nnunet_says_what_it_is(student, tmp_path):
     assert (table["Weights"], table["Data"]) == (["CC-BY-4.0"], ["CC-BY-NC-SA-4.0"])
     assert table["nnUNetTrainerTeacher__nnUNetPlans_short__2d"][0] == "fold_0/checkpoint_final.pth"
     assert table["Agreement with the teacher"] == ["not measured"]
-    assert table["Cost of 8 bits, fold 0"] == ["none: the weights are not of 8 bits"]
+    assert table["Cost of 8 bits, fold 0"] == ["does not apply: the weights are not stored in 8 bits"]
     for unknown in ("Seconds per image", "Main memory at most", "Machine"):
         assert table[unknown] == ["not measured"]
     assert {"nnunetv2", "torch"} <= set(table)

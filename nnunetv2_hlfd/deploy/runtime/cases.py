@@ -16,6 +16,7 @@ _IMAGES = (
     *(".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".gipl", ".gipl.gz", ".dcm", ".ima"),
     *(".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff"),
 )
+_NAMED = 3  # files in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +77,13 @@ def find_all(folder: Path, model: Description, output: Path) -> tuple[dict[str, 
             raise UserError(f"Expected one image for each channel, got two for {case}_{number:04d} in {folder}.")
         channels[case][number] = series
         used.update(series.files)
-    if not channels:
-        raise UserError(
-            f"Expected images named CASE_0000{model.file_ending} in {folder}, or folders with DICOM series, found none."
-        )
     left_over = [file for file in _images(folder, model.file_ending, output) if file not in used]
+    if not channels:
+        found = f"only {', '.join(file.name for file in left_over[:_NAMED])}" if left_over else "none"
+        raise UserError(
+            f"Expected images named CASE_0000{model.file_ending} in {folder}, or folders with DICOM series, "
+            f"found {found}."
+        )
     return {case: Case(channels=channels[case]) for case in sorted(channels)}, left_over
 
 
