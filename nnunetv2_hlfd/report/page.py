@@ -102,7 +102,8 @@ def _html(content: Table | Picture | str) -> str:
         return f"<p>{html.escape(content)}</p>"
     if isinstance(content, Picture):
         data = base64.b64encode(to_png(content.figure)).decode()
-        return f'<img src="data:image/png;base64,{data}" alt="{html.escape(content.text)}">'
+        image = f'<img src="data:image/png;base64,{data}" alt="{html.escape(content.text)}">'
+        return f'<div class="picture">{image}</div>'
     head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in content.head)
     rows = "\n".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in content.rows

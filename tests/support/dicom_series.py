@@ -1,5 +1,6 @@
 """A DICOM series as a scanner writes it."""
 
+import locale
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def write_series(
     image.SetDirection(direction)
     writer = SimpleITK.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
+    before = locale.setlocale(locale.LC_ALL)
     columns = np.reshape(direction, (3, 3)).T
     for index in range(len(volume)):
         if index in left_out:
@@ -67,4 +69,5 @@ def write_series(
             part.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"IM{len(volume) - index:04d}.dcm"))
         writer.Execute(part)
+    locale.setlocale(locale.LC_ALL, before)  # GDCM leaves C, and Python would then read text as ASCII
     return image
