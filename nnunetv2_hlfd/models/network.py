@@ -76,7 +76,8 @@ def _find_trainer(name: str, file: Path) -> type[nnUNetTrainer]:
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"The network in {file} was trained by {name}, which nnU-Net does not find. Name the folder of that "
-            f"trainer in the environment variable nnUNet_extTrainer."
+            f"trainer in the environment variable nnUNet_extTrainer (`nnUNetv2_hlfd trainers_path` prints that of this "
+            f"package's trainers)."
         ) from error
     except ImportError as error:  # nnU-Net imports every module on its way
         raise UserError(
