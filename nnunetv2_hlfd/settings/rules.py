@@ -10,6 +10,8 @@ from typing import Any
 
 from nnunetv2_hlfd.utilities.errors import UserError
 
+_LARGEST = 2**32 - 1  # of every number, as of NumPy's seeds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -49,6 +51,8 @@ class Rule:
             raise UserError(f"Expected {self} for setting '{name}', got '{value}'.{nearest(value, self.choices)}")
         if not self._accepts(value):
             raise UserError(f"Expected {self} for setting '{name}', got {value!r}.")
+        if isinstance(value, int | float) and abs(value) > _LARGEST:
+            raise UserError(f"Expected a number of at most {_LARGEST} for setting '{name}', got {value!r:.40}.")
         return value
 
     def parse(self, name: str, text: str) -> Any:

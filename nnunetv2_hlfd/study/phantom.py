@@ -1,8 +1,10 @@
 """A study on the built-in phantom makes its own data set: simulated, planned and preprocessed."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from nnunetv2_hlfd.utilities.lock import LOCK_FILE, locked
 from nnunetv2_hlfd.utilities.process_groups import run_in_group
 
 _KEY = "hlfd_phantom"  # of dataset.json: what the cases were made with
+_MOST_CASES, _MOST_VOXELS, _LARGEST_SEED = 1000, 256**3, 2**32 - 1
 _PROCESSES = "2"  # each imports torch; the cases are few and small
 
 
@@ -34,16 +37,29 @@ def read_phantom(value: Any, dataset: str) -> Phantom:
     """Read the entry of a study file.
 
     Raises:
-        UserError: for unknown keys, or a data set without a full name.
+        UserError: for unknown keys, a data set without a full name, or cases that would fill the memory or the disk.
     """
     entry = read_mapping(value or {}, "phantom")
     check_keys(entry, [field.name for field in fields(Phantom)], "phantom")
-    if not dataset.startswith("Dataset"):
+    if not re.fullmatch(r"Dataset\d{3}_\w[\w.-]*", dataset):
         raise UserError(
-            f"phantom: expected the full name of the data set, such as Dataset900_Phantom, got '{dataset}'."
+            f"phantom: expected the full name of the data set, such as Dataset900_Phantom, got '{dataset:.80}'."
         )
     tuples = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
-    return Phantom(**{**entry, **tuples})
+    phantom = Phantom(**{**entry, **tuples})
+    for key, number, most, words in (
+        ("cases", phantom.cases, _MOST_CASES, f"cases of at most {_MOST_CASES}"),
+        ("size", _voxels(phantom.size), _MOST_VOXELS, f"a size of at most {_MOST_VOXELS} voxels"),
+        ("seed", phantom.seed, _LARGEST_SEED, f"a seed of at most {_LARGEST_SEED}"),
+    ):
+        if not isinstance(number, int) or number > most:
+            raise UserError(f"phantom: expected {words}, got {getattr(phantom, key)!r:.80}.")
+    return phantom
+
+
+def _voxels(size: Any) -> int | None:
+    """The number of voxels of a size, None where it is none."""
+    return prod(size) if isinstance(size, tuple) and all(isinstance(extent, int) for extent in size) else None
 
 
 def make_phantom(phantom: Phantom, dataset: str, configuration: str) -> None:

@@ -132,12 +132,19 @@ def _teachers(entries: Mapping[str, Any], settings: Mapping[str, Any], seed: int
                 name=name,
                 trainer=str(entry.get("trainer", _DEFAULT_TEACHER_TRAINER)),
                 settings=_settings({"seed": seed, **read_mapping(entry.get("settings") or {}, place)}, place, settings),
-                folder=Path(str(entry["folder"])).expanduser().absolute() if "folder" in entry else None,
+                folder=_folder(str(entry["folder"]), place) if "folder" in entry else None,
             )
         )
     if not teachers:
         raise UserError("Expected at least one teacher in 'teachers'.")
     return teachers
+
+
+def _folder(path: str, place: str) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:  # ~name of nobody, or ~ where HOME is missing
+        raise UserError(f"{place}: expected a folder, got {path:.200}: {error}") from error
 
 
 def _arms(name: str, value: Any, settings: Mapping[str, Any], teachers: Sequence[TeacherSpec]) -> list[ArmSpec]:

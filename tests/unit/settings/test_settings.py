@@ -200,6 +200,12 @@ def test_a_bad_value_is_answered_with_what_was_expected_and_got(name, value, exp
     assert refusal(name, value) == f"Expected {expected} for setting '{name}', got {value!r}."
 
 
+@pytest.mark.parametrize("name", ["seed", "num_epochs", "beta"])
+def test_a_number_that_plans_or_numpy_cannot_hold_is_refused(name):
+    assert Settings.from_dict({name: 2**32 - 1})
+    assert "Expected a number of at most 4294967295" in refusal(name, 10**20)
+
+
 @pytest.mark.parametrize("value", [-1, 1.0, "0", "best", "All", True])
 def test_a_teacher_fold_is_a_number_or_all_and_the_message_says_so(value):
     message = refusal("teacher_fold", value)

@@ -156,6 +156,7 @@ arms:
             MINIMAL + "teachers: {t: {folder: x, settings: {beta: 1}}}\n",
             "an existing teacher (folder) has no trainer and",
         ),
+        (MINIMAL + "teachers: {t: {folder: ~nobody.of.that.name/x}}\n", "teachers: t: expected a folder, got ~nobody"),
         (MINIMAL + "teachers: {t: {fold: x}}\n", "teachers: t: unknown key 'fold'. Did you mean 'folder'?"),
         (MINIMAL.replace("study: s", "study: a__b"), "Expected a name of letters, digits and single"),
         (MINIMAL.replace("alone:", "a b:"), "Expected a name of letters, digits and single"),
