@@ -1,5 +1,6 @@
 """The sections of a model card. What is not known is said to be not measured, not stated or not recorded."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,14 +39,15 @@ def labels(facts: Facts) -> str:
 def usage(facts: Facts) -> str:
     """How to run it, and nothing about what for."""
     if facts.format == "nnunet":
-        trainer, plans = facts.provenance["trainer"], facts.plans.plans_name
+        names = (facts.dataset, facts.configuration_name, facts.provenance["trainer"], facts.plans.plans_name)
+        dataset, configuration, trainer, plans = map(shlex.quote, names)
         return f"""## Use
 
 Stock nnU-Net 2.8 installs the zip of this folder and predicts:
 
 ```bash
 nnUNetv2_install_pretrained_model_from_zip ZIP
-nnUNetv2_predict -d {facts.dataset} -c {facts.configuration_name} -f {" ".join(facts.folds)} -tr {trainer} -p {plans} \
+nnUNetv2_predict -d {dataset} -c {configuration} -f {" ".join(facts.folds)} -tr {trainer} -p {plans} \
 -i IMAGES -o SEGMENTATIONS
 ```"""
     backend = "onnxruntime" if facts.format == "onnx" else "openvino"

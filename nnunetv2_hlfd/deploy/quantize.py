@@ -141,7 +141,7 @@ def _preprocessed(model: ModelFolder) -> Path:
     if not folder.is_dir():
         raise UserError(
             f"Expected preprocessed cases in {folder}. Make them with: nnUNetv2_preprocess -d "
-            f"{shlex.quote(model.plans.dataset_name)} -c {model.configuration}"
+            f"{shlex.quote(model.plans.dataset_name)} -c {shlex.quote(model.configuration)}"
         )
     return folder
 

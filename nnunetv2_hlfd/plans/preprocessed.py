@@ -1,5 +1,6 @@
 """Plans and preprocessed cases of a data set, found and checked before anything is trained on them."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def _command(plans: Mapping[str, Any], configuration: str) -> str:
         configuration = entry["inherits_from"]
         entry = plans["configurations"][configuration]
     number = plans["dataset_name"][7:10]
-    return f"nnUNetv2_preprocess -d {number} -plans_name {base_plans_name(plans)} -c {configuration}"
+    return shlex.join(["nnUNetv2_preprocess", "-d", number, "-plans_name", base_plans_name(plans), "-c", configuration])
 
 
 def _check_one_case(manager: PlansManager, configuration: str, folder: Path, command: str) -> None:

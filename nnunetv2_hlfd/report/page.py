@@ -9,7 +9,8 @@ from importlib.resources import files
 
 from matplotlib.figure import Figure
 
-from nnunetv2_hlfd.utilities.markdown import markdown_table
+from nnunetv2_hlfd.utilities.markdown import as_plain, markdown_table
+from nnunetv2_hlfd.utilities.text import printable
 
 _LONG = 12  # rows
 
@@ -65,29 +66,31 @@ class Page:
 
 def to_markdown(page: Page) -> str:
     """Pictures are linked by their names."""
-    parts = [f"# {page.title}", *(f"**Warning:** {warning}" for warning in page.warnings)]
+    parts = [f"# {as_plain(page.title)}", *(f"**Warning:** {as_plain(warning)}" for warning in page.warnings)]
     for section in page.sections:
-        parts.append(f"## {section.title}")
+        parts.append(f"## {as_plain(section.title)}")
         for content in section.content:
             if isinstance(content, Table):
-                parts += [f"{content.summary}:"] if content.summary else []
+                parts += [f"{as_plain(content.summary)}:"] if content.summary else []
                 parts.append(markdown_table(content.head, content.rows))
+            elif isinstance(content, Picture):
+                parts.append(f"![{as_plain(content.text)}]({content.name})")
             else:
-                parts.append(f"![{content.text}]({content.name})" if isinstance(content, Picture) else content)
+                parts.append(as_plain(content))
         if section.note:
-            parts.append(f"*{section.note}*")
+            parts.append(f"*{as_plain(section.note)}*")
     return "\n\n".join(parts) + "\n"
 
 
 def to_html(page: Page) -> str:
     """Pictures, style and script are inside."""
-    title = html.escape(page.title)
-    parts = [f"<h1>{title}</h1>", *(f'<p class="warning">{html.escape(warning)}</p>' for warning in page.warnings)]
+    title = _escape(page.title)
+    parts = [f"<h1>{title}</h1>", *(f'<p class="warning">{_escape(warning)}</p>' for warning in page.warnings)]
     for section in page.sections:
-        parts.append(f"<h2>{html.escape(section.title)}</h2>")
+        parts.append(f"<h2>{_escape(section.title)}</h2>")
         parts += [_html(content) for content in section.content]
         if section.note:
-            parts.append(f'<p class="note">{html.escape(section.note)}</p>')
+            parts.append(f'<p class="note">{_escape(section.note)}</p>')
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
@@ -99,23 +102,23 @@ def to_html(page: Page) -> str:
 
 def _html(content: Table | Picture | str) -> str:
     if isinstance(content, str):
-        return f"<p>{html.escape(content)}</p>"
+        return f"<p>{_escape(content)}</p>"
     if isinstance(content, Picture):
         data = base64.b64encode(to_png(content.figure)).decode()
-        image = f'<img src="data:image/png;base64,{data}" alt="{html.escape(content.text)}">'
+        image = f'<img src="data:image/png;base64,{data}" alt="{_escape(content.text)}">'
         return f'<div class="picture">{image}</div>'
-    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in content.head)
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in content.rows
-    )
+    head = "".join(f'<th scope="col">{_escape(cell)}</th>' for cell in content.head)
+    rows = "\n".join("<tr>" + "".join(f"<td>{_escape(cell)}</td>" for cell in row) + "</tr>" for row in content.rows)
     kind = ["table", "text" if content.is_text else f"names-{content.num_names}"]
     if len(content.rows) > _LONG and not content.is_text:
         kind.append("long")
     table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
     table = f'<div class="{" ".join(kind)}">{table}</div>'
-    return (
-        f"<details><summary>{html.escape(content.summary)}</summary>\n{table}</details>" if content.summary else table
-    )
+    return f"<details><summary>{_escape(content.summary)}</summary>\n{table}</details>" if content.summary else table
+
+
+def _escape(text: str) -> str:
+    return html.escape(printable(text))
 
 
 def _read(name: str) -> str:

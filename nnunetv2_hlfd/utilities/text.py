@@ -26,6 +26,15 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def printable(text: str) -> str:
+    r"""Return a text with a space for every character that shows nothing, moves the cursor or turns the direction.
+
+    >>> printable("a\x1b[31m\u202eb\nc")
+    'a [31m b c'
+    """
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 _FOLDERS = re.compile(r"""(?<![^\s'"(=,])(/|[A-Za-z]:[\\/]|\\\\)[^\s'"()]*[/\\]""")  # of a path inside a text
 
 

@@ -172,7 +172,9 @@ def test_killed_in_the_teachers_pass_it_goes_on_with_the_next_image(teacher, ima
 
 @pytest.mark.faults("killed processes")
 @pytest.mark.slow
-def test_killed_in_every_step_it_comes_to_the_same_result(compressed, teacher, images, tmp_path, monkeypatch):
+def test_killed_in_every_step_it_comes_to_the_same_result(
+    compressed, teacher, images, tmp_path, monkeypatch, record_property
+):
     whole, _ = compressed
     folder = tmp_path / "work"
     again = arguments(teacher, images, folder)
@@ -188,6 +190,7 @@ def test_killed_in_every_step_it_comes_to_the_same_result(compressed, teacher, i
         assert label_maps(folder / part) == label_maps(whole / part)
     for file in ("cases.csv", "failed.csv"):
         assert (folder / file).read_text() == (whole / file).read_text()
+    record_property("tried", {"killed processes": [2 * len(names)] * 2})
 
 
 # What is refused, or said, before anything is written

@@ -46,6 +46,20 @@ def test_text_is_no_markup():
     assert "c &amp; d" in text
 
 
+@pytest.mark.faults("hostile files")
+def test_names_are_no_markup_in_markdown_and_turn_no_text_around():
+    name = "<img src=x onerror=y>|\n# [a](javascript:b)\x1b[31m\u202e"
+    hostile = Table(head=["arm", name], rows=[[name, "1"]], summary=name)
+    content = Page(title=name, warnings=[name], sections=[Section(title=name, content=[hostile, name], note=name)])
+    markdown = to_markdown(content)
+    assert "<img" not in markdown
+    assert "](" not in markdown
+    assert [line for line in markdown.splitlines() if line.startswith("# ")] == markdown.splitlines()[:1]
+    assert len([line for line in markdown.splitlines() if line.startswith("|")]) == 3
+    for text in (markdown, to_html(content)):
+        assert not {"\x1b", "\u202e"} & {*text}
+
+
 def test_a_folded_table_opens_on_its_summary():
     content = page(table(1, summary="2 other pairs"))
     assert re.search(r"<details><summary>2 other pairs</summary>\s*<div", to_html(content))
