@@ -104,7 +104,7 @@ def test_folders_with_nothing_but_results_are_compared_and_what_is_missing_is_sa
     assert report(tmp_path / "out", teacher, student) == 0
     text = (tmp_path / "out" / "report.md").read_text()
     assert "No student alone (nnUNetTrainerStudent) among the folders" in text
-    assert "Not available: teacher: no checkpoint; Other<b>: no checkpoint" in text
+    assert "Not available: teacher: no checkpoint; Other&lt;b>: no checkpoint" in text
     assert "Lesions are not available for 2 cases (case_000: no " in text
     assert "<b>" not in (tmp_path / "out" / "report.html").read_text()
 
