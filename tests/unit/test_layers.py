@@ -54,7 +54,7 @@ def test_the_program_for_machines_without_torch_imports_nothing_of_the_package_b
     allowed = {*sys.stdlib_module_names, "numpy", "SimpleITK", "onnxruntime", "openvino", *OPTIONAL}
     allowed -= {"fcntl", "resource", "signal", "multiprocessing"}
     with_another_way = {"lock.py": "fcntl", "signals.py": "signal", "hidden_folder.py": "os.kill"}
-    everywhere = {"fsync", "devnull", "open", "O_WRONLY", "dup2", "fstat", "getpid", "name", "path"}
+    everywhere = {"fsync", "devnull", "open", "O_WRONLY", "dup2", "fstat", "getpid", "name", "path", "register_at_fork"}
     foreign = []
     for file in (PACKAGE / "deploy/runtime").rglob("*.py"):
         for name, line in imports(file):

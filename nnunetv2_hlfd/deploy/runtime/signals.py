@@ -1,5 +1,6 @@
 """Requests to end, which by themselves leave no time to clean up: kill, the time limit of SLURM, a closed terminal."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 _NAMES = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+_interrupting: set[int] = set()
 
 
 class InterruptedBySignalError(KeyboardInterrupt):
@@ -33,9 +35,11 @@ def signals_interrupt() -> Iterator[None]:
     changed = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     for number in changed:
         signal.signal(number, _interrupt)
+    _interrupting.update(changed)
     try:
         yield
     finally:
+        _interrupting.difference_update(changed)
         for number in changed:
             signal.signal(number, signal.SIG_DFL)
 
@@ -52,6 +56,20 @@ def signals_wait() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_at_once() -> None:
+    """Let a forked worker end by the signals as it would without this package.
+
+    The handler runs between two steps of Python: a worker that is about to wait for a task would wait for ever, and so
+    would the pool that has ended it.
+    """
+    for number in _interrupting:
+        signal.signal(number, signal.SIG_DFL)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_end_at_once)
 
 
 def _interrupt(number: int, _frame: object) -> NoReturn:

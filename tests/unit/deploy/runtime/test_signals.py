@@ -62,3 +62,25 @@ finally:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["whole", "interrupted", "whole", "interrupted", "ended"]
+
+
+@pytest.mark.faults("broken pipes, signals, limits and rights")
+def test_a_forked_worker_ends_at_once_whatever_it_waits_for():
+    """A handler of Python is not run while a worker waits for the lock of its tasks, as it is after a fork."""
+    code = """
+import multiprocessing, signal, time
+from nnunetv2_hlfd.deploy.runtime.signals import signals_interrupt
+handlers = multiprocessing.get_context("fork").SimpleQueue()
+def work():
+    handlers.put([signal.getsignal(number) is signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGHUP)])
+    time.sleep(60)
+with signals_interrupt():
+    worker = multiprocessing.get_context("fork").Process(target=work)
+    worker.start()
+    print(handlers.get(), signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+    worker.terminate()
+    worker.join(10)
+print(worker.exitcode)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == ["[True, True] False", f"{-signal.SIGTERM}"]
