@@ -23,7 +23,7 @@ test: check  ## lint, check types and run the quick tests with coverage, in minu
 	$(PYTEST) -m "not slow" $(COVERAGE)
 
 test-all: check  ## the same with all tests, the slow ones too, in an hour or more
-	$(PYTEST) $(COVERAGE)
+	$(PYTEST) --timeout 7200 $(COVERAGE)
 
 test-shuffled: .venv/installed-dev  ## run the quick tests in random order and without cache; SEED=N repeats an order
 	$(PYTEST) -m "not slow" -p no:cacheprovider --random-order --random-order-seed=$(SEED)

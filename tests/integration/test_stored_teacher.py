@@ -86,7 +86,6 @@ def maps(nnunet, plans):
             ValueError, match=rf"No stored maps of the teacher in .*: nnUNetv2_hlfd teach {DATASET} 2d 0 -p"
         ):
             make_trainer(nnunet, KD, plans).check_start()
-        shutil.rmtree(nnunet / f"results/{DATASET}/{KD}__{plans}__2d")
         assert teach(plans, "--dry_run") == 0
         assert set(nnunet.rglob("*")) == before
         assert teach(plans) == 0
