@@ -29,7 +29,7 @@ test-shuffled: .venv/installed-dev  ## run the quick tests in random order and w
 	$(PYTEST) -m "not slow" -p no:cacheprovider --random-order --random-order-seed=$(SEED)
 
 faults: .venv/installed-dev  ## try every fault for real, 10,000 damaged files of each kind, in hours; SAMPLES=100: fewer
-	FAULT_SAMPLES=$(SAMPLES) $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal -m faults
+	FAULT_SAMPLES=$(SAMPLES) $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal --timeout 14400 -m faults
 
 check: .venv/installed-dev  ## lint and check types
 	$(BIN)/ruff check $(SOURCES)
