@@ -1,9 +1,10 @@
-"""Raw results and tables of lgg_crossover.sh: every patient's Dice in every arm, and what protocol.md compares.
+"""Raw results and tables of crossover.sh: every case's Dice in every arm, and what protocol.md compares.
 
-python docs/benchmarks/crossover.py NNUNET_RESULTS OUTPUT
+python docs/benchmarks/crossover.py DATA_SET [NNUNET_RESULTS]
 
-OUTPUT gets cases.csv, runs.csv and, in runs/, curve and record of every finished run. Without NNUNET_RESULTS the
-tables are printed from OUTPUT as it is. Only patients that every arm has judged are compared.
+DATA_SET is lgg or hippocampus; its folder DATA_SET_crossover gets cases.csv, runs.csv and, in runs/, curve and record
+of every finished run. Without NNUNET_RESULTS the tables are printed from the folder as it is. A case's Dice is the mean
+over the labels. Only cases that every arm has judged are compared.
 """
 
 import sys
@@ -18,35 +19,43 @@ from nnunetv2_hlfd.report.statistics import holm, wilcoxon_p
 from nnunetv2_hlfd.utilities.json_file import read_json
 from nnunetv2_hlfd.utilities.markdown import markdown_table
 
-# arm: data set, trainer, plans, folds
+HERE = Path(__file__).parent
+# the true labels, the teacher's segmentations, configuration
+DATA_SETS = {
+    "lgg": ("Dataset112_LGGFlair", "Dataset212_LGGHard", "2d"),
+    "hippocampus": ("Dataset004_Hippocampus", "Dataset204_HippocampusHard", "3d_fullres"),
+}
+# arm: whose labels (0: the true ones), trainer, plans, folds
 ARMS = {
-    "teacher": ("Dataset112_LGGFlair", "nnUNetTrainerStudent", "halfteacher", (0, 1)),
-    "true labels": ("Dataset112_LGGFlair", "nnUNetTrainerStudent", "w8.s1", (2, 3, 4, 5)),
-    "6 true labels": ("Dataset112_LGGFlair", "nnUNetTrainerStudent", "w8.s1", (6, 7, 8, 9)),
-    "hard labels": ("Dataset212_LGGHard", "nnUNetTrainerStudent", "w8.s1", (2, 3, 4, 5)),
-    "soft labels": ("Dataset212_LGGHard", "nnUNetTrainerSoftLabel", "soft.s1.t*", (2, 3, 4, 5)),
-    "HLFD balanced": ("Dataset212_LGGHard", "nnUNetTrainerHLFD_balanced", "soft.s1.t*", (2, 3, 4, 5)),
+    "teacher": (0, "nnUNetTrainerStudent", "halfteacher", (0, 1)),
+    "true labels": (0, "nnUNetTrainerStudent", "w8.s1", (2, 3, 4, 5)),
+    "6 true labels": (0, "nnUNetTrainerStudent", "w8.s1", (6, 7, 8, 9)),
+    "hard labels": (1, "nnUNetTrainerStudent", "w8.s1", (2, 3, 4, 5)),
+    "soft labels": (1, "nnUNetTrainerSoftLabel", "soft.s1.t*", (2, 3, 4, 5)),
+    "HLFD balanced": (1, "nnUNetTrainerHLFD_balanced", "soft.s1.t*", (2, 3, 4, 5)),
 }
 FAMILY = ("hard labels", "soft labels", "HLFD balanced")  # against the true labels of the same images
 OTHERS = (("soft labels", "6 true labels"), ("soft labels", "hard labels"), ("true labels", "6 true labels"))
 
 
-def collect(results: Path, output: Path) -> None:
+def collect(data_set: str, results: Path, output: Path) -> None:
     """Write what is finished."""
+    *datasets, configuration = DATA_SETS[data_set]
     (output / "runs").mkdir(parents=True, exist_ok=True)
     cases, runs = [], []
-    for arm, (dataset, trainer, plans, folds) in ARMS.items():
+    for arm, (labels, trainer, plans, folds) in ARMS.items():
         for fold in folds:
-            found = list(results.glob(f"{dataset}/{trainer}__nnUNetPlans_{plans}__2d/fold_{fold}"))
-            for folder in (one for one in found if (one / "validation/summary.json").is_file()):
+            model = f"{datasets[labels]}/{trainer}__nnUNetPlans_{plans}__{configuration}"
+            for file in results.glob(f"{model}/fold_{fold}/validation/summary.json"):
+                folder = file.parents[1]
                 name = f"{arm.replace(' ', '_')}__fold_{fold}"
                 curve = _write_curve(folder, output / "runs" / f"{name}_epochs.csv")
                 _write_record(folder, output / "runs" / f"{name}_record.json")
-                summary = read_json(folder / "validation/summary.json")
                 cases += [
-                    {"arm": arm, "fold": fold, "case": Path(case["reference_file"]).name.split(".")[0]}
-                    | {key: case["metrics"]["1"][key] for key in ("Dice", "n_ref", "n_pred")}
-                    for case in summary["metric_per_case"]
+                    {"arm": arm, "fold": fold, "case": Path(case["reference_file"]).name.split(".")[0], "label": label}
+                    | {key: metrics[key] for key in ("Dice", "n_ref", "n_pred")}
+                    for case in read_json(file)["metric_per_case"]
+                    for label, metrics in case["metrics"].items()
                 ]
                 runs.append({"arm": arm, "fold": fold, "training_seconds": round(sum(curve["seconds"]))})
     pd.DataFrame(cases).to_csv(output / "cases.csv", index=False)
@@ -75,7 +84,7 @@ def tables(output: Path) -> None:
         ]
         for arm in dice
     ]
-    print(f"{len(dice)} patients\n")
+    print(f"{len(dice)} cases\n")
     print(markdown_table(["Arm", "Dice", "To the true labels", "Holm p", "To the teacher"], rows))
     for first, second in OTHERS:
         if {first, second} <= set(dice):
@@ -83,7 +92,7 @@ def tables(output: Path) -> None:
 
 
 if __name__ == "__main__":
-    *sources, target = map(Path, sys.argv[1:])
-    for source in sources:
-        collect(source, target)
-    tables(target)
+    name, *source = sys.argv[1:]
+    if source:
+        collect(name, Path(source[0]), HERE / f"{name}_crossover")
+    tables(HERE / f"{name}_crossover")

@@ -107,10 +107,10 @@ def with_two_channels(plans, dataset_json, configuration):
 def foreign_network(tmp_path, monkeypatch):
     """An `architecture` block that names a network of a package."""
     (tmp_path / "packages").mkdir()
-    (tmp_path / "packages/foreign_networks.py").write_text(PACKAGE)
+    (tmp_path / "packages/networks_of_a_lab.py").write_text(PACKAGE)
     monkeypatch.syspath_prepend(str(tmp_path / "packages"))
     return {
-        "network_class_name": "foreign_networks.Net",
+        "network_class_name": "networks_of_a_lab.Net",
         "arch_kwargs": {"dimension": 3, "width": 4},
         "_kw_requires_import": [],
     }
@@ -122,7 +122,7 @@ def test_maps_of_every_kind_of_teacher_lie_on_the_students_grid(nnunet, tmp_path
     plans, dataset_json = described(nnunet, dataset)
     with_two_channels(plans, dataset_json, "3d_fullres")
     plans["configurations"]["3d_fullres"]["architecture"] = foreign_network
-    monkeypatch.setenv("nnUNet_hlfd_trust_imports", "foreign_networks")
+    monkeypatch.setenv("nnUNet_hlfd_trust_imports", "networks_of_a_lab")
     model = write_model(tmp_path / "model", plans, dataset_json, "3d_fullres", folds=(0, 3), mirror_axes=None)
     shutil.copy(nnunet / "preprocessed" / dataset / "dataset_fingerprint.json", model)
     images = images_of(nnunet, dataset, tmp_path / "images", channels=2)
@@ -193,8 +193,8 @@ def test_a_network_of_a_package_that_is_trusted_teaches_at_its_own_spacing(
     images = images_of(nnunet, DATASET, tmp_path / "images")
     refused = ["compress", "-m", str(model), "-i", str(images), "-o", str(tmp_path / "work"), "-device", "cpu"]
     assert main(refused) == 2
-    assert "nnUNet_hlfd_trust_imports=foreign_networks" in capsys.readouterr().err
-    monkeypatch.setenv("nnUNet_hlfd_trust_imports", "foreign_networks")
+    assert "nnUNet_hlfd_trust_imports=networks_of_a_lab" in capsys.readouterr().err
+    monkeypatch.setenv("nnUNet_hlfd_trust_imports", "networks_of_a_lab")
     own = plans["configurations"]["3d_fullres"]["spacing"]
     folder = work(model, images, "-spacing", str(own[1] * 1.5))
     assert is_proved(folder)
