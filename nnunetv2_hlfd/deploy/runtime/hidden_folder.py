@@ -11,8 +11,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PREFIX = ".partial"
-_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 _ABANDONED_SECONDS = 24 * 3600  # no write takes as long
+
+
+def _machine() -> str:
+    """Where the number of a process means something: this machine since its start, and this container.
+
+    Containers on one machine may have the machine's name, and cloned machines have each other's.
+    """
+    parts = [platform.node()]
+    with suppress(OSError):  # Linux
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return f"{zlib.crc32(''.join(parts).encode()):08x}"
+
+
+_HOST = _machine()
 
 
 @contextmanager
@@ -44,7 +58,9 @@ def is_leftover(path: Path) -> bool:
 
 
 def _is_abandoned(leftover: Path) -> bool:
-    """Return whether its process has ended. What another machine or container has left has to be old."""
+    """Return whether its process has ended. What another machine or container, or an earlier start of this one, has
+    left has to be old.
+    """
     host, process = leftover.name.split("-")[1:3]
     if host == _HOST and os.name == "posix" and process.isdecimal():  # on Windows, signal 0 would end the process
         try:

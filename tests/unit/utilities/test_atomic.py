@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -264,6 +265,25 @@ def test_what_another_machine_has_left_is_removed_after_a_day(target):
     os.utime(leftovers[1], (0, 0))
     write_text(target, "new")
     assert names(target.parent) == [leftovers[0].name, target.name]
+
+
+@pytest.mark.faults("two processes on one target")
+def test_what_another_container_of_this_machine_is_writing_stays(target):
+    """Each counts its processes on its own, so that those of the other one seem to have ended."""
+    inside = ["unshare", "--pid", "--fork"]
+    if shutil.which(inside[0]) is None or subprocess.run([*inside, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs a new namespace for processes, as root on Linux has it")
+    code = """
+import sys
+from pathlib import Path
+from nnunetv2_hlfd.utilities.atomic import write_text
+write_text(Path(sys.argv[1]), "whole")
+"""
+    another = target.with_name("another")
+    with atomic_path(target) as temporary:
+        subprocess.run([*inside, sys.executable, "-c", code, another], check=True, timeout=60)
+        temporary.write_text("new")
+    assert (another.read_text(), target.read_text()) == ("whole", "new")
 
 
 @pytest.mark.faults("two processes on one target")
