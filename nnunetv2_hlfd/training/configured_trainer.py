@@ -17,6 +17,7 @@ from nnunetv2_hlfd.settings.settings import PLANS_KEY, Settings, given_settings
 from nnunetv2_hlfd.training.augmentation import keep_rotation_and_flips, make_reproducible
 from nnunetv2_hlfd.training.cascade import choose_previous_stage
 from nnunetv2_hlfd.training.nnunet_version import check_nnunet_version
+from nnunetv2_hlfd.training.replacement import Replacement
 from nnunetv2_hlfd.training.schedule import (
     draw_seed,
     keep_thread_limit,
@@ -61,6 +62,7 @@ class ConfiguredTrainer(nnUNetTrainer):
         check_configuration(PlansManager(plans), configuration, "The plans file")
         self._prepare_plans(plans, configuration, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
+        Replacement(self).recover()
         self.seed = self.settings.seed
         self._apply_settings()
         keep_thread_limit(self.device)

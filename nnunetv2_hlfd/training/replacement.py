@@ -9,6 +9,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_hlfd.models.fold import BEST, FINAL, LATEST, FoldFolder
 from nnunetv2_hlfd.utilities.atomic import publish
+from nnunetv2_hlfd.utilities.lock import LOCK_FILE, locked
 
 _CURVES = "wandb"  # of the new run already: nnU-Net replaces them where a trainer is made
 
@@ -28,6 +29,7 @@ class Replacement:
         self.trainer: nnUNetTrainer = trainer
         self.model, self.fold = Path(trainer.output_folder_base), Path(trainer.output_folder)
         self.new, self.old = (self.model / f".{age}_{self.fold.name}" for age in ("new", "old"))
+        self.started = self.new / self.fold.name
         self.is_active = False
 
     def begin(self, *, anew: bool) -> None:
@@ -38,8 +40,8 @@ class Replacement:
         Args:
             anew: whether the run is not continued.
         """
-        self.is_active = anew and FoldFolder(self.fold).first_file(FINAL, BEST, LATEST) is not None
-        fold = self.new / self.fold.name if self.is_active else self.fold
+        self.is_active = anew and _has_checkpoint(self.fold)
+        fold = self.started if self.is_active else self.fold
         self.trainer.output_folder_base, self.trainer.output_folder = str(self.new), str(fold)
         if self.trainer.local_rank == 0:
             self._remove()
@@ -66,12 +68,27 @@ class Replacement:
         self._send_back()
         if self.trainer.local_rank == 0:
             self.fold.rename(self.old)
-            if (self.old / _CURVES).is_dir():
-                (self.old / _CURVES).rename(self.new / self.fold.name / _CURVES)
-            self._publish_descriptions()
-            (self.new / self.fold.name).rename(self.fold)
-            self.trainer.log_file = str(self.fold / Path(self.trainer.log_file).name)
-            self._remove()
+            self._take_place()
+
+    def recover(self) -> None:
+        """Finish what an earlier process did not survive: the moment in which the runs change places."""
+        if self.trainer.local_rank == 0 and self._is_half_done():
+            with locked(self.model, f"a start in {self.fold.name}", name=f".{self.fold.name}{LOCK_FILE}"):
+                if self._is_half_done():
+                    for made in list(self.fold.iterdir()):  # by nnU-Net's constructor, just now
+                        shutil.rmtree(self.started / made.name, ignore_errors=True)
+                        made.rename(self.started / made.name)
+                    self.fold.rmdir()
+                    self._take_place()
+        self._wait_for_others()
+
+    def _take_place(self) -> None:
+        if (self.old / _CURVES).is_dir() and not (self.started / _CURVES).exists():
+            (self.old / _CURVES).rename(self.started / _CURVES)
+        self._publish_descriptions()
+        self.started.rename(self.fold)
+        self.trainer.log_file = str(self.fold / Path(self.trainer.log_file).name)
+        self._remove()
 
     def give_up(self) -> None:
         """Leave the earlier run where it is, if the new one has ended without a checkpoint."""
@@ -97,6 +114,15 @@ class Replacement:
         log = Path(self.trainer.log_file)
         self.trainer.log_file = str(shutil.move(log, folder / log.name))
 
+    def _is_half_done(self) -> bool:
+        return self.old.is_dir() and _has_checkpoint(self.started) and not _has_checkpoint(self.fold)
+
     def _remove(self) -> None:
+        if self._is_half_done():
+            return  # both runs are in these folders
         for folder in (self.new, self.old):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_checkpoint(fold: Path) -> bool:
+    return FoldFolder(fold).first_file(FINAL, BEST, LATEST) is not None

@@ -1,19 +1,24 @@
 """A finished model while its fold is tried out or trained anew: it stays as it is until there is something better."""
 
+import errno
 import json
 import os
 import shutil
+import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
 from helpers import load, make_trainer
+from nnunetv2.run.run_training import maybe_load_checkpoint
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from processes import Process
 
 from nnunetv2_hlfd.cli.main import main
 from nnunetv2_hlfd.models.checkpoints import sha256
+from nnunetv2_hlfd.training.replacement import Replacement
 from nnunetv2_hlfd.utilities.errors import UserError
 
 DATASET = "Dataset901_Phantom"
@@ -118,3 +123,38 @@ def test_at_any_moment_there_is_a_checkpoint_that_fits_its_plans(model, nnunet, 
     assert not (model / "fold_0/checkpoint_final.pth").exists()
     assert not (model / "fold_0/validation").exists()
     assert not list(model.glob(".*"))
+
+
+def train_until(step, how):
+    """Train anew until the runs change places, and end there."""
+    os.environ["nnUNet_hlfd_overwrite"] = "1"
+
+    def end(*_):
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise OSError(errno.EIO, "the disk fails")
+
+    setattr(Replacement, step, end)
+    sys.exit(main(command()))
+
+
+@pytest.mark.faults("killed processes")
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+@pytest.mark.parametrize("continues", [True, False])
+@pytest.mark.parametrize(("step", "how"), [("_publish_descriptions", "kill"), ("_take_place", "error")])
+def test_a_run_that_is_ended_while_it_takes_the_place_of_the_earlier_one_is_there_at_the_next_start(
+    model, nnunet, tmp_path, step, how, continues
+):
+    before = files(model)
+    with Process(train_until, (step, how), os.environ, tmp_path / "ended") as process:
+        assert process.wait() != 0
+    kept = files(model / ".old_fold_0")
+    assert kept == {name.removeprefix("fold_0/"): sha for name, sha in before.items() if name.startswith("fold_0/")}
+    trainer = make_trainer(nnunet, STUDENT, "nnUNetPlans_anew", continue_training=continues)
+    assert load(model / "fold_0/checkpoint_best.pth")["hlfd"]["given"]["beta"] == 1.8
+    assert json.loads((model / "plans.json").read_text())["hlfd"]["settings"]["beta"] == 1.8
+    assert not list(model.glob(".*"))
+    assert Path(trainer.log_file).is_file()
+    if continues:
+        maybe_load_checkpoint(trainer, True, False)
+        assert trainer.resumed

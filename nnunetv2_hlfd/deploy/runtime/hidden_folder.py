@@ -58,9 +58,7 @@ def is_leftover(path: Path) -> bool:
 
 
 def _is_abandoned(leftover: Path) -> bool:
-    """Return whether its process has ended. What another machine or container, or an earlier start of this one, has
-    left has to be old.
-    """
+    """Return whether its process has ended. What is not of this machine, since its start, has to be old."""
     host, process = leftover.name.split("-")[1:3]
     if host == _HOST and os.name == "posix" and process.isdecimal():  # on Windows, signal 0 would end the process
         try:
