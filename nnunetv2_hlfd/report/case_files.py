@@ -67,7 +67,7 @@ def list_case_files(models: Sequence[Model], folds: Sequence[int]) -> tuple[list
     for case in files[first.run]:
         predictions = {model.run: files[model.run][case][1] for model in models}
         reference, source = find_reference([(files[model.run][case][0], model) for model in models])
-        if absent := [file for file in (reference, *predictions.values()) if not file.is_file()]:
+        if absent := [file for file in (reference, *predictions.values()) if not is_there(file)]:
             missing.append(f"{case}: no {absent[0]}")
             continue
         readers = {predictions[model.run]: label_map_reader(model, first) for model in models}
@@ -101,18 +101,26 @@ def find_reference(recorded: Sequence[tuple[str, Model]]) -> tuple[Path, Model]:
         recorded: where the evaluation of each model has found it, on whatever machine.
     """
     places = [(_reference(path, model), model) for path, model in recorded]
-    return next((place for place in places if place[0].is_file()), places[0])
+    return next((place for place in places if is_there(place[0])), places[0])
 
 
 def _reference(recorded: str, model: Model) -> Path:
     """Where the evaluation found it, else among nnU-Net's preprocessed data of this machine."""
-    if Path(recorded).is_file():
+    if is_there(Path(recorded)):
         return Path(recorded)
     try:
         folder = preprocessed_folder() / model.folder.plans.dataset_name / "gt_segmentations"
     except UserError:  # no such variable
         return Path(recorded)
     return folder / file_name(recorded)
+
+
+def is_there(recorded: Path) -> bool:
+    """Return whether a recorded path is a file of this machine; what it cannot even have or look at is none."""
+    try:
+        return recorded.is_file()
+    except OSError:
+        return False
 
 
 def _recorded_files(model: Model, folds: Sequence[int]) -> dict[str, tuple[str, Path]]:

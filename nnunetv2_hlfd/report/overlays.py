@@ -19,7 +19,7 @@ from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
 
 from nnunetv2_hlfd.losses.resize import resize
 from nnunetv2_hlfd.report.arms import Arm
-from nnunetv2_hlfd.report.case_files import Mask, find_reference, label_map_reader
+from nnunetv2_hlfd.report.case_files import Mask, find_reference, is_there, label_map_reader
 from nnunetv2_hlfd.report.cases import LabelValue
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.patches import lesion_center
@@ -137,7 +137,7 @@ def _row(model: Model, case: str, target: Target) -> pd.Series:
 
 def _read_mask(file: Path, reader: Any, transpose: Sequence[int], value: LabelValue) -> Mask:
     """A label's voxels, axes as nnU-Net processes them: slices first."""
-    if not file.is_file():
+    if not is_there(file):
         raise UserError(
             f"--pictures needs the label map {file}, found none. nnUNetv2_train ... --val makes those of a validation."
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunetv2_hlfd.report.case_files import is_there
 from nnunetv2_hlfd.report.models import Model
 from nnunetv2_hlfd.report.target import Target
 from nnunetv2_hlfd.utilities.errors import UserError
@@ -22,7 +23,7 @@ def check_probabilities(models: Sequence[Model], folds: Sequence[int], option: s
         cases = model.cases[model.cases["fold"].isin(folds)].drop_duplicates("case")
         for fold, prediction in zip(cases["fold"], map(Path, cases["prediction"]), strict=True):
             files = (prediction, probabilities_file(prediction))
-            missing = next((file for file in files if not file.is_file()), None)
+            missing = next((file for file in files if not is_there(file)), None)
             if missing:
                 raise UserError(
                     f"{option} needs {missing}, found none. Make the fold's probabilities with: "

@@ -1,5 +1,6 @@
 """Lesions found, missed and made up, on small label maps drawn by hand."""
 
+import json
 from dataclasses import replace
 from functools import partial
 from itertools import permutations
@@ -159,3 +160,16 @@ def test_label_maps_of_other_kinds_recorded_on_another_machine_are_compared(scen
     models = read_models([folder, student.folder.path])
     assert models[0].cases["reference"].iloc[0] == r"D:\gone\case_000.nrrd"
     assert recall(models)["recall"].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.faults("hostile files")
+@pytest.mark.parametrize("recorded", ["x" * 10_000, "/x/" + "y" * 300 + ".nii.gz", "a\0b", ""])
+def test_a_case_whose_recorded_path_can_be_none_is_left_out(scene, tmp_path, recorded):
+    scene(volume(LARGE), volume(LARGE))
+    file = tmp_path / "nnUNetTrainer__p0__2d/fold_0/validation/summary.json"
+    content = json.loads(file.read_text())
+    content["metric_per_case"][0]["reference_file"] = recorded
+    file.write_text(json.dumps(content))
+    lesions, missing = measure_lesions(read_models([file.parents[2]]), [0])
+    assert lesions.empty
+    assert missing[0].startswith("case_000: no ")
