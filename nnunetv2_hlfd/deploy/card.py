@@ -22,6 +22,7 @@ from nnunetv2_hlfd.deploy.card_sections import (
 )
 from nnunetv2_hlfd.utilities.atomic import write_text
 from nnunetv2_hlfd.utilities.json_file import refuse_damage
+from nnunetv2_hlfd.utilities.markdown import as_plain
 
 CARD_FILE = "README.md"
 _LIBRARIES = {"nnunet": "nnunetv2", "onnx": "onnxruntime", "openvino": "openvino"}
@@ -53,7 +54,7 @@ def write_card(folder: Path) -> None:
 def _card(folder: Path, facts: Facts) -> str:
     front_matter = yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True, width=1000)
     sections = [
-        f"# {facts.title}",
+        f"# {as_plain(facts.title)}",
         _NOT_A_MEDICAL_DEVICE,
         f"## Intended use\n\n{MISSING}: the author of the model has to write here for which patients, images and "
         f"questions it is meant, for which it is not, and what was found where it failed.",

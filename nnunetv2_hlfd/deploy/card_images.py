@@ -34,19 +34,19 @@ def images(facts: Facts) -> str:
     ]
     reader, ending = plans.plans["image_reader_writer"], facts.dataset_json["file_ending"]
     head = ["Channel", "Name", "Unit", "Normalization", "0.5 to 99.5 percentile inside the labels"]
-    channels = markdown_table(head, rows)
+    files = f"CASE_0000{ending}, further channels CASE_0001{ending} and so on; "
+    facts_of_all = [
+        ["Files", f"{files}{_READERS.get(reader, 'as its reader takes')} (nnU-Net's {reader})"],
+        ["Dimensions of a patch", f"{_times(configuration.patch_size)} voxels"],
+        ["Spacing", _spacing(facts)],
+        ["Orientation", _orientation(facts, reader)],
+        ["Cases of the data set", str(facts.dataset_json.get("numTraining", "not recorded"))],
+    ]
     return f"""## Images
 
-{channels}
+{markdown_table(head, rows)}
 
-| | |
-|---|---|
-| Files | CASE_0000{ending}, further channels CASE_0001{ending} and so on; \
-{_READERS.get(reader, "as its reader takes")} (nnU-Net's {reader}) |
-| Dimensions of a patch | {_times(configuration.patch_size)} voxels |
-| Spacing | {_spacing(facts)} |
-| Orientation | {_orientation(facts, reader)} |
-| Cases of the data set | {facts.dataset_json.get("numTraining", "not recorded")} |
+{markdown_table(["", ""], facts_of_all)}
 
 Axes are those of nnU-Net's arrays, (z, y, x). Images unlike these are segmented all the same, and badly."""
 

@@ -46,9 +46,13 @@ def training_orientations(model: ModelFolder) -> dict[str, int]:
     """Orientation, such as LPS -> number of training images whose voxel axes lie so; empty where nobody can know.
 
     nnU-Net does not record it: it is read from the headers in nnUNet_raw, where the data set is there.
+
+    Raises:
+        UserError: for plans that name no reader.
     """
     root = os.environ.get("nnUNet_raw")
-    reader = str(model.plans.plans["image_reader_writer"])
+    with refuse_damage(model.path / "plans.json"):
+        reader = str(model.plans.plans["image_reader_writer"])
     if not root or not reader.startswith(("SimpleITK", "Nibabel")):
         return {}
     return dict(_orientations(Path(root) / model.plans.dataset_name / "imagesTr", model.file_ending, reader))

@@ -6,6 +6,7 @@ Plans come with teachers, checkpoints and shared data sets. They name classes, f
 import math
 import pydoc
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def check_imports(architecture: Mapping[str, Any], source: Path) -> None:
             raise UserError(
                 f"{source} asks to import '{name}'. Expected only networks of {' and '.join(allowed)}: plans of "
                 f"unknown origin could otherwise run code. If you trust the package of that network: "
-                f"{TRUST_IMPORTS_VARIABLE}={str(name).partition('.')[0]} in the environment."
+                f"{TRUST_IMPORTS_VARIABLE}={shlex.quote(str(name).partition('.')[0])} in the environment."
             )
 
 

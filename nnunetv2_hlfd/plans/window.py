@@ -77,5 +77,5 @@ def configurations_with_data(plans: Mapping[str, Any]) -> list[str]:
 
 def preprocess_command(plans: Mapping[str, Any]) -> str:
     """Return nnU-Net's command that makes the data of these plans."""
-    number, configurations = int(plans["dataset_name"][7:10]), " ".join(configurations_with_data(plans))
-    return f"nnUNetv2_preprocess -d {number} -plans_name {shlex.quote(plans['plans_name'])} -c {configurations}"
+    number, names = str(int(plans["dataset_name"][7:10])), configurations_with_data(plans)
+    return shlex.join(["nnUNetv2_preprocess", "-d", number, "-plans_name", plans["plans_name"], "-c", *names])

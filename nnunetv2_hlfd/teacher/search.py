@@ -113,5 +113,5 @@ def _there_instead(looked_at: Sequence[Path], student: StudentSide, settings: Se
         return ""
     return (
         f"There is only {', '.join(map(str, found))}. To learn from another checkpoint than "
-        f"{settings.teacher_checkpoint}, set: nnUNetv2_hlfd plan ... -teacher_checkpoint {found[0].name}\n"
+        f"{settings.teacher_checkpoint}, set: nnUNetv2_hlfd plan ... -teacher_checkpoint {shlex.quote(found[0].name)}\n"
     )

@@ -76,5 +76,5 @@ def _command(folder: Path, dataset_name: str) -> str:
     return (
         f"Each fold of that model writes those of its validation cases. Train all its folds F: {train} (a trained one: "
         f"the same with --val). Or name another trained model by the setting previous_stage: nnUNetv2_hlfd plan "
-        f"-previous_stage TRAINER__PLANS__{configuration} ..."
+        f"-previous_stage {shlex.quote(f'TRAINER__PLANS__{configuration}')} ..."
     )

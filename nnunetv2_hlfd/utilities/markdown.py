@@ -15,9 +15,14 @@ def as_plain(text: str) -> str:
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", printable(text)).replace("](", "]\\(")
 
 
+def _cell(text: str) -> str:
+    r"""Keep what looks like the end of the cell inside it; a backslash before it would take away that of its own."""
+    return re.sub(r"\\*\|", r"\|", as_plain(text))
+
+
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Format a Markdown table whose source is aligned, too, of cells without HTML and links."""
-    head, *rows = ([as_plain(cell).replace("|", "\\|") for cell in row] for row in (head, *rows))
+    head, *rows = ([_cell(text) for text in row] for row in (head, *rows))
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"

@@ -30,6 +30,8 @@ plans.json, predict
 dataset.json, report
 dataset.json, export
 dataset.json, predict
+dataset_fingerprint.json, export
+export.json, model card
 distillation.json, export
 validation/summary.json, teacher
 dataset.json, teacher

@@ -182,6 +182,17 @@ def test_what_cannot_be_exported_is_refused_with_what_to_do(student, tmp_path, c
     refused("is there already. Remove it, or choose another folder with -o.", student, tmp_path / "out")
 
 
+@pytest.mark.faults("hostile files")
+def test_plans_without_a_reader_are_damaged(student, tmp_path, capsys):
+    model = shutil.copytree(student, tmp_path / student.name)
+    plans = json.loads((model / "plans.json").read_text())
+    del plans["image_reader_writer"]
+    (model / "plans.json").write_text(json.dumps(plans))
+    assert export(model, tmp_path / "out") == 2
+    assert "plans.json is damaged: KeyError: 'image_reader_writer'" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*/*"))
+
+
 def test_weights_beyond_float16_are_refused_and_leave_nothing_behind(student, tmp_path, capsys):
     model = tmp_path / student.name
     shutil.copytree(student, model)

@@ -16,7 +16,13 @@ import numpy as np
 import torch
 
 SAMPLES = int(os.environ.get("FAULT_SAMPLES", 10_000))  # damaged files of each kind, where it may take hours
+MARKUP = ("<img src=x", "](javascript:", "\x1b", "\u202e", "\n# y")  # never in a page, whatever is called so
 HOSTILE_NAMES = (
+    "<img src=x onerror=y>",
+    "[x](javascript:y)",
+    "x\x1b[31m\u202ey",
+    "x|y\n# y",
+    "x $(touch y); `touch y`",
     "os.system",
     "builtins.eval",
     "builtins.exec",
@@ -92,13 +98,17 @@ def damage_structure(content: Any, generator: random.Random) -> Any:
     for _ in range(generator.choice((1, 1, 1, 2, 3))):
         places = list(_places(content))
         container, key = generator.choice(places)
-        kind = generator.choice(("remove", "odd", "odd", "odd", "hostile", "wrap", "other", "deep"))
+        kind = generator.choice(("remove", "odd", "odd", "odd", "hostile", "rename", "wrap", "other", "deep"))
         if kind == "remove":
             del container[key]
         elif kind == "odd":
             container[key] = copy.deepcopy(generator.choice(ODD_VALUES))
         elif kind == "hostile":
             container[key] = generator.choice(HOSTILE_NAMES)
+        elif kind == "rename":
+            value = container.pop(key)
+            name = generator.choice(HOSTILE_NAMES)
+            container.update({name: value}) if isinstance(container, dict) else container.append({name: value})
         elif kind == "wrap":
             container[key] = [container[key]]
         elif kind == "other":

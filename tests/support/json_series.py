@@ -14,24 +14,29 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import damage_series
 import matplotlib.pyplot as plt
 import torch
-from damage import damage_json
+from damage import MARKUP, damage_json
 from damage_series import HEADROOM, SECONDS, HangError
+from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 
+from nnunetv2_hlfd.deploy.card import CARD_FILE, write_card
 from nnunetv2_hlfd.deploy.describe import describe
 from nnunetv2_hlfd.deploy.export import export_nnunet
+from nnunetv2_hlfd.deploy.inputs import FINGERPRINT
 from nnunetv2_hlfd.deploy.package import read_exported
 from nnunetv2_hlfd.deploy.predictor import Predictor
 from nnunetv2_hlfd.deploy.runtime.errors import UserError as RuntimeUserError
 from nnunetv2_hlfd.deploy.source import read_source
 from nnunetv2_hlfd.distillation.method import ALL_NEEDS
+from nnunetv2_hlfd.models import checkpoints
 from nnunetv2_hlfd.models.folder import ModelFolder
 from nnunetv2_hlfd.models.split import held_out_cases, split_of
 from nnunetv2_hlfd.report.arms import Arm, group_models
@@ -39,7 +44,7 @@ from nnunetv2_hlfd.report.costs import Cost
 from nnunetv2_hlfd.report.findings import Findings
 from nnunetv2_hlfd.report.lesions import lesion_recall, measure_lesions
 from nnunetv2_hlfd.report.models import check_same_cases, read_models
-from nnunetv2_hlfd.report.page import to_markdown
+from nnunetv2_hlfd.report.page import Page, Picture, to_html, to_markdown
 from nnunetv2_hlfd.report.sections import compose
 from nnunetv2_hlfd.report.summary import summarize
 from nnunetv2_hlfd.report.write import tables_of
@@ -47,6 +52,7 @@ from nnunetv2_hlfd.settings.settings import Settings
 from nnunetv2_hlfd.study.plan import plan_runs
 from nnunetv2_hlfd.study.spec import read_study
 from nnunetv2_hlfd.teacher.teacher import StudentSide, load_teacher
+from nnunetv2_hlfd.training import find_trainer
 from nnunetv2_hlfd.utilities.errors import UserError
 
 DATASET = "Dataset901_Phantom"
@@ -107,6 +113,8 @@ class Files:
             kinds[f"{name}, report"] = (self.student / name, self._report)
             kinds[f"{name}, export"] = (self.student / name, self._export)
             kinds[f"{name}, predict"] = (self.student / name, self._predict)
+        kinds["dataset_fingerprint.json, export"] = (self.student / FINGERPRINT, self._export)
+        kinds["export.json, model card"] = (self.exported / "export.json", self._complete_card)
         kinds["distillation.json, export"] = (self.student / "fold_0/distillation.json", self._export)
         kinds["validation/summary.json, teacher"] = (self.teacher / "fold_0/validation/summary.json", self._teach)
         kinds["dataset.json, teacher"] = (self.teacher / "dataset.json", self._teach)
@@ -138,7 +146,8 @@ class Files:
         )
         try:
             page = compose(found)
-            to_markdown(page)
+            _check_plain(to_markdown(page))
+            _check_plain(to_html(_without_pictures(page)).replace("](", "] ("))  # a link in Markdown alone
             for table in tables_of(found, lesions).values():
                 table.to_csv(index=False)
         finally:
@@ -147,10 +156,15 @@ class Files:
 
     def _export(self) -> None:
         try:
-            export_nnunet(read_source(self.student, ["0"], "checkpoint_final.pth"), self.work / "out")
+            exported = export_nnunet(read_source(self.student, ["0"], "checkpoint_final.pth"), self.work / "out").folder
+            _check_plain((exported / CARD_FILE).read_text())
             describe(ModelFolder.open(self.student), mirroring=True)
         finally:
             shutil.rmtree(self.work / "out", ignore_errors=True)
+
+    def _complete_card(self) -> None:
+        write_card(self.exported)
+        _check_plain((self.exported / CARD_FILE).read_text())
 
     def _predict(self) -> None:
         Predictor(self.student, device=torch.device("cpu"))
@@ -166,6 +180,38 @@ class Files:
 
     def _plan(self) -> None:
         plan_runs(read_study(self.study))
+
+
+def _without_pictures(page: Page) -> Page:
+    """Drawing takes long."""
+    sections = [
+        replace(section, content=[part for part in section.content if not isinstance(part, Picture)])
+        for section in page.sections
+    ]
+    return replace(page, sections=sections)
+
+
+def _check_plain(text: str) -> None:
+    found = [mark for mark in MARKUP if mark in text]
+    assert not found, f"markup of a stranger: {found}"
+
+
+def _leave_out_what_stays_whole() -> None:
+    """Read each checkpoint and look up each trainer once, and draw no weights that are replaced at once.
+
+    Doing so again for each damaged file would be most of the work.
+    """
+    InitWeights_He.__call__ = lambda *_: None
+    find_trainer.recursive_find_trainer_class_by_name = cache(find_trainer.recursive_find_trainer_class_by_name)
+    read, known = checkpoints._restricted, {}
+
+    def read_once(path: Path, keys: Collection[str] | None) -> Any:
+        if path not in known:
+            known[path] = read(path, None)
+        content = {key: value for key, value in known[path].items() if keys is None or key in keys}
+        return {key: value if key == "network_weights" else copy.deepcopy(value) for key, value in content.items()}
+
+    checkpoints._restricted = read_once
 
 
 def _shorten(checkpoint: Path) -> None:
@@ -229,6 +275,7 @@ def main(teacher: Path, student: Path, samples: int, seed: int, only: str = "") 
         contextlib.redirect_stderr(null),
     ):
         files = Files(Path(folder), teacher, student)
+        _leave_out_what_stays_whole()
         size = damage_series._address_space()
         resource.setrlimit(resource.RLIMIT_AS, (size + HEADROOM,) * 2)
         result = read_all(files, samples, seed, only)
