@@ -23,16 +23,21 @@ class Size:
 
 
 def build_network(
-    architecture: dict[str, Any], num_input_channels: int, num_heads: int, *, deep_supervision: bool = True
+    architecture: dict[str, Any],
+    num_input_channels: int,
+    num_heads: int,
+    *,
+    deep_supervision: bool = True,
+    initialize: bool = True,
 ) -> nn.Module:
-    """Build the network of an `architecture` block, with nnU-Net's own builder."""
+    """Build the network of an `architecture` block, with nnU-Net's own builder and, where asked, its first weights."""
     return get_network_from_plans(
         architecture["network_class_name"],
         architecture["arch_kwargs"],
         architecture["_kw_requires_import"],
         num_input_channels,
         num_heads,
-        allow_init=True,
+        allow_init=initialize,
         deep_supervision=deep_supervision,
     )
 
@@ -42,7 +47,7 @@ def measure_size(
 ) -> Size:
     """Measure the network of an `architecture` block; nothing is allocated (meta device)."""
     with torch.device("meta"):
-        network = build_network(architecture, num_input_channels, num_heads, deep_supervision=False)
+        network = build_network(architecture, num_input_channels, num_heads, deep_supervision=False, initialize=False)
     return measure_network(network, patch_size, num_input_channels)
 
 

@@ -47,7 +47,7 @@ study.yaml, study
 @pytest.mark.parametrize(
     ("kind", "samples", "seed"),
     [
-        pytest.param("", 15, 1, id="quick"),
+        pytest.param("", 5, 1, id="quick"),
         *(pytest.param(kind, SAMPLES, 2, id=kind, marks=pytest.mark.slow) for kind in KINDS),
     ],
 )

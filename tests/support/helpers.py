@@ -28,12 +28,12 @@ def make_trainer(
     """A trainer as nnU-Net's `get_trainer_from_args` makes it; `trainer_class` is a test's own subclass of it."""
     folder = nnunet / "preprocessed" / dataset
     content = {**load_json(str(folder / f"{plans}.json")), "continue_training": continue_training}
-    trainer_class = trainer_class or _find_trainer(trainer)
+    trainer_class = trainer_class or find_trainer(trainer)
     return trainer_class(content, configuration, fold, load_json(str(folder / "dataset.json")), torch.device("cpu"))
 
 
 @cache
-def _find_trainer(name: str) -> Any:
+def find_trainer(name: str) -> Any:
     """nnU-Net's search, which imports every trainer there is, once for each name."""
     return recursive_find_trainer_class_by_name(name)
 

@@ -246,6 +246,7 @@ def test_capture_adds_nothing_to_the_networks_weights(captured):
     assert network.state_dict().keys() == fresh.state_dict().keys()
 
 
+@pytest.mark.slow  # a quick one, in a training: tests/integration/test_compiled.py
 @pytest.mark.parametrize("captured", [RESIDUAL], indirect=True)
 def test_a_compiled_network_captures_just_as_an_eager_one_when_switched_on_and_off(captured):
     network, capture, data = captured

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from helpers import find_trainer
 
 from nnunetv2_hlfd.distillation.registry import METHODS, PREFIX
 from nnunetv2_hlfd.settings.settings import Settings
@@ -20,7 +20,7 @@ TABLE_2 = [(0.9, 0.1), (1.8, 0.1), (0.9, 0.2)]
 def test_every_study_can_be_read_and_names_trainers_that_exist(file):
     study = read_study(file)
     for each in (*study.teachers, *study.arms):
-        assert recursive_find_trainer_class_by_name(each.trainer).__name__ == each.trainer
+        assert find_trainer(each.trainer).__name__ == each.trainer
 
 
 @pytest.mark.parametrize(("name", "dataset", "plans"), PAPERS)
