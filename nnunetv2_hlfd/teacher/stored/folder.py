@@ -128,15 +128,15 @@ def choose_maps(folders: Sequence[MapsFolder], requests: Collection[MapRequest])
     """Of a teacher's maps those with all that is asked for, and with least beside it.
 
     Returns:
-        None where there are none.
+        The first of several that are made alike: they differ in what is not asked for. None where there are none.
 
     Raises:
-        UserError: where there are several, made with other step sizes or mirroring.
+        UserError: where several are made with other step sizes or mirroring.
     """
     fitting = [folder for folder in folders if set(requests) <= set(folder.description.coarse)]
     fewest = min((len(folder.description.requests) for folder in fitting), default=0)
     found = [folder for folder in fitting if len(folder.description.requests) == fewest]
-    if len(found) > 1:
+    if len({(folder.description.step_size, folder.description.mirroring) for folder in found}) > 1:
         names = ", ".join(sorted(str(folder.path) for folder in found))
         raise UserError(
             f"Expected one folder with maps of this teacher, found {names}: they were made with other step sizes or "

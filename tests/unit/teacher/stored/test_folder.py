@@ -188,6 +188,15 @@ def test_of_several_folders_that_with_least_beside_what_is_asked_is_taken(data, 
     for asked, expected in (((), 0), ((late,), 1), ((mids,), 2), ((mids, late), 2)):
         assert choose_maps(made, asked) is made[expected]
     assert choose_maps(made, (attention_request((3,), 2.0),)) is None
+    assert choose_maps(made[2:] + made[1:2], ()) is made[1]
+
+
+def test_of_folders_with_as_much_beside_what_is_asked_the_first_is_taken(data):
+    """As methods that need different maps leave them; what is asked for is the same in both."""
+    requests = [attention_request((stage,), 1.0) for stage in (1, 3)]
+    made = [MapsFolder(data, replace(DESCRIPTION, requests=[asdict(request)]), {}) for request in requests]
+    assert choose_maps(made, ()) is made[0]
+    assert choose_maps(made, (requests[1],)) is made[1]
 
 
 @pytest.mark.parametrize("content", ['{"cases": {}}', '{"cases"', '{"cases": {"case_0": {}}}'])
