@@ -14,10 +14,12 @@ case $1 in
   lgg)
     true_id=112 true_name=Dataset112_LGGFlair hard_id=212 hard_name=Dataset212_LGGHard
     configuration=2d batch_size=8 teacher_epochs=30 student_epochs=20
+    taught="nnUNetTrainerSoftLabel nnUNetTrainerHLFD_balanced"
     ;;
   hippocampus)
     true_id=4 true_name=Dataset004_Hippocampus hard_id=204 hard_name=Dataset204_HippocampusHard
-    configuration=3d_fullres batch_size=4 teacher_epochs=10 student_epochs=6
+    configuration=3d_fullres batch_size=2 teacher_epochs=8 student_epochs=6
+    taught=nnUNetTrainerSoftLabel
     ;;
 esac
 raw=$2 true=$nnUNet_preprocessed/$true_name hard=$nnUNet_preprocessed/$hard_name
@@ -67,9 +69,8 @@ for quarter in 2 3 4 5; do
   train $true_name nnUNetTrainerStudent w8.s1 $((quarter + 4)) # 6 labels
   export nnUNet_hlfd_teacher=$teacher
   nnUNetv2_hlfd teach $hard_id $configuration $quarter -p nnUNetPlans_soft.s1.t$half -device cpu \
-    --needs_of nnUNetTrainerHLFD_balanced
-  train $hard_name nnUNetTrainerSoftLabel soft.s1.t$half $quarter
-  train $hard_name nnUNetTrainerHLFD_balanced soft.s1.t$half $quarter
+    --needs_of "${taught##* }"
+  for trainer in $taught; do train $hard_name "$trainer" soft.s1.t$half $quarter; done
   unset nnUNet_hlfd_teacher
 done
 python "$here/crossover.py" "$1" "$nnUNet_results"
