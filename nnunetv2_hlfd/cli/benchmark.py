@@ -11,14 +11,20 @@ from nnunetv2_hlfd.utilities.errors import UserError
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", default="0", help="fold (default: 0)")
     add_device(parser)
-    parser.add_argument("-o", type=Path, metavar="OUTPUT", help="folder; with -training a CSV file")
+    parser.add_argument("-o", type=Path, metavar="OUTPUT", help="folder to write to; with -training, a CSV file")
     prediction = parser.add_argument_group("prediction")
-    prediction.add_argument("-m", nargs=2, type=Path, metavar=("TEACHER_FOLDER", "STUDENT_FOLDER"))
-    prediction.add_argument("-i", type=Path, metavar="IMAGES", help="folder with CASE_0000 images, 10 or more")
-    prediction.add_argument("-gt", type=Path, metavar="LABELS", help="folder with their labels, for Dice")
-    prediction.add_argument("-max_dice_drop", type=float, default=0.01, help="allowed to 8 bits (default: 0.01)")
+    prediction.add_argument(
+        "-m", nargs=2, type=Path, metavar=("TEACHER_FOLDER", "STUDENT_FOLDER"), help="model folders"
+    )
+    prediction.add_argument("-i", type=Path, metavar="IMAGES", help="folder with 10 or more images named CASE_0000")
+    prediction.add_argument(
+        "-gt", type=Path, metavar="LABELS", help="folder with the labels of the images, to measure Dice"
+    )
+    prediction.add_argument(
+        "-max_dice_drop", type=float, default=0.01, help="largest Dice that 8 bits may cost (default: 0.01)"
+    )
     training = parser.add_argument_group("training")
-    training.add_argument("-training", action="store_true", help="measure training steps")
+    training.add_argument("-training", action="store_true", help="measure training steps instead of predictions")
     training.add_argument("-d", help="data set name or ID")
     training.add_argument("-c", help="configuration, such as 2d")
     training.add_argument("-p", default="nnUNetPlans", help="plans or a variant of them (default: nnUNetPlans)")
@@ -64,11 +70,11 @@ def _measure_prediction(options: argparse.Namespace) -> None:
 
 
 BENCHMARK = Subcommand(
-    help="measure what prediction, or training, costs, side by side",
-    description="Prediction: seconds of every stage from image file to segmentation file, memory and Dice, from "
-    "nnU-Net with the teacher down to the student in 8 bits and the teacher in 8 bits, in one run. -training: "
-    "seconds, parts and peak memory of training steps of distillation trainers, beside the student alone and the "
-    "teacher's forward pass; trains and writes nothing.",
+    help="measure what predictions or training steps cost",
+    description="Measure predictions: the seconds of every part from the image file to the segmentation file, the "
+    "memory and the Dice, in one run, from the teacher in nnU-Net to the student and the teacher in 8 bits. With "
+    "-training, measure training steps instead: the seconds, the parts and the peak memory for each trainer, the "
+    "student alone and the teacher's forward pass. This trains nothing and writes nothing but the CSV file.",
     add_arguments=_add_arguments,
     run=_run,
 )

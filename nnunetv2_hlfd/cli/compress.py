@@ -14,44 +14,62 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="MODEL",
-        help="the teacher: its folder, .../TRAINER__PLANS__CONFIGURATION; a zip of nnUNetv2_export_model_to_zip; or "
-        "the name or number of a data set in nnUNet_results",
+        help="the trained model, which becomes the teacher: its folder, .../TRAINER__PLANS__CONFIGURATION; a zip from "
+        "nnUNetv2_export_model_to_zip; or the name or number of a data set in nnUNet_results",
     )
-    add("-tr", metavar="TRAINER", help="of the teacher, where the zip or the data set has several models")
-    add("-p", metavar="PLANS", help="likewise")
-    add("-c", metavar="CONFIGURATION", help="likewise")
+    add("-tr", metavar="TRAINER", help="the teacher's trainer, if the zip or the data set has several models")
+    add("-p", metavar="PLANS", help="the teacher's plans, likewise")
+    add("-c", metavar="CONFIGURATION", help="the teacher's configuration, likewise")
     add("-i", type=Path, required=True, metavar="IMAGES", help="folder with CASE_0000 images; no labels are needed")
-    add("-o", type=Path, required=True, metavar="FOLDER", help="where to work; started again, it goes on")
+    add(
+        "-o",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder to work in; if it holds an interrupted run of the same command, that run is continued",
+    )
     add("-l", type=Path, metavar="LABELS", help="true label maps of all or some of the images")
-    add("-f", nargs="+", metavar="FOLD", help="folds of the teacher (default: all that are trained)")
-    add("-chk", default="checkpoint_final.pth", help="checkpoint (default: checkpoint_final.pth)")
+    add("-f", nargs="+", metavar="FOLD", help="folds of the teacher (default: all trained folds)")
+    add("-chk", default="checkpoint_final.pth", help="checkpoint of the teacher (default: checkpoint_final.pth)")
     add("-student", default="auto", help="size of the student, such as resnet18_w4 (default: auto)")
     add(
         "-spacing",
         nargs="+",
         type=float,
         metavar="MM",
-        help="of the student, coarser than the teacher's: one number, or one for each axis of plans.json "
+        help="the student's spacing, coarser than the teacher's: one number, or one for each axis of plans.json "
         "(default: the teacher's)",
     )
-    add("-steps", type=int, default=30_000, help="training steps (default: 30000)")
-    add("-settings", nargs="+", default=[], metavar="NAME=VALUE", help="of the training, such as batch_size=8")
-    add("-seed", type=int, default=0, help="of the training (default: 0)")
-    add("-held_out", default="0.2", metavar="SHARE", help="of the images, or a file with names (default: 0.2)")
+    add("-steps", type=int, default=30_000, help="number of training steps (default: 30000)")
+    add("-settings", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the training, such as batch_size=8")
+    add("-seed", type=int, default=0, help="random seed of the training (default: 0)")
+    add(
+        "-held_out",
+        default="0.2",
+        metavar="SHARE",
+        help="share of the images to hold out, or a file with their names (default: 0.2)",
+    )
     add_device(parser)
-    add("-max_dice_drop", type=float, default=0.01, help="what 8 bits may cost; else float32 (default: 0.01)")
+    add(
+        "-max_dice_drop",
+        type=float,
+        default=0.01,
+        help="largest Dice that 8 bits may cost; otherwise, the export is in float32 (default: 0.01)",
+    )
     add(
         "--margin",
         type=float,
         default=0.01,
         metavar="DICE",
-        help="what the student may be behind the teacher against the truth (-l) and still be called not worse; to be "
-        "chosen before the results are seen (default: 0.01)",
+        help="with -l: how much less Dice than the teacher the student may have to be called not worse; choose it "
+        "before you see the results (default: 0.01)",
     )
-    add("--disable_tta", action="store_true", help="no test-time mirroring of the teacher: 4 (2d) or 8 times faster")
-    add("--control", action="store_true", help="also train the student on the teacher's label maps alone")
+    add(
+        "--disable_tta", action="store_true", help="let the teacher predict without mirroring, 4 (2d) or 8 times faster"
+    )
+    add("--control", action="store_true", help="also train the same student on the teacher's label maps alone")
     add_license(parser)
-    add("--dry_run", action="store_true", help="check everything, say how long it takes, and stop")
+    add("--dry_run", action="store_true", help="check everything, estimate time, memory and disk space, and stop")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -102,12 +120,12 @@ def _held_out(text: str) -> float | Path:
 
 
 COMPRESS = Subcommand(
-    help="a trained model and images, without labels, to a small model with its proof",
-    description="Predicts the images by the teacher, trains a small student on its maps, exports it for stock nnU-Net "
-    "and for machines without torch, and compares it with the teacher on images that were held out. Works in FOLDER "
-    "alone, whatever nnUNet_raw, nnUNet_preprocessed and nnUNet_results are. The exit code is 1 where images had to be "
-    "left out (failed.csv).",
+    help="make a small model from a trained one and images without labels",
+    description="Predict the images with the teacher, train a small student on its predictions, export the student for "
+    "stock nnU-Net and for machines without torch, and compare it with the teacher on held-out images. The command "
+    "writes to FOLDER only, whatever nnUNet_raw, nnUNet_preprocessed and nnUNet_results are. The exit code is 1 if "
+    "images had to be left out (failed.csv).",
     add_arguments=_add_arguments,
     run=_run,
-    interrupted="interrupted. The same command goes on from here.",
+    interrupted="interrupted. Run the same command again to continue.",
 )

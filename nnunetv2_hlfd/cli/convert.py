@@ -7,12 +7,12 @@ from nnunetv2_hlfd.cli.subcommand import Subcommand
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("challenge", choices=("kits19", "lits"), help="what SOURCE is")
+    parser.add_argument("challenge", choices=("kits19", "lits"), help="data set in SOURCE")
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of the download")
     parser.add_argument("-d", help="data set name or ID (default: Dataset019_KiTS19, Dataset017_LiTS)")
-    parser.add_argument("--regions", action="store_true", help="label the organ with its tumors as a region")
+    parser.add_argument("--regions", action="store_true", help="make the organ together with its tumors a region")
     parser.add_argument("-split", choices=("paper",), help="write splits_final.json: five folds, 168:42 for KiTS19")
-    parser.add_argument("-seed", type=int, default=12345, help="of the split (default: 12345, nnU-Net's)")
+    parser.add_argument("-seed", type=int, default=12345, help="seed of the split (default: 12345, as in nnU-Net)")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -31,11 +31,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 CONVERT = Subcommand(
-    help="KiTS19 or LiTS as nnU-Net raw data",
-    description="Writes KiTS19 or LiTS (also Task03_Liver of the Medical Segmentation Decathlon), as downloaded, "
-    "into nnUNet_raw. Cases that are damaged, mismatched or unlabeled are named and skipped "
-    "(conversion_report.json); exit code 1 if labeled ones were. Started again, it goes on.",
+    help="convert KiTS19 or LiTS into nnU-Net's raw data",
+    description="Convert KiTS19 or LiTS (also Task03_Liver of the Medical Segmentation Decathlon), as downloaded, "
+    "into nnU-Net's raw data in nnUNet_raw. Cases that are damaged, mismatched or unlabeled are named and skipped "
+    "(conversion_report.json). The exit code is 1 if a labeled case was skipped. You can interrupt the command and run "
+    "it again to continue.",
     add_arguments=_add_arguments,
     run=_run,
-    interrupted="interrupted. The same command goes on from here.",
+    interrupted="interrupted. Run the same command again to continue.",
 )

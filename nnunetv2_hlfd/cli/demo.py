@@ -8,8 +8,8 @@ from nnunetv2_hlfd.cli.subcommand import Subcommand, add_device
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", default="hlfd_demo", metavar="FOLDER", help="where to work (default: ./hlfd_demo)")
-    add_device(parser, default=None, text="where to train (default: cuda if available, else cpu)")
+    parser.add_argument("-o", default="hlfd_demo", metavar="FOLDER", help="folder to work in (default: ./hlfd_demo)")
+    add_device(parser, default=None, text="device to train on (default: cuda if available, else cpu)")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -25,11 +25,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 DEMO = Subcommand(
-    help="teacher, student alone and HLFD on a built-in phantom, in minutes",
-    description="Trains a teacher, the student alone and the student with HLFD on a simulated CT data set, "
-    "predicts held-out cases with stock nnU-Net and writes result.md and result.png. nnUNet_* variables are "
-    "ignored; started again in the same folder, it goes on where it ended.",
+    help="train a teacher and students on simulated CT, in minutes",
+    description="Simulate a CT data set, train a teacher, the student alone and the student with HLFD on it, predict "
+    "held-out cases with stock nnU-Net, and write result.md and result.png. The variables nnUNet_* are ignored. You "
+    "can interrupt the command and run it again with the same folder to continue.",
     add_arguments=_add_arguments,
     run=_run,
-    interrupted="interrupted. The same command goes on from here.",
+    interrupted="interrupted. Run the same command again to continue.",
 )

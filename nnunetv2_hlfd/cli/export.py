@@ -9,24 +9,32 @@ from nnunetv2_hlfd.utilities.errors import UserError
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-m", type=Path, required=True, metavar="MODEL_FOLDER", help=".../TRAINER__PLANS__CONFIGURATION"
+        "-m",
+        type=Path,
+        required=True,
+        metavar="MODEL_FOLDER",
+        help="the model's folder, .../TRAINER__PLANS__CONFIGURATION",
     )
     parser.add_argument("-o", type=Path, required=True, metavar="OUTPUT", help="folder to write to")
     parser.add_argument(
-        "-to", default="nnunet", choices=("nnunet", "onnx", "openvino"), help="format (default: nnunet)"
+        "-to", default="nnunet", choices=("nnunet", "onnx", "openvino"), help="format of the export (default: nnunet)"
     )
-    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all that are finished)")
-    parser.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint (default: checkpoint_final.pth)")
-    parser.add_argument("--half", action="store_true", help="store the weights in float16: half the size")
+    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds to export (default: all finished folds)")
+    parser.add_argument(
+        "-chk", default="checkpoint_final.pth", help="checkpoint to export (default: checkpoint_final.pth)"
+    )
+    parser.add_argument("--half", action="store_true", help="store the weights in float16, in half the size")
     parser.add_argument("--int8", action="store_true", help="quantize to 8 bits (openvino); needs preprocessed cases")
     parser.add_argument(
         "-max_dice_drop",
         type=float,
         default=0.01,
         metavar="DICE",
-        help="refuse 8 bits that cost more validation Dice (default: 0.01)",
+        help="with --int8: the largest accepted loss of validation Dice; above it, nothing is written (default: 0.01)",
     )
-    parser.add_argument("--no_mirroring", action="store_true", help="predict without test-time mirroring")
+    parser.add_argument(
+        "--no_mirroring", action="store_true", help="make the exported model predict without test-time mirroring"
+    )
     add_license(parser)
 
 
@@ -60,11 +68,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 EXPORT = Subcommand(
-    help="a trained model as small files for stock nnU-Net, ONNX or OpenVINO",
-    description="Writes OUTPUT/DATASET/TRAINER__{PLANS}HLFD__CONFIGURATION and a zip of it: weights and what "
-    "prediction needs, nothing of the training. -to nnunet: nnUNetv2_install_pretrained_model_from_zip installs "
-    "it, nnUNetv2_predict uses it, without this package. -to onnx, -to openvino: python predict.pyz, which lies "
-    "in the folder, uses it without torch and without nnU-Net.",
+    help="export a trained model for stock nnU-Net, ONNX or OpenVINO",
+    description="Write the folder OUTPUT/DATASET/TRAINER__{PLANS}HLFD__CONFIGURATION and a zip of it, with the "
+    "weights and everything else that prediction needs. With -to nnunet, nnUNetv2_install_pretrained_model_from_zip "
+    "installs the model and nnUNetv2_predict uses it, without this package. With -to onnx or -to openvino, the program "
+    "predict.pyz in that folder uses the model, without torch and without nnU-Net.",
     add_arguments=_add_arguments,
     run=_run,
 )

@@ -27,8 +27,8 @@ from nnunetv2_hlfd.utilities.errors import UserError
 _DESCRIPTION = """Compress a trained nnU-Net into a small student by knowledge distillation (HLFD).
 
   export nnUNet_extTrainer=$(nnUNetv2_hlfd trainers_path)
-  nnUNetv2_train DATASET 2d 0                            the teacher, stock nnU-Net
-  nnUNetv2_train DATASET 2d 0 -tr nnUNetTrainerHLFD      the student
+  nnUNetv2_train DATASET 2d 0                            train the teacher (stock nnU-Net)
+  nnUNetv2_train DATASET 2d 0 -tr nnUNetTrainerHLFD      train the student
   nnUNetv2_predict -d DATASET -c 2d -f 0 -tr nnUNetTrainerHLFD -i IN -o OUT"""
 
 SUBCOMMANDS: Mapping[str, Subcommand] = {

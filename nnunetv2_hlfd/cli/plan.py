@@ -11,14 +11,16 @@ from nnunetv2_hlfd.settings.settings import RULES, Settings
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", required=True, help="data set name or ID")
     parser.add_argument("-p", default="nnUNetPlans", help="plans to start from (default: nnUNetPlans)")
-    parser.add_argument("-name", required=True, help="the variant's name, appended to that of the plans")
+    parser.add_argument("-name", required=True, help="name of the variant, which is appended to that of the plans")
     parser.add_argument(
         "-window",
         metavar="WINDOW",
-        help="clip CT at kidney (-200,300), liver (-40,160) or LOW,HIGH HU "
-        "in place of nnU-Net's percentiles; needs preprocessing of its own",
+        help="clip CT at 'kidney' (-200,300), 'liver' (-40,160) or LOW,HIGH in HU "
+        "instead of nnU-Net's percentiles; these plans need their own preprocessed data",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a variant of that name with other settings")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an existing variant of that name that has other settings"
+    )
     settings = parser.add_argument_group("settings (docs/reference/settings.md)")
     defaults = Settings().to_dict()
     for name, rule in RULES.items():
@@ -64,9 +66,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 PLAN = Subcommand(
-    help="make a variant of plans with other settings",
-    description="Write PLANS_NAME.json beside the plans: the same preprocessed data under another plans name, with "
-    "settings of its own. Train it with: nnUNetv2_train D C F -tr nnUNetTrainerHLFD -p PLANS_NAME",
+    help="make a variant of the plans with other settings",
+    description="Write PLANS_NAME.json beside the plans. This variant has its own settings and uses the same "
+    "preprocessed data. Train with it by: nnUNetv2_hlfd train DATASET CONFIGURATION FOLD -tr nnUNetTrainerHLFD -p "
+    "PLANS_NAME",
     add_arguments=_add_arguments,
     run=_run,
     prepare=_prepare,

@@ -11,31 +11,41 @@ from nnunetv2_hlfd.utilities.errors import UserError
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("-i", type=Path, required=True, metavar="INPUT", help="folder with CASE_0000 images")
+    add("-i", type=Path, required=True, metavar="INPUT", help="folder with images named CASE_0000")
     add("-o", type=Path, required=True, metavar="OUTPUT", help="folder for the segmentations")
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("-m", type=Path, metavar="MODEL_FOLDER", help=".../TRAINER__PLANS__CONFIGURATION, or an export")
-    which.add_argument("-d", help="data set name or ID of a model in nnUNet_results; with -p, -tr, -c")
+    which.add_argument(
+        "-m",
+        type=Path,
+        metavar="MODEL_FOLDER",
+        help="the model's folder, .../TRAINER__PLANS__CONFIGURATION, or an export for nnU-Net",
+    )
+    which.add_argument("-d", help="data set name or ID of a model in nnUNet_results; -p, -tr and -c choose the model")
     add("-p", default="nnUNetPlans", help="plans (default: nnUNetPlans)")
     add("-tr", default="nnUNetTrainer", help="trainer (default: nnUNetTrainer)")
     add("-c", help="configuration, such as 2d")
-    add("-f", nargs="+", metavar="FOLD", help="folds (default: 0 1 2 3 4; with -m all that are there)")
+    add("-f", nargs="+", metavar="FOLD", help="folds (default: 0 1 2 3 4; with -m all folds in the folder)")
     add("-chk", default="checkpoint_final.pth", help="checkpoint (default: checkpoint_final.pth)")
-    add("-backend", default="torch", choices=("torch", "onnxruntime", "openvino"), help="(default: torch)")
+    add(
+        "-backend",
+        default="torch",
+        choices=("torch", "onnxruntime", "openvino"),
+        help="library that runs the network (default: torch)",
+    )
     add_device(parser)
-    add("-step_size", type=float, default=0.5, help="of the sliding window, in patches (default: 0.5)")
-    add("--disable_tta", action="store_true", help="no test-time mirroring: 4 (2d) or 8 times faster")
-    add("--bfloat16", action="store_true", help="compute in bfloat16 on a processor that can (torch)")
-    add("--save_probabilities", action="store_true", help="write the classes' probabilities, too")
-    add("--continue_prediction", action="store_true", help="leave out cases that are finished")
+    add("-step_size", type=float, default=0.5, help="step of the sliding window, in patches (default: 0.5)")
+    add("--disable_tta", action="store_true", help="predict without test-time mirroring, 4 (2d) or 8 times faster")
+    add("--bfloat16", action="store_true", help="compute in bfloat16, if the processor can (backend torch only)")
+    add("--save_probabilities", action="store_true", help="also write the probabilities of the classes")
+    add("--continue_prediction", action="store_true", help="leave out the cases that are finished already")
     add("-npp", type=int, default=3, help="threads that prepare cases (default: 3)")
     add("-nps", type=int, default=3, help="threads that write segmentations (default: 3)")
     add("-prev_stage_predictions", type=Path, metavar="FOLDER", help="predictions of a cascade's first stage")
-    add("-num_parts", type=int, default=1, help="number of such commands that share the work (default: 1)")
-    add("-part_id", type=int, default=0, help="which of them this is, from 0")
+    add("-num_parts", type=int, default=1, help="number of commands that share the cases (default: 1)")
+    add("-part_id", type=int, default=0, help="number of this command among them, from 0 (default: 0)")
     add("--not_on_device", action="store_true", help="sum the logits in the computer's memory, not the GPU's")
-    add("--disable_progress_bar", action="store_true", help="no progress bar")
-    add("--verbose", action="store_true", help="nnU-Net's messages")
+    add("--disable_progress_bar", action="store_true", help="show no progress bar")
+    add("--verbose", action="store_true", help="show nnU-Net's messages")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -109,11 +119,12 @@ def _model_folder(options: argparse.Namespace) -> Path:
 
 
 PREDICT = Subcommand(
-    help="nnUNetv2_predict, faster, on any nnU-Net model",
-    description="Takes nnUNetv2_predict's arguments and writes its files: the same preprocessing and export, tiles "
-    "in batches, a choice of backends. A case that cannot be predicted is named, the others are finished, and the "
-    "exit code is 1. Segmentations appear when they are whole: after a kill go on with --continue_prediction.",
+    help="predict with any nnU-Net model, faster than nnUNetv2_predict",
+    description="Take the arguments of nnUNetv2_predict and write the same files. Preprocessing and export are "
+    "nnU-Net's; the tiles are predicted in batches, by a choice of backends. If a case cannot be predicted, it is "
+    "named, the other cases are predicted, and the exit code is 1. A segmentation file appears only when complete: "
+    "after a kill, continue with --continue_prediction.",
     add_arguments=_add_arguments,
     run=_run,
-    interrupted="interrupted. Add --continue_prediction to go on.",
+    interrupted="interrupted. Add --continue_prediction to continue.",
 )

@@ -14,23 +14,24 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="MODEL_FOLDER",
-        help=".../TRAINER__PLANS__CONFIGURATION, the teacher first, then students",
+        help="model folders, .../TRAINER__PLANS__CONFIGURATION; first the teacher, then the students",
     )
-    parser.add_argument("-o", type=Path, required=True, metavar="FOLDER", help="where to write the report")
+    parser.add_argument("-o", type=Path, required=True, metavar="FOLDER", help="folder to write the report to")
     parser.add_argument(
         "--pictures",
         nargs="?",
         const="",
         metavar="LABEL",
-        help="add segmentations over images, Grad-CAM and attention maps, and how much of them lies in "
-        "LABEL (default: the last of dataset.json); needs the preprocessed data",
+        help="add segmentations over images, Grad-CAM and attention maps, and how much of these maps lies inside "
+        "LABEL (default: the last label of dataset.json); needs the preprocessed data",
     )
     parser.add_argument(
         "--margin",
         type=float,
         default=0.01,
         metavar="DICE",
-        help="a student is not worse if it loses no more than this (default: 0.01); choose it before you look",
+        help="how much Dice a student may lose to be called not worse (default: 0.01); choose it before you see the "
+        "results",
     )
     parser.add_argument(
         "--surfaces",
@@ -38,22 +39,23 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         const=2.0,
         metavar="MM",
-        help="add surface Dice (the share of the borders that lie within MM of each other; default: 2) and HD95; needs "
-        "MONAI and the label maps",
+        help="add surface Dice (the share of the borders that lie within MM of each other; default: 2) and HD95 (the "
+        "95th percentile of the distances between borders); needs MONAI and the label maps",
     )
     parser.add_argument(
         "--calibration",
         action="store_true",
-        help="add the expected calibration error and reliability curves; needs probabilities, as --paper_evaluation",
+        help="add the expected calibration error and reliability curves; needs probabilities, as does "
+        "--paper_evaluation",
     )
-    add_device(parser, default="cpu", text="where --pictures runs the networks (default: cpu)")
+    add_device(parser, default="cpu", text="device on which --pictures runs the networks (default: cpu)")
     parser.add_argument(
         "--paper_evaluation",
         nargs="?",
         const="",
         metavar="LABEL",
-        help="add Dice and RVD on slices that contain LABEL (default: the last of dataset.json), at a "
-        "threshold of 0.4; needs probabilities (nnUNetv2_train ... --val --npz)",
+        help="add Dice and RVD on the slices that contain LABEL (default: the last label of dataset.json), at a "
+        "threshold of 0.4, as the paper's code computes them; needs probabilities (nnUNetv2_train ... --val --npz)",
     )
 
 
@@ -80,10 +82,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 REPORT = Subcommand(
-    help="compare finished models",
-    description="Compares finished nnU-Net model folders by nnU-Net's own validation: Dice, RVD, lesions, paired "
-    "tests, bootstrap intervals, sizes, curves. Folders that differ in nothing but the seed are runs of one arm. "
-    "Writes report.html, report.md and CSV tables.",
+    help="compare finished models in a report",
+    description="Compare finished nnU-Net model folders by nnU-Net's own validation. The report shows the Dice, the "
+    "relative volume difference (RVD), lesions, paired tests, bootstrap intervals, sizes and training curves. Model "
+    "folders that differ only in the seed are runs of one arm, which is one row of the tables. The command writes "
+    "report.html, report.md and CSV tables.",
     add_arguments=_add_arguments,
     run=_run,
 )

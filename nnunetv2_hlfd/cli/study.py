@@ -8,23 +8,29 @@ from nnunetv2_hlfd.utilities.errors import UserError
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="STUDY.yaml", help="docs/reference/study.md")
+    parser.add_argument("file", type=Path, metavar="STUDY.yaml", help="the study file (docs/reference/study.md)")
     add_device(parser)
     parser.add_argument(
         "-np",
         type=int,
         metavar="N",
-        help="trainings at a time (default: one for each GPU, or for every four cores; on a cluster any number)",
+        help="number of trainings at a time (default: one for each GPU, or one for every four cores on a CPU; no limit "
+        "on a cluster)",
     )
     parser.add_argument(
         "-launcher",
         choices=("local", "slurm"),
         default="local",
-        help="slurm: each training is a job of the cluster, with the entry slurm of STUDY.yaml (default: local)",
+        help="local: train on this machine; slurm: submit each training as a job, with the resources of the entry "
+        "slurm in STUDY.yaml (default: local)",
     )
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--dry_run", action="store_true", help="print the runs and what they will take, and stop")
-    how.add_argument("--commands", action="store_true", help="write the plans, print one command for each run")
+    how.add_argument(
+        "--dry_run", action="store_true", help="print the runs, estimate time, memory and disk space, and stop"
+    )
+    how.add_argument(
+        "--commands", action="store_true", help="write the plans, print one command for each unfinished run, and stop"
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -44,11 +50,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 STUDY = Subcommand(
-    help="a grid of trainings, and the report of what came out",
-    description="Trains teachers and students for every arm, seed and fold of STUDY.yaml by nnUNetv2_train's own "
-    "code, into ordinary nnU-Net folders. Finished runs are skipped, interrupted ones continued, failed ones "
-    "isolated; started again at any time, it goes on. Then writes the report of all complete models.",
+    help="run a grid of trainings and write their report",
+    description="Train the teachers and students for every arm, seed and fold of STUDY.yaml as ordinary nnU-Net "
+    "models, and write a report on all complete models. An arm is a set of trainings that differ only "
+    "in their seed. Finished runs are skipped, interrupted runs are continued, and a failed run does "
+    "not stop the others. You can interrupt the command and run it again to continue.",
     add_arguments=_add_arguments,
     run=_run,
-    interrupted="interrupted. The same command goes on from here.",
+    interrupted="interrupted. Run the same command again to continue.",
 )

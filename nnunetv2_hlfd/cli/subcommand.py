@@ -38,7 +38,7 @@ def unknown_options(arguments: Sequence[str], known: Sequence[str]) -> list[str]
 
 
 def add_device(
-    parser: argparse._ActionsContainer, *, default: str | None = "cuda", text: str = "(default: cuda)"
+    parser: argparse._ActionsContainer, *, default: str | None = "cuda", text: str = "device to run on (default: cuda)"
 ) -> None:
     """Add `-device`."""
     parser.add_argument("-device", default=default, choices=("cpu", "cuda", "mps"), help=text)

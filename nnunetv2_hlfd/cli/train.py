@@ -8,11 +8,11 @@ from nnunetv2_hlfd.settings.rules import nearest
 from nnunetv2_hlfd.settings.settings import RULES
 
 _FLAGS = {
-    "--npz": "store the probabilities of the validation as well",
-    "--c": "go on from the latest checkpoint",
-    "--val": "validate a finished training again, and train nothing",
+    "--npz": "also store the probabilities of the validation",
+    "--c": "continue from the latest checkpoint",
+    "--val": "validate a finished training again, without training",
     "--val_best": "validate with checkpoint_best.pth instead of checkpoint_final.pth",
-    "--disable_checkpointing": "write no checkpoint, to try something out",
+    "--disable_checkpointing": "write no checkpoints, to try something out",
 }
 _VALUES = ("-tr", "-p", "-device", "-num_gpus", "-pretrained_weights")
 _OWN = ("--dry_run", "--overwrite")
@@ -22,7 +22,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     for flag, text in zip(
         _OWN,
         (
-            "make all checks, print what is taught, sizes, time and memory, and stop",
+            "make all checks, print the roles of the stages, the sizes, the time and the memory, and stop",
             "replace an earlier run of this fold that had other settings",
         ),
         strict=True,
@@ -31,7 +31,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     nnunet = parser.add_argument_group("arguments of nnUNetv2_train")
     nnunet.add_argument("dataset", metavar="DATASET", help="data set name or ID")
     nnunet.add_argument("configuration", metavar="CONFIGURATION", help="such as 2d or 3d_fullres")
-    nnunet.add_argument("fold", metavar="FOLD", help="number of a fold of the data set's split, or all")
+    nnunet.add_argument("fold", metavar="FOLD", help="number of a fold of the data set's split, or 'all'")
     nnunet.add_argument(
         "-tr",
         default="nnUNetTrainer",
@@ -45,9 +45,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of the plans; their settings come from nnUNetv2_hlfd plan (default: nnUNetPlans)",
     )
     add_device(nnunet)
-    nnunet.add_argument("-num_gpus", type=int, default=1, metavar="N", help="GPUs that train together (default: 1)")
     nnunet.add_argument(
-        "-pretrained_weights", metavar="FILE", help="checkpoint of the same network, to start with its weights"
+        "-num_gpus", type=int, default=1, metavar="N", help="number of GPUs that train together (default: 1)"
+    )
+    nnunet.add_argument(
+        "-pretrained_weights", metavar="FILE", help="checkpoint of the same network, whose weights are the start"
     )
     for flag, text in _FLAGS.items():
         nnunet.add_argument(flag, action="store_true", help=text)
@@ -75,11 +77,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 TRAIN = Subcommand(
-    help="nnUNetv2_train with this package's trainers in reach",
-    description="Takes nnUNetv2_train's arguments and runs nnU-Net's own code, after all checks: what could not be "
-    "trained is refused with one message, and leaves nothing behind.",
+    help="train as nnUNetv2_train does, with the trainers of this package",
+    description="Take the arguments of nnUNetv2_train, check everything, and run nnU-Net's own code. If something does "
+    "not fit, the command ends with one message before it has written anything.",
     add_arguments=_add_arguments,
     run=_run,
     prepare=_prepare,
-    interrupted="interrupted. Add --c to go on from the last checkpoint.",
+    interrupted="interrupted. Add --c to continue from the last checkpoint.",
 )

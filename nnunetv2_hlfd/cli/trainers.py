@@ -20,9 +20,9 @@ def _run(_options: argparse.Namespace) -> int:
 
 
 TRAINERS = Subcommand(
-    help="list the trainers, with what each does",
-    description="List the trainers for -tr of nnUNetv2_hlfd train and nnUNetv2_train, with one line for each. The last "
-    "ones are those of installed packages with methods of their own.",
+    help="list the trainers and what each of them does",
+    description="List the trainers for -tr of nnUNetv2_hlfd train and nnUNetv2_train, with one line on each. If other "
+    "installed packages add methods, their trainers are listed last.",
     add_arguments=_add_arguments,
     run=_run,
 )

@@ -18,7 +18,7 @@ def _run(_options: argparse.Namespace) -> int:
 
 TRAINERS_PATH = Subcommand(
     help="print the folder for nnUNet_extTrainer",
-    description="Print the folder of this package's trainers, to be used as: "
+    description="Print the folder of this package's trainers, in which nnU-Net finds them after: "
     "export nnUNet_extTrainer=$(nnUNetv2_hlfd trainers_path)",
     add_arguments=_add_arguments,
     run=_run,

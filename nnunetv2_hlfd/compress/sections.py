@@ -80,7 +80,7 @@ def judge(difference: Interval, margin: float, num_cases: int) -> str:
     words = {"helped": "better than its teacher", "not known": "not known whether it is as good as its teacher"}
     text = f"{words.get(verdict.word, f'{verdict.word} than its teacher')} ({format_interval(difference)}"
     if verdict.num_cases:
-        text += f"; about {verdict.num_cases} images with labels would tell"
+        text += f"; to know it, about {verdict.num_cases} held-out images with labels would be needed"
     return f"{text})"
 
 

@@ -22,7 +22,9 @@ class CWD(DistillationMethod):
     """
 
     title: ClassVar = "CWD"
-    summary: ClassVar = "channel-wise distillation: for each class, where in the image the teacher's logits are high"
+    summary: ClassVar = (
+        "channel-wise distillation: the student learns where in the image the teacher's logits of each class are high"
+    )
     needs: ClassVar = frozenset({LOGITS})
     source_loss: ClassVar = "cross_entropy"
 

@@ -32,7 +32,7 @@ class EMKD(DistillationMethod):
     """
 
     title: ClassVar = "EMKD (paper: DKD)"
-    summary: ClassVar = "prediction maps and importance maps of the teacher (the paper's DKD)"
+    summary: ClassVar = "the student learns the teacher's prediction maps and importance maps (the paper's DKD)"
     needs: ClassVar = frozenset({FINAL, ATTENTION})
     source_loss: ClassVar = "focal_dice"
 
@@ -78,7 +78,7 @@ class EMKDRegion(EMKD):
     """
 
     title: ClassVar = "EMKD with region affinity"
-    summary: ClassVar = "EMKD, and how alike the features of the classes' regions are"
+    summary: ClassVar = "EMKD, and the similarity between the features of the classes' regions"
     needs: ClassVar = frozenset({FINAL, ATTENTION, FEATURES})
 
     def __init__(

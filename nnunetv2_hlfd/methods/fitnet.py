@@ -24,7 +24,7 @@ class FitNet(DistillationMethod):
     """
 
     title: ClassVar = "FitNet"
-    summary: ClassVar = "the student's middle features, through a learned layer, become the teacher's"
+    summary: ClassVar = "the student's middle features learn to equal the teacher's, through a learned layer"
     needs: ClassVar = frozenset({FEATURES})
     source_loss: ClassVar = "cross_entropy"
 

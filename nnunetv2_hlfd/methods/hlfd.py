@@ -55,7 +55,7 @@ class HLFD(DistillationMethod):
     """
 
     title: ClassVar = "HLFD"
-    summary: ClassVar = "hierarchical layer-selective feedback distillation: attention maps and class probabilities"
+    summary: ClassVar = "hierarchical layer-selective feedback distillation, by attention maps and class probabilities"
     needs: ClassVar = frozenset({FINAL, HEADS, ATTENTION})
 
     def __init__(

@@ -26,7 +26,7 @@ class HLFDBalanced(HLFD):
     """
 
     title: ClassVar = "HLFD, balanced"
-    summary: ClassVar = "HLFD with soft labels, which limits the gradients of its terms"
+    summary: ClassVar = "HLFD with soft labels and limits on the gradients of its terms"
     segmentation_terms: ClassVar = frozenset({"ipd"})
     defaults: ClassVar = {"balance": "gate", "pixel_maps": "outputs", "pixel_loss": "soft"}
 

@@ -19,7 +19,7 @@ class KD(DistillationMethod):
     """
 
     title: ClassVar = "KD"
-    summary: ClassVar = "the teacher's softened class probabilities"
+    summary: ClassVar = "knowledge distillation: the student learns the teacher's softened class probabilities"
     needs: ClassVar = frozenset({FINAL})
     source_loss: ClassVar = "cross_entropy"
 

@@ -27,7 +27,7 @@ class PixelTruth(HLFD):
     """
 
     title: ClassVar = "HLFD with ground truth for pixel maps"
-    summary: ClassVar = "HLFD whose class probabilities are those of the labels"
+    summary: ClassVar = "a control: HLFD whose pixel maps learn from the labels instead of the teacher"
 
     def __init__(
         self, student_stages: Sequence[Stage], teacher_shape: TeacherShape, task: Task, settings: Settings

@@ -33,7 +33,9 @@ class SKD(DistillationMethod):
     """
 
     title: ClassVar = "SKD"
-    summary: ClassVar = "structured distillation: features of voxels, and how alike pairs of them are"
+    summary: ClassVar = (
+        "structured distillation: the final map, and the similarity between the features of pairs of positions"
+    )
     needs: ClassVar = frozenset({FINAL, FEATURES})
     source_loss: ClassVar = "cross_entropy"
 

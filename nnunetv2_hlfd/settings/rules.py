@@ -87,7 +87,7 @@ class Rule:
             dict: f"NAME=FACTOR,... with numbers{limits}",
             int: f"an integer{limits}",
             float: f"a number{limits}",
-            str: " or ".join(f"'{text}'" for text in self.texts) or self.form or "a text",
+            str: " or ".join(f"'{text}'" for text in self.texts) or self.form or "text",
             bool: "true or false",
             type(None): "null",
         }

@@ -48,14 +48,14 @@ class Settings:
     teacher_checkpoint: str = setting("checkpoint_final.pth", "checkpoint of the teacher to learn from", (str,))
     teacher_maps: str = setting(
         "live",
-        "the teacher runs at every step, or nnUNetv2_hlfd teach has stored its maps: those of the student's own "
-        "teacher, or for each case those of the fold that held it out",
+        "live: the teacher runs in every step; stored: nnUNetv2_hlfd teach has stored the maps of the student's own "
+        "teacher; crossfit: or, for each case, those of the fold that held it out",
         (str,),
         choices=("live", "stored", "crossfit"),
     )
     previous_stage: str | None = setting(
         None,
-        "cascade: folder name of the previous stage's model; unset: that of the same trainer and plans",
+        "cascade: folder name of the previous stage's model; unset: the one of the same trainer and plans",
         (str, type(None)),
         form="TRAINER__PLANS__CONFIGURATION",
     )
@@ -64,31 +64,33 @@ class Settings:
     lambda_: float = setting(0.1, "weight of the pixel-level terms (Eq. 5)", (float,), least=0)
     weights: Mapping[str, float] | None = setting(
         None,
-        "factors on methods or single terms, as KD=0.5,ifd=0; a method that is not the trainer's own is added",
+        "factors on methods or single terms, such as KD=0.5,ifd=0; methods other than the trainer's own are added",
         (dict, type(None)),
         least=0,
     )
     source_ratio: bool = setting(
         True,
-        "baselines' terms keep the ratio to the segmentation loss that they have in their source; false: the source's "
-        "numbers, beside whatever loss",
+        "true: the terms of baselines keep the ratio to the segmentation loss that they have in their source; false: "
+        "they keep the source's weights, whatever the segmentation loss is",
         (bool,),
     )
     teacher_share: float = setting(
         0.5, "SoftLabel: share of the teacher's map in the segmentation loss", (float,), least=0, most=1
     )
     soft_dice_share: float = setting(
-        0.5, "SoftLabel: share of soft Dice beside the pixel part", (float,), least=0, most=1
+        0.5, "SoftLabel: share of soft Dice in the soft-label loss", (float,), least=0, most=1
     )
     balance: str = setting(
         "none",
-        "limit the terms' gradients by the segmentation loss's: cap their norms, gate them by their cosine, or project "
-        "them off it",
+        "limit the gradients of the terms by that of the segmentation loss: cap their norms, gate them by their cosine "
+        "with it, or project out the part that opposes it",
         (str,),
         choices=("none", "cap", "gate", "project"),
     )
-    balance_ratio: float = setting(0.3, "balance: largest ratio of a term's gradient", (float,), above=0)
-    teach_every: int = setting(1, "the teacher teaches every k-th step only", (int,), least=1)
+    balance_ratio: float = setting(
+        0.3, "balance: largest norm of a term's gradient, relative to the segmentation loss's", (float,), above=0
+    )
+    teach_every: int = setting(1, "the teacher teaches in every k-th step only", (int,), least=1)
     temperature: float = setting(4.0, "softens the probabilities of the pixel-level terms", (float,), above=0)
     attention_exponent: float = setting(1.0, "p in the attention maps' mean of |z|^p", (float,), least=1)
     late_max_stride: int | None = setting(
@@ -102,7 +104,7 @@ class Settings:
     )
     pixel_maps: str = setting(
         "encoder",
-        "the student's pixel maps: heads on its encoder, its decoder's intermediate outputs, or all its outputs",
+        "the student's pixel maps: heads on its encoder, its decoder's intermediate outputs, or all of its outputs",
         (str,),
         choices=("encoder", "decoder", "outputs"),
     )
@@ -111,7 +113,7 @@ class Settings:
     )
     voxel_weights: str = setting(
         "uniform",
-        "of the KL divergences: every voxel the same, or every class (mean of class means)",
+        "KL divergences: all voxels have the same weight, or all classes (mean of class means)",
         (str,),
         choices=("uniform", "class"),
     )
@@ -121,19 +123,19 @@ class Settings:
         (str,),
         choices=("tap", "image"),
     )
-    distill_ignored: bool = setting(True, "let the pixel-level terms teach voxels with the ignore label", (bool,))
+    distill_ignored: bool = setting(True, "the pixel-level terms also teach voxels with the ignore label", (bool,))
     warmup_epochs: int = setting(0, "epochs over which the distillation weights rise linearly", (int,), least=0)
     distill_until: float | None = setting(
         None,
-        "share of the training after which the terms have faded to 0; unset: they stay",
+        "share of the training after which the terms have faded to 0; unset: they do not fade",
         (float, type(None)),
         above=0,
         most=1,
     )
-    distill_decay: str = setting("linear", "how they fade", (str,), choices=("linear", "cosine"))
+    distill_decay: str = setting("linear", "how the terms fade", (str,), choices=("linear", "cosine"))
     initial_weights: str = setting(
         "random",
-        "start at random, or with every d-th channel of the teacher (students unet_w2, unet_w4, unet_w8, plans)",
+        "random weights, or every d-th channel of the teacher's (students unet_w2, unet_w4, unet_w8, plans)",
         (str,),
         choices=("random", "teacher"),
     )
@@ -153,11 +155,13 @@ class Settings:
     initial_lr: float | None = setting(
         None, "initial learning rate; unset: 1e-3 (paper), 1e-2 (nnunet)", (float, type(None)), above=0
     )
-    num_epochs: int | None = setting(None, "epochs; unset: 120 (paper), 1000 (nnunet)", (int, type(None)), least=1)
+    num_epochs: int | None = setting(
+        None, "number of epochs; unset: 120 (paper), 1000 (nnunet)", (int, type(None)), least=1
+    )
     num_iterations_per_epoch: int = setting(250, "training steps per epoch", (int,), least=1)
     num_val_iterations_per_epoch: int = setting(50, "validation steps per epoch", (int,), least=1)
-    batch_size: int | None = setting(None, "batch size; unset: that of the plans", (int, type(None)), least=1)
-    save_every: int = setting(10, "epochs between writings of checkpoint_latest.pth", (int,), least=1)
+    batch_size: int | None = setting(None, "batch size; unset: as in the plans", (int, type(None)), least=1)
+    save_every: int = setting(10, "checkpoint_latest.pth is written after every so many epochs", (int,), least=1)
     seed: int | None = setting(None, "random seed; unset: drawn once and recorded", (int, type(None)), least=0)
 
     @property

@@ -119,7 +119,7 @@ class ClusterLauncher:
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             raise UserError(
                 f"The cluster has refused the job of {run.name}: {error}. Mend the entry 'slurm' of the study, or "
-                f"submit fewer jobs at a time (-np N). The same command goes on from here."
+                f"submit fewer jobs at a time (-np N). Run the same command again to continue."
             ) from error
         return Path(job.paths.stdout)
 

@@ -13,7 +13,7 @@ from nnunetv2_hlfd.utilities.errors import UserError
 WITHOUT_METHOD = {
     f"{PREFIX}Teacher": "a teacher: the plans' network, with this package's schedule",
     f"{PREFIX}UNetPlusPlus": "a teacher: UNet++ with the plans' stages and widths, as in the HLFD paper",
-    f"{PREFIX}Student": "the student alone, which every distilled student is compared with",
+    f"{PREFIX}Student": "the student alone, with which every distilled student is compared",
 }
 
 

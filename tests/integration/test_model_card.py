@@ -151,7 +151,7 @@ def test_the_program_verifies_the_files(as_onnx, tmp_path):
     folder = shutil.copytree(as_onnx, tmp_path / "moved")
     done = program(folder, "--verify")
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.match(r"All 5 files of .* are as exported\.", done.stdout)
+    assert re.match(r"All 5 files of .* are as they were exported\.", done.stdout)
     (folder / "plans.json").write_text("{}")
     (folder / "dataset.json").unlink()
     (folder / "README.md").write_text("completed by the author")

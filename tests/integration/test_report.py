@@ -128,8 +128,12 @@ def test_the_verdict_is_the_first_thing_and_names_what_was_not_trained_alike(tmp
     text = squeezed(tmp_path / "out")
     first, second, *_ = re.findall(r"^## (.*)$", text, re.MULTILINE)
     assert (first, second) == ("Did it help?", "What was compared")
-    assert re.search(r"^HLFD: helped against student alone .*not trained alike: steps", text, re.MULTILINE)
-    assert re.search(r"^KD: not known against student alone .*about \d+ cases would tell\)", text, re.MULTILINE)
+    assert re.search(r"^HLFD: helped compared with student alone .*not trained alike: steps", text, re.MULTILINE)
+    assert re.search(
+        r"^KD: not known whether better or worse than student alone .* About \d+ cases would be needed",
+        text,
+        re.MULTILINE,
+    )
     assert re.search(r"^AT: worse than student alone", text, re.MULTILINE)
     assert "| ≠ Training steps | not recorded | 1000 | 2000 | 1000 | 1000 |" in text
     assert "| Batch size |" in text

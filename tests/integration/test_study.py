@@ -405,7 +405,7 @@ def test_a_study_survives_kills_isolates_a_broken_arm_and_reports(study, nnunet)
         time.sleep(0.2)
     second.terminate()
     output, _ = second.communicate()
-    assert "interrupted. The same command goes on from here." in output
+    assert "interrupted. Run the same command again to continue." in output
     assert not trainings(folder)
 
     third = run_study(file)

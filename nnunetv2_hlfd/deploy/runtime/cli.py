@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except KeyboardInterrupt as error:
-        print("interrupted. Add --continue_prediction to go on.", file=sys.stderr)
+        print("interrupted. Add --continue_prediction to continue.", file=sys.stderr)
         return error.exit_code if isinstance(error, InterruptedBySignalError) else 130
     except OSError as error:
         print(f"{error.strerror or error}: {error.filename or options.o}", file=sys.stderr)
@@ -49,11 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Segment images with an exported nnU-Net, without torch. Needs numpy, "
-        "SimpleITK and onnxruntime or openvino."
+        description="Segment images with an exported nnU-Net model, without torch. This needs numpy, SimpleITK, and "
+        "onnxruntime or openvino."
     )
     parser.add_argument(
-        "-i", type=Path, metavar="INPUT", help="folder with CASE_0000 images, or with folders of DICOM series"
+        "-i", type=Path, metavar="INPUT", help="folder with images named CASE_0000, or with folders of DICOM series"
     )
     parser.add_argument("-o", type=Path, metavar="OUTPUT", help="folder for the segmentations")
     parser.add_argument(
@@ -61,14 +61,22 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path(sys.argv[0]).resolve().parent,
         metavar="MODEL_FOLDER",
-        help="exported model (default: where this file lies)",
+        help="exported model (default: the folder of this file)",
     )
     parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all)")
-    parser.add_argument("-step_size", type=float, default=0.5, help="of the sliding window, in patches (default: 0.5)")
-    parser.add_argument("-threads", type=int, help="of the processor (default: all cores)")
-    parser.add_argument("--disable_tta", action="store_true", help="no test-time mirroring: 4 (2d) or 8 times faster")
-    parser.add_argument("--continue_prediction", action="store_true", help="leave out cases that are finished")
-    parser.add_argument("--dicom_seg", action="store_true", help="also write DICOM-SEG files; needs DICOM series")
+    parser.add_argument(
+        "-step_size", type=float, default=0.5, help="step of the sliding window, in patches (default: 0.5)"
+    )
+    parser.add_argument("-threads", type=int, help="number of threads (default: all cores)")
+    parser.add_argument(
+        "--disable_tta", action="store_true", help="predict without mirroring, 4 (2d) or 8 times faster"
+    )
+    parser.add_argument(
+        "--continue_prediction", action="store_true", help="leave out the cases that are finished already"
+    )
+    parser.add_argument(
+        "--dicom_seg", action="store_true", help="also write DICOM-SEG files, if the images are DICOM series"
+    )
     parser.add_argument("--verify", action="store_true", help="only compare the model's files with their checksums")
     return parser
 
@@ -80,7 +88,7 @@ def _verify(model: Path) -> int:
     if wrong:
         print(f"{model} is not the model that was exported.", file=sys.stderr)
         return 1
-    print(f"All {number} files of {model} are as exported.")
+    print(f"All {number} files of {model} are as they were exported.")
     return 0
 
 

@@ -150,7 +150,7 @@ def test_ctrl_c_ends_with_a_word_and_exit_code_130(run, capsys):
 
 @pytest.mark.parametrize("name", ["convert", "study", "demo"])
 def test_what_goes_on_by_itself_says_so_after_ctrl_c(name):
-    assert SUBCOMMANDS[name].interrupted == "interrupted. The same command goes on from here."
+    assert SUBCOMMANDS[name].interrupted == "interrupted. Run the same command again to continue."
 
 
 @pytest.mark.faults("broken pipes, signals, limits and rights")

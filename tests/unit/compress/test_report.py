@@ -111,7 +111,9 @@ def test_the_words_of_the_verdict(low, high, words):
 
 
 def test_the_number_of_images_that_a_verdict_would_take_is_told():
-    assert "about 32 images with labels would tell" in judge(Interval(value=0.0, low=-0.02, high=0.02), 0.01, 8)
+    assert "; to know it, about 32 held-out images with labels would be needed" in judge(
+        Interval(value=0.0, low=-0.02, high=0.02), 0.01, 8
+    )
 
 
 def test_a_label_that_only_one_of_them_finds_is_the_worst(scores):

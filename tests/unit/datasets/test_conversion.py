@@ -311,7 +311,9 @@ def test_a_killed_conversion_goes_on_and_leaves_no_half_written_file(kits19, raw
 
     monkeypatch.setattr(SimpleITK, "WriteImage", killed)
     assert main(["convert", "kits19", str(kits19)]) == 130
-    assert capsys.readouterr().err.endswith("nnUNetv2_hlfd convert: interrupted. The same command goes on from here.\n")
+    assert capsys.readouterr().err.endswith(
+        "nnUNetv2_hlfd convert: interrupted. Run the same command again to continue.\n"
+    )
     folder = raw / "Dataset019_KiTS19"
     assert states(folder) == {"case_00000": "converted", "case_00001": "converted"}
     assert not [file for file in files(folder) if "case_00002" in file]

@@ -184,7 +184,7 @@ def test_whole_numbers_stand_for_floats():
         *(("batch_size", value, "an integer of at least 1 or null") for value in (0, 2.0, False)),
         *((name, value, "an integer of at least 1") for name in POSITIVE_COUNTS for value in (0, 2.5, None, True)),
         *(("seed", value, "an integer of at least 0 or null") for value in (-1, 0.5, "1", True)),
-        *(("teacher_checkpoint", value, "a text") for value in (None, 3, True)),
+        *(("teacher_checkpoint", value, "text") for value in (None, 3, True)),
         *(("student", value, f"one of {STUDENTS}") for value in (None, 18, ["auto"], True)),
         *(
             ("weights", value, "NAME=FACTOR,... with numbers of at least 0 or null")
