@@ -140,7 +140,7 @@ def test_the_verdict_is_the_first_thing_and_names_what_was_not_trained_alike(tmp
     assert report(tmp_path / "wide", *models, more=("--margin", "0.5")) == 0
     text = squeezed(tmp_path / "wide")
     assert re.search(r"^AT: not worse than student alone", text, re.MULTILINE)
-    assert "Margin: 0.5 Dice" in text
+    assert "The margin is 0.5 Dice" in text
     assert report(tmp_path / "wrong", *models, more=("--margin", "-1")) == 2
 
 
