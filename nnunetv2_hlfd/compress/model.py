@@ -45,12 +45,13 @@ def _find(options: CompressOptions) -> Path:
 
 def _known_to_nnunet(name: Path) -> Path:
     """The folder in nnUNet_results of a data set by its name or number, or of one of its models by its path there."""
-    if len(name.parts) == 1:
+    if len(name.parts) == 1 and (name.name.isdecimal() or name.name.startswith("Dataset")):
         return results_folder() / find_dataset(name.name)
-    folder = None if name.is_absolute() else results_folder() / name
+    folder = None if name.is_absolute() or len(name.parts) == 1 else results_folder() / name
     if folder is None or not folder.is_dir():
         raise UserError(
-            f"Expected a model folder, a zip of models, or the name of a data set in nnUNet_results for -m, no {name}."
+            f"Expected a model folder, a zip of models, or the name or number of a data set in nnUNet_results for -m; "
+            f"there is no {name}."
         )
     return folder
 

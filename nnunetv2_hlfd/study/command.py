@@ -71,7 +71,7 @@ def _show_outline(study: Study, error: UserError) -> None:
     print(markdown_table(HEAD, rows))
     how = "It is simulated, planned and preprocessed when the study starts." if study.phantom else str(error)
     print(
-        f"\n{len(rows)} runs. The data set is not there yet, so that nothing can be measured. {how}\nDry run: nothing "
+        f"\n{len(rows)} runs. The data set does not exist yet, so nothing can be measured. {how}\nDry run: nothing "
         f"was written."
     )
 

@@ -33,7 +33,7 @@ def test_the_notebook_leads_from_the_phantom_to_the_report(tmp_path, monkeypatch
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [text_of(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"]
-    assert "3 runs. The data set is not there yet" in outputs[2]
+    assert "3 runs. The data set does not exist yet" in outputs[2]
     assert "report.html" in outputs[3]
     assert "Did it help?" in outputs[4]
     assert "image/png" in outputs[4]

@@ -66,8 +66,9 @@ def test_a_model_is_named_as_nnunet_names_it(results, tmp_path):
         find(Path("901"), tmp_path)
     with pytest.raises(UserError, match="0 fit"):
         find(Path("901"), tmp_path, trainer="another")
-    with pytest.raises(UserError, match="or the name of a data set in nnUNet_results for -m, no /no/such"):
-        find(Path("/no/such/folder"), tmp_path)
+    for missing in ("/no/such/folder", "no/such/folder", "misspelled"):
+        with pytest.raises(UserError, match=f"or number of a data set in nnUNet_results for -m; there is no {missing}"):
+            find(Path(missing), tmp_path)
 
 
 def test_a_zip_is_unpacked_once_into_the_work_folder(archive, tmp_path):

@@ -40,7 +40,7 @@ def test_the_papers_grid_is_listed_before_there_is_a_data_set(folders, capsys):
     arms = ["UNetPlusPlus", "alone", "SKD", "IMF", "EMKD", "DSKD", "HLFD", "HLFD.beta1.8", "HLFD.lambda0.2"]
     assert [row[0] for row in rows] == arms
     assert [row[4] for row in rows] == ["-", "-", *["UNetPlusPlus"] * 7]
-    assert "9 runs. The data set is not there yet" in output
+    assert "9 runs. The data set does not exist yet" in output
     assert "It is simulated, planned and preprocessed when the study starts." in output
     assert files(folders) == before
 
