@@ -158,6 +158,8 @@ def _read_identity(checkpoint: Path) -> dict[str, Any]:
             check_folder_name(key, name, checkpoint)
         axes = content.get("inference_allowed_mirroring_axes")
         mirror_axes = None if axes is None else tuple(int(axis) for axis in axes)
+        if mirror_axes is not None and sorted({*mirror_axes} & {0, 1, 2}) != sorted(mirror_axes):
+            raise UserError(f"{checkpoint} is damaged: expected different axes of an image, got {mirror_axes!r:.80}.")
     return {
         "configuration": configuration,
         "trainer": trainer,

@@ -147,7 +147,7 @@ def _checks(model: Description) -> dict[str, bool]:
         "heads": _are_counts([heads], 1) and heads <= _LABELS,
         "regions_class_order": order is None or (len(order) == heads and _are_counts(order) and max(order) <= _LABELS),
         "mirror_axes": model.mirror_axes is None
-        or (_are_counts(model.mirror_axes) and {*model.mirror_axes} <= {*range(dimension)}),
+        or (_are_counts(model.mirror_axes) and _are_different(model.mirror_axes, dimension)),
         "channel_names": all(isinstance(name, str) for name in model.channel_names),
         "labels": all(isinstance(label.name, str) and _are_counts(label.values) for label in model.labels),
         "training": model.training is None or _is_training(model.training),
@@ -156,6 +156,10 @@ def _checks(model: Description) -> dict[str, bool]:
 
 def _are_counts(values: Sequence[Any], least: int = 0) -> bool:
     return all(isinstance(value, int) and not isinstance(value, bool) and value >= least for value in values)
+
+
+def _are_different(axes: Sequence[int], dimension: int) -> bool:
+    return len({*axes}) == len(axes) and {*axes} <= {*range(dimension)}
 
 
 def _is_normalization(how: Normalization) -> bool:

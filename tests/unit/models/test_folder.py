@@ -95,6 +95,8 @@ def test_other_folders_are_refused_in_the_same_words(folder, tmp_path):
         ({"init_args": {"configuration": ".."}}, "expected a folder's name as 'configuration', got '..'"),
         ({"init_args": {}}, "is damaged: KeyError: 'configuration'"),
         ({"inference_allowed_mirroring_axes": "x"}, "is damaged: ValueError"),
+        ({"inference_allowed_mirroring_axes": (0, 0)}, "expected different axes of an image"),
+        ({"inference_allowed_mirroring_axes": (3,)}, "expected different axes of an image"),
     ],
 )
 def test_a_checkpoint_that_says_something_else_is_refused(folder, changes, message):

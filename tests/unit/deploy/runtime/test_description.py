@@ -38,3 +38,11 @@ def test_another_version_is_refused():
 def test_damage_is_named(text):
     with pytest.raises(ValueError, match=r"description of preprocessing in network\.onnx is damaged"):
         read_description(text, "network.onnx")
+
+
+@pytest.mark.faults("hostile files")
+@pytest.mark.parametrize("axes", [[0, 0], [2], [-1], [0, 1, 0], [True]])
+def test_axes_that_an_image_cannot_be_mirrored_on_are_damage(axes):
+    text = json.dumps({**json.loads(DESCRIPTION.to_json()), "mirror_axes": axes})
+    with pytest.raises(ValueError, match=r"network\.onnx is damaged: mirror_axes"):
+        read_description(text, "network.onnx")
