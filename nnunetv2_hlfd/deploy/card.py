@@ -82,7 +82,7 @@ def _front_matter(facts: Facts) -> dict[str, Any]:
         "tags": list(dict.fromkeys(tags)),
     }
     if results := _results(facts):
-        content["model-index"] = [{"name": facts.source, "results": results}]
+        content["model-index"] = [{"name": as_plain(facts.source), "results": results}]
     return content
 
 
@@ -107,9 +107,9 @@ def _results(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _result(facts: Facts, name: str, value: float) -> dict[str, Any]:
-    metrics: Sequence[dict[str, Any]] = [{"type": "dice", "name": name, "value": round(value, 4)}]
+    metrics: Sequence[dict[str, Any]] = [{"type": "dice", "name": as_plain(name), "value": round(value, 4)}]
     return {
         "task": {"type": "image-segmentation", "name": "Image segmentation"},
-        "dataset": {"type": facts.dataset, "name": facts.dataset},
+        "dataset": dict.fromkeys(("type", "name"), as_plain(facts.dataset)),
         "metrics": list(metrics),
     }

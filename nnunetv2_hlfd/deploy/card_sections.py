@@ -11,7 +11,7 @@ from nnunetv2_hlfd.deploy.runtime.verify import CHECKSUM_FILE
 from nnunetv2_hlfd.models.checkpoints import sha256
 from nnunetv2_hlfd.models.labels import foreground_labels
 from nnunetv2_hlfd.utilities.markdown import markdown_table
-from nnunetv2_hlfd.utilities.text import file_name, one_line
+from nnunetv2_hlfd.utilities.text import file_name, one_line, printable
 
 MISSING = "**Missing**"
 NOT_MEASURED = "not measured"
@@ -40,14 +40,15 @@ def usage(facts: Facts) -> str:
     """How to run it, and nothing about what for."""
     if facts.format == "nnunet":
         names = (facts.dataset, facts.configuration_name, facts.provenance["trainer"], facts.plans.plans_name)
-        dataset, configuration, trainer, plans = map(shlex.quote, names)
+        dataset, configuration, trainer, plans = (shlex.quote(printable(name)) for name in names)
+        folds = shlex.join(printable(fold) for fold in facts.folds)
         return f"""## Use
 
 Stock nnU-Net 2.8 installs the zip of this folder and predicts:
 
 ```bash
 nnUNetv2_install_pretrained_model_from_zip ZIP
-nnUNetv2_predict -d {dataset} -c {configuration} -f {" ".join(facts.folds)} -tr {trainer} -p {plans} \
+nnUNetv2_predict -d {dataset} -c {configuration} -f {folds} -tr {trainer} -p {plans} \
 -i IMAGES -o SEGMENTATIONS
 ```"""
     backend = "onnxruntime" if facts.format == "onnx" else "openvino"

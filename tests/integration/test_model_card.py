@@ -3,6 +3,7 @@
 import json
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 from color_model import rename_reader, write_model
+from damage import MARKUP
 from helpers import load
 from huggingface_hub import ModelCard
 
 from nnunetv2_hlfd.cli.main import main
+from nnunetv2_hlfd.deploy.card import write_card
 from nnunetv2_hlfd.models.checkpoints import write_checkpoint
 
 DATASET = "Dataset901_Phantom"
@@ -112,6 +115,22 @@ def test_names_of_the_author_do_not_break_the_tables(color_model, tmp_path):
     assert table["Data"] == ["CC0-1.0"]
     assert card.data.license == "unknown"
     assert table["Weights"] == ["not stated"]
+
+
+@pytest.mark.faults("hostile files")
+@pytest.mark.parametrize("name", ["<img src=x onerror=y>", "[x](javascript:y)", "x\x1b[31m\u202ey", "x\n# y"])
+def test_names_in_the_record_of_an_export_are_no_markup(student, tmp_path, name):
+    folder = export(student, tmp_path)
+    record = json.loads((folder / "export.json").read_text())
+    record |= {"source": name, "trainer": name, "versions": {name: name}, "orientations": {name: 1}}
+    record["validation"] = {name: record["validation"]["0"]}
+    record["source_checkpoints_sha256"] = {name: "0"}
+    (folder / "export.json").write_text(json.dumps(record))
+    write_card(folder)
+    card = (folder / "README.md").read_text()
+    assert not [mark for mark in MARKUP if mark in re.sub(r"\n```bash\n.*?\n```", "", card, flags=re.DOTALL)]
+    assert shlex.quote("".join(each if each.isprintable() else " " for each in name)) in card
+    assert yaml.safe_load(card.split("\n---\n")[0])["library_name"] == "nnunetv2"
 
 
 def test_no_path_and_no_case_leaves_the_machine(student, nnunet, tmp_path):
