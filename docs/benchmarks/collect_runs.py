@@ -16,6 +16,8 @@ import numpy as np
 
 from nnunetv2_hlfd.models.checkpoints import read_checkpoint
 from nnunetv2_hlfd.utilities.atomic import write_json
+from nnunetv2_hlfd.utilities.json_file import read_json
+from nnunetv2_hlfd.utilities.text import without_folders
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -36,7 +38,7 @@ def main(results: Path, output: Path, runs: list[str]) -> None:
         for trainer in sorted(trainers, key=_rank):
             prefix = output / f"{dataset}_{configuration}_{name}_{trainer}"
             fold = results / dataset / f"{trainer}{ending}" / "fold_0"
-            curves[trainer] = _write_curve(fold, Path(f"{prefix}_epochs.csv"))
+            curves[trainer] = write_curve(fold, Path(f"{prefix}_epochs.csv"))
             table.append(
                 {
                     "data set": dataset,
@@ -65,7 +67,7 @@ def _write_run(results: Path, fold: Path, prefix: Path) -> dict[str, Any]:
     if predicted.is_file():
         raw = _write_cases(predicted, Path(f"{prefix}_raw_cases.csv"))
         row |= {f"{label} (raw images)": value for label, value in raw.items()}
-    _write_record(fold, Path(f"{prefix}_record.json"))
+    write_record(fold, Path(f"{prefix}_record.json"))
     memory = fold / "peak_memory_KiB.txt"
     if memory.is_file():
         row["peak_memory_GiB"] = round(int(memory.read_text()) / 2**20, 2)
@@ -73,11 +75,12 @@ def _write_run(results: Path, fold: Path, prefix: Path) -> dict[str, Any]:
     if log.is_file():
         Path(f"{prefix}_distillation_log.csv").write_bytes(log.read_bytes())
         Path(f"{prefix}_terms.png").write_bytes((fold / "distillation_progress.png").read_bytes())
-        row |= _first_and_last_quarter(log)
+        row |= first_and_last_quarter(log)
     return row
 
 
-def _write_curve(fold: Path, target: Path) -> dict[str, list[float]]:
+def write_curve(fold: Path, target: Path) -> dict[str, list[float]]:
+    """Write and return loss, Dice and seconds of every epoch of a finished run."""
     logging = read_checkpoint(fold / "checkpoint_final.pth")["logging"]
     ends, starts = logging["epoch_end_timestamps"], logging["epoch_start_timestamps"]
     curve = {
@@ -105,15 +108,13 @@ def _write_cases(source: Path, target: Path) -> dict[str, Any]:
     return {f"Dice_{label}": round(summary["mean"][label]["Dice"], 4) for label in labels}
 
 
-def _write_record(fold: Path, target: Path) -> None:
-    """distillation.json without the absolute path of the teacher."""
-    record = json.loads((fold / "distillation.json").read_text())
-    for network in record.get("teacher", {}).get("networks", []):
-        network["folder"] = Path(network["folder"]).name
-    write_json(target, record)
+def write_record(fold: Path, target: Path) -> None:
+    """distillation.json without folders of the machine."""
+    write_json(target, without_folders(read_json(fold / "distillation.json")))
 
 
-def _first_and_last_quarter(log: Path) -> dict[str, Any]:
+def first_and_last_quarter(log: Path) -> dict[str, Any]:
+    """Return the means of distillation_log.csv over its first and last quarter."""
     rows = list(csv.DictReader(log.open()))
     quarter = len(rows) // 4
     return {

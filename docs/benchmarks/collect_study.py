@@ -15,7 +15,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
-from collect_runs import _first_and_last_quarter, _write_curve, _write_record
+from collect_runs import first_and_last_quarter, write_curve, write_record
 
 from nnunetv2_hlfd.study.plan import plan_runs, study_folder
 from nnunetv2_hlfd.study.runs import Run
@@ -37,8 +37,8 @@ def main(file: Path, output: Path) -> None:
     (output / "runs").mkdir(parents=True, exist_ok=True)
     finished = [run for run in runs if run.is_finished]
     for run in finished:
-        _write_curve(run.fold_folder.path, output / "runs" / f"{run.name}_epochs.csv")
-        _write_record(run.fold_folder.path, output / "runs" / f"{run.name}_record.json")
+        write_curve(run.fold_folder.path, output / "runs" / f"{run.name}_epochs.csv")
+        write_record(run.fold_folder.path, output / "runs" / f"{run.name}_record.json")
     distilled = [run for run in finished if (run.fold_folder.path / "distillation_log.csv").is_file()]
     for run in distilled:
         shutil.copyfile(run.fold_folder.path / "distillation_log.csv", output / "runs" / f"{run.name}_terms.csv")
@@ -59,7 +59,7 @@ def _write_terms(runs: list[Run], memory: dict[str, float], output: Path) -> Non
     """How each raw term fell, and the peak memory."""
     rows = []
     for run in runs:
-        for name, (first, last) in _first_and_last_quarter(run.fold_folder.path / "distillation_log.csv").items():
+        for name, (first, last) in first_and_last_quarter(run.fold_folder.path / "distillation_log.csv").items():
             rows.append(
                 [run.name, run.arm, run.settings.seed, name.split(" ")[0], first, last, memory.get(run.name, "")]
             )

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from collect_runs import _write_curve, _write_record
+from collect_runs import write_curve, write_record
 
 from nnunetv2_hlfd.report.bootstrap import Bootstrap
 from nnunetv2_hlfd.report.formatting import format_interval, format_p
@@ -49,8 +49,8 @@ def collect(data_set: str, results: Path, output: Path) -> None:
             for file in results.glob(f"{model}/fold_{fold}/validation/summary.json"):
                 folder = file.parents[1]
                 name = f"{arm.replace(' ', '_')}__fold_{fold}"
-                curve = _write_curve(folder, output / "runs" / f"{name}_epochs.csv")
-                _write_record(folder, output / "runs" / f"{name}_record.json")
+                curve = write_curve(folder, output / "runs" / f"{name}_epochs.csv")
+                write_record(folder, output / "runs" / f"{name}_record.json")
                 cases += [
                     {"arm": arm, "fold": fold, "case": Path(case["reference_file"]).name.split(".")[0], "label": label}
                     | {key: metrics[key] for key in ("Dice", "n_ref", "n_pred")}

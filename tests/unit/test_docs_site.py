@@ -1,6 +1,7 @@
 """The site and the pages that repeat something of the code; `make docs` builds the site."""
 
 import ast
+import json
 import re
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from source_imports import PACKAGE, ROOT
 
 import nnunetv2_hlfd
+from nnunetv2_hlfd.utilities.text import without_folders
 
 DOCS = ROOT / "docs"
 RESULTS = re.compile(r"benchmarks/[^/]+/")
@@ -33,6 +35,14 @@ def test_navigation_names_every_page_once():
     navigation = sorted(_pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
     pages = sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
     assert navigation == [page for page in pages if not RESULTS.match(page)]
+
+
+def test_raw_results_name_no_folder_of_the_machine():
+    files = list((DOCS / "benchmarks").rglob("*.json"))
+    assert files
+    for file in files:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        assert content == without_folders(content), file
 
 
 def test_api_reference_shows_every_public_name():
