@@ -21,6 +21,10 @@ case $1 in
     configuration=3d_fullres batch_size=2 teacher_epochs=8 student_epochs=6
     taught=nnUNetTrainerSoftLabel
     ;;
+  *)
+    echo "Expected lgg or hippocampus, got $1." >&2
+    exit 2
+    ;;
 esac
 raw=$2 true=$nnUNet_preprocessed/$true_name hard=$nnUNet_preprocessed/$hard_name
 
@@ -37,7 +41,7 @@ train() {  # data set, trainer, plans, fold
   nnUNetv2_hlfd train "$1" $configuration "$4" -tr "$2" -p "nnUNetPlans_$3" -device cpu $more
 }
 
-if [ ! -d "$true" ]; then
+if [ ! -f "$true/splits_final.json" ]; then # copied last
   nnUNetv2_plan_and_preprocess -d $true_id -c $configuration -np 1 -npfp 1
   cp "$here/$1_crossover/splits_final.json" "$true"
 fi
@@ -45,7 +49,7 @@ plan $true_id halfteacher $teacher_epochs -student unet_w2 -save_every 2
 for half in 0 1; do train $true_name nnUNetTrainerStudent halfteacher $half; done
 teacher=$nnUNet_results/$true_name/nnUNetTrainerStudent__nnUNetPlans_halfteacher__$configuration
 
-if [ ! -d "$hard" ]; then
+if [ ! -f "$hard/splits_final.json" ]; then
   mkdir -p "$nnUNet_raw/$hard_name/labelsTr" "$hard"
   ln -sfn "$(realpath "$raw")/imagesTr" "$nnUNet_raw/$hard_name/imagesTr"
   cp "$raw/dataset.json" "$nnUNet_raw/$hard_name"
