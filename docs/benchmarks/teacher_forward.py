@@ -61,7 +61,7 @@ def main(fold: Path, batch: int) -> None:
 def make_ways(network: nn.Module, data: Tensor) -> dict[str, Callable[[Tensor], Sequence[Tensor]]]:
     """Name -> forward pass."""
     last = torch.channels_last if data.ndim == 4 else torch.channels_last_3d
-    moved = copy.deepcopy(network).to(memory_format=last)  # type: ignore[call-overload]
+    moved = copy.deepcopy(network).to(memory_format=last)
     compiled = torch.compile(network)
     model = openvino.compile_model(openvino.convert_model(network, example_input=data), "CPU")
 
