@@ -1,6 +1,7 @@
 """What a study file may say, and what is answered where it is wrong."""
 
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -226,11 +227,21 @@ BOMBS = {
 }
 
 
+@pytest.fixture
+def untraced():
+    """Without coverage, which would make reading take five times as long."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracer)
+
+
 @pytest.mark.faults("hostile files")
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
+@pytest.mark.usefixtures("untraced")
 def test_a_bomb_is_refused_within_a_second(read, text):
-    start = time.process_time()
+    start = time.thread_time()
     with pytest.raises(UserError) as caught:
         read(text)
-    assert time.process_time() - start < 5  # a second, on an idle machine and without counting coverage
+    assert time.thread_time() - start < 1
     assert len(str(caught.value)) < 2000
