@@ -72,7 +72,7 @@ class CombinedMethod(nn.Module):
             UserError: naming the method whose terms are not those of its weights, or no scalars.
         """
         terms: dict[str, Tensor] = {}
-        for name, method in self.methods.items():
+        for name, method in zip(self.methods, self._methods(), strict=True):
             found = method(student, teacher, target)
             _check_terms(name, method, found)
             terms |= found
@@ -97,7 +97,7 @@ class CombinedMethod(nn.Module):
         return [pixel_map for pixel_map in maps if self.weights[pixel_map.term] > 0]
 
     def _methods(self) -> list[DistillationMethod]:
-        return list(self.methods.values())  # type: ignore[arg-type]
+        return list(self.methods.values())  # type: ignore[arg-type]  # what ModuleDict holds is a Module to it
 
 
 def method_classes(name: str, method: type[DistillationMethod], settings: Settings) -> MethodClasses:
@@ -157,9 +157,9 @@ def own_defaults(methods: MethodClasses, given: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _check_terms(name: str, method: nn.Module, terms: Mapping[str, Tensor]) -> None:
+def _check_terms(name: str, method: DistillationMethod, terms: Mapping[str, Tensor]) -> None:
     """Terms are found by their names; a method that names others would be trained or logged wrong."""
-    expected: Mapping[str, float] = method.weights  # type: ignore[assignment]
+    expected = method.weights
     missing, unknown = expected.keys() - terms.keys(), terms.keys() - expected.keys()
     shaped = {term: tuple(value.shape) for term, value in terms.items() if value.ndim}
     if not missing and not unknown and not shaped:

@@ -150,11 +150,11 @@ class DistillationMethod(nn.Module):
             teacher: without graph.
             target: nnU-Net's full-resolution target.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # each method has its own
 
     def roles(self) -> Roles:
         """Roles of the stages, for the tap table."""
-        raise NotImplementedError
+        raise NotImplementedError  # each method has its own
 
     def requests(self) -> Sequence[MapRequest]:
         """What is asked of the teacher beside its final map, so that it can be stored.

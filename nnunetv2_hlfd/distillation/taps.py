@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +53,8 @@ def read_stages(network: nn.Module) -> tuple[Stage, ...]:
     Raises:
         UserError: for a network without such an encoder and a decoder with deep supervision.
     """
-    encoder = getattr(network, "encoder", None)
-    decoder = getattr(network, "decoder", None)
+    encoder: Any = getattr(network, "encoder", None)
+    decoder: Any = getattr(network, "decoder", None)
     described = all(hasattr(encoder, name) for name in ("output_channels", "strides"))
     if not described or not all(hasattr(decoder, name) for name in ("deep_supervision", "seg_layers")):
         raise UserError(
@@ -61,7 +62,7 @@ def read_stages(network: nn.Module) -> tuple[Stage, ...]:
             f"deep_supervision and seg_layers, as those of dynamic_network_architectures, got {type(network).__name__}."
         )
     stages, total = [], None
-    for channels, stride in zip(encoder.output_channels, encoder.strides, strict=True):  # type: ignore[union-attr]
+    for channels, stride in zip(encoder.output_channels, encoder.strides, strict=True):
         total = tuple(stride) if total is None else tuple(a * b for a, b in zip(total, stride, strict=True))
         stages.append(Stage(channels=int(channels), stride=tuple(int(extent) for extent in total)))
     return tuple(stages)
@@ -172,7 +173,7 @@ class EncoderCapture:
         self.enabled = False
         self._skips: list[Tensor] | None = None
         self._expected = len(read_stages(network))
-        network.encoder.register_forward_hook(self._keep)  # type: ignore[union-attr]
+        network.get_submodule("encoder").register_forward_hook(self._keep)
 
     def _keep(self, _module: nn.Module, _inputs: tuple[Tensor, ...], skips: list[Tensor]) -> None:
         if self.enabled:

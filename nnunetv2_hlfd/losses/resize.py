@@ -42,4 +42,4 @@ def _area_average(maps: Tensor, size: list[int]) -> Tensor:
         window = [have // want for have, want in zip(source, size, strict=True)]
         return functional.avg_pool2d(maps, window) if len(size) == 2 else functional.avg_pool3d(maps, window)
     pool = functional.adaptive_avg_pool2d if len(size) == 2 else functional.adaptive_avg_pool3d
-    return pool(maps, size)  # type: ignore[arg-type]
+    return pool(maps, size)  # type: ignore[arg-type]  # torch takes lists, its types are tuples of fixed length

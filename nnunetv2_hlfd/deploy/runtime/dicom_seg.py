@@ -29,7 +29,7 @@ def check_dicom_seg(model: Description, cases: Mapping[str, Case]) -> None:
     if not model.labels:
         raise UserError("This export does not tell the names of its labels, which DICOM-SEG needs. Export it again.")
     try:
-        import highdicom  # noqa: F401
+        import highdicom  # noqa: F401 (asks whether it can be imported, before hours of work)
     except ImportError as error:
         raise UserError(f"--dicom_seg needs highdicom ({error}): pip install highdicom") from error
 

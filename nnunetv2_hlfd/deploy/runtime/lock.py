@@ -56,7 +56,7 @@ def _try_lock(file: IO[Any]) -> bool:
 
         file.seek(0)
         try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # Windows alone has it
         except OSError:
             return False
         return True
